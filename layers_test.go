@@ -1,0 +1,136 @@
+package creel_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/creelhq/creel"
+
+// A room is a folder of packages, and what of ours it may import. The rooms that those may import are allowed as well.
+type room struct {
+	name string // "" is the root; a trailing /* means one package each
+	may  []string
+	why  string
+}
+
+// rooms is the architecture: docs/architecture.md tells why. A room that is not listed here does not exist.
+var rooms = []room{
+	{"config", nil, "configuration must not know what is configured"},
+	{"metric", nil, "instruments must not know what is measured"},
+	{"", []string{"config", "metric"}, "the vocabulary must not know formats, wiring or plugins"},
+	{"otlp", []string{""}, "the codec must not know who sends or receives"},
+	{"task", []string{""}, "the scheduler must not know what its rounds do"},
+	{"plugins/*", []string{"", "otlp"}, "a plugin sees the vocabulary and its technology, never the wiring or another plugin"},
+	{"plugin/*", []string{"", "otlp"}, "ways to bring a plugin see what plugins see"},
+	{"pipeline", []string{"otlp", "task"}, "the pipeline runs any plugin and knows none"},
+	{"agent", []string{"pipeline"}, "an agent links only the plugins that it is given"},
+	{"plugins/all", []string{"plugins/*"}, "the distribution is a list"},
+	{"cli", []string{"agent", "plugins/*", "plugins/all"}, "the command line wires"},
+	{"cmd/*", []string{"cli"}, "a main only calls the command line"},
+	{"bench", []string{"cli"}, "benchmarks see everything, nobody sees them"},
+	{"test", []string{"cli"}, "tests see everything, nobody sees them"},
+}
+
+func roomOf(dir string) *room {
+	for pass := range 2 { // exact names first
+		for i := range rooms {
+			r := &rooms[i]
+			prefix, wild := strings.CutSuffix(r.name, "/*")
+			if pass == 0 && !wild && (dir == r.name || r.name != "" && strings.HasPrefix(dir, r.name+"/")) {
+				return r
+			}
+			if pass == 1 && wild && strings.HasPrefix(dir, prefix+"/") {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+// allowed returns the names of all rooms that r may see.
+func (r *room) allowed() []string {
+	var list []string
+	for _, name := range r.may {
+		list = append(list, name)
+		for i := range rooms {
+			if rooms[i].name == name {
+				list = append(list, rooms[i].allowed()...)
+			}
+		}
+	}
+	return list
+}
+
+// TestLayers keeps the walls between rooms, wants every package to say what it is for, and knows folders that say nothing.
+func TestLayers(t *testing.T) {
+	documented := map[string]bool{}
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (strings.HasPrefix(d.Name(), ".") && file != "." || d.Name() == "testdata" || d.Name() == "node_modules"):
+			return filepath.SkipDir
+		case d.IsDir() && slices.Contains([]string{"util", "utils", "common", "helper", "helpers", "core", "pkg", "base", "types", "misc"}, d.Name()):
+			t.Errorf("%s: a folder must say what is in it", file)
+		}
+		if !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+			return nil
+		}
+		dir := path.Dir(filepath.ToSlash(file))
+		if dir == "." {
+			dir = ""
+		}
+		r := roomOf(dir)
+		if r == nil {
+			t.Errorf("%s: folder %q is no room of the architecture; see docs/architecture.md", file, dir)
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly|parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		documented[dir] = documented[dir] || f.Doc != nil
+		checkImports(t, file, dir, r, f)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir, ok := range documented {
+		if !ok {
+			t.Errorf("package %s has no comment that says what it is for", path.Join(module, dir))
+		}
+	}
+	if len(documented) < 5 {
+		t.Errorf("only %d packages were found", len(documented))
+	}
+}
+
+func checkImports(t *testing.T, file, dir string, r *room, f *ast.File) {
+	for _, imp := range f.Imports {
+		name, err := strconv.Unquote(imp.Path.Value)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		rest, ours := strings.CutPrefix(name, module)
+		if !ours {
+			continue
+		}
+		target := strings.TrimPrefix(rest, "/")
+		to := roomOf(target)
+		inside := to == r && (!strings.HasSuffix(r.name, "/*") || strings.HasPrefix(target, dir+"/"))
+		if to == nil || !inside && !slices.Contains(r.allowed(), to.name) {
+			t.Errorf("%s imports %s, but %s", file, name, r.why)
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package pipeline
+
+import (
+	"time"
+
+	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/metric"
+)
+
+// exportMeter measures one exporter's attempts.
+type exportMeter struct {
+	attempts, failed, refused, overdue *metric.Counter
+	duration                           *metric.Histogram
+}
+
+func newExportMeter(set *metric.Set) *exportMeter {
+	return &exportMeter{
+		attempts: set.Counter("creel.export.attempts", "Requests that were tried.", "{request}"),
+		failed:   set.Counter("creel.export.failures", "Requests that failed and are tried again.", "{request}"),
+		refused:  set.Counter("creel.export.refusals", "Requests that were refused for good.", "{request}"),
+		overdue:  set.Counter("creel.export.overdue", "Calls that did not return in time and were given up on.", "{request}"),
+		duration: set.Histogram("creel.export.duration", "Time from the start of a request to its answer.", "s",
+			.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
+	}
+}
+
+func (m *exportMeter) attempt(d time.Duration, err error) {
+	m.attempts.Inc()
+	m.duration.Observe(d.Seconds())
+	switch {
+	case err == nil:
+	case creel.IsPermanent(err):
+		m.refused.Inc()
+	default:
+		m.failed.Inc()
+	}
+}
+
+// meterQueue shows how full q is.
+func meterQueue(set *metric.Set, q *queue) {
+	set.GaugeFunc("creel.queue.usage", "Bytes of records that are under way to the exporter.", "By", func() float64 {
+		n, _ := q.fill()
+		return float64(n)
+	})
+	set.GaugeFunc("creel.queue.limit", "Bytes of records that may be under way to the exporter.", "By", func() float64 {
+		_, max := q.fill()
+		return float64(max)
+	})
+}
+
+// meterBook shows a pipeline's part of the ledger.
+func meterBook(set *metric.Set, b *book) {
+	for _, c := range []struct {
+		name, help string
+		load       func() int64
+	}{
+		{"creel.pipeline.accepted", "Records that were admitted.", b.accepted.Load},
+		{"creel.pipeline.created", "Records that processors made.", b.created.Load},
+		{"creel.pipeline.filtered", "Records that processors removed on purpose.", b.filtered.Load},
+		{"creel.pipeline.absorbed", "Records that processors worked into others.", b.absorbed.Load},
+		{"creel.pipeline.routed", "Records that processors sent on to other pipelines.", b.routed.Load},
+		{"creel.pipeline.passed", "Records that reached the end of the pipeline.", b.passed.Load},
+	} {
+		set.CounterFunc(c.name, c.help, "{record}", func() float64 { return float64(c.load()) })
+	}
+	meterDropped(set, "creel.pipeline.dropped", &b.dropped)
+}
+
+// meterAccount shows what became of the records that a pipeline gave to an exporter.
+func meterAccount(set *metric.Set, a *account) {
+	set.CounterFunc("creel.exporter.delivered", "Records that are safe on the far side.", "{record}", func() float64 {
+		return float64(a.delivered.Load())
+	})
+	set.GaugeFunc("creel.exporter.queued", "Records that wait for the exporter or are being sent.", "{record}", func() float64 {
+		return float64(a.queued.Load())
+	})
+	meterDropped(set, "creel.exporter.dropped", &a.dropped)
+}
+
+func meterDropped(set *metric.Set, name string, d *dropped) {
+	for r := range reasons {
+		set.Sub(metric.Label{Name: "reason", Value: r.String()}).CounterFunc(name, "Records that were lost, by reason.", "{record}",
+			func() float64 { return float64(d[r].Load()) })
+	}
+}

@@ -1,0 +1,432 @@
+package pipeline
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/config"
+)
+
+// Common are the options that every component has.
+type Common struct {
+	Enabled bool `doc:"Whether it takes part. Switching it off leaves it out wherever it is named." default:"true"`
+}
+
+// Schedule are the options of collectors that work in rounds.
+type Schedule struct {
+	Every    time.Duration `doc:"Time between the starts of two rounds." default:"10s" min:"10ms"`
+	Timeout  time.Duration `doc:"How long one round may take, without the time it waits for room; 0 for no limit." default:"0s" min:"0s"`
+	Priority int           `doc:"Who goes first when there is more to do than slots: 9 before 0." default:"5" min:"0" max:"9"`
+}
+
+// Sending are the options that every exporter has.
+type Sending struct {
+	Delivery Delivery `doc:"What stands in front of the exporter: queue, batching, retry."`
+}
+
+// Route is a pipeline's options.
+type Route struct {
+	Enabled bool     `doc:"Whether it runs." default:"true"`
+	From    []string `doc:"Collectors that feed it. A pipeline that a processor sends to needs none." optional:"true" ref:"collector" example:"[file/nginx]"`
+	Through []string `doc:"Processors, in order. Each pipeline has its own instances." optional:"true" ref:"processor" example:"[sample]"`
+	To      []string `doc:"Exporters; each gets everything." optional:"true" ref:"exporter" example:"[otlp/hub]"`
+	Ack     string   `doc:"When a collector is told that records are safe: when every exporter has delivered them, or when they are in a queue in memory." default:"delivered" enum:"delivered|memory"`
+}
+
+// Schema returns the options of a component of plugin p: the framework's options and the plugin's own.
+func Schema(p creel.Plugin) config.Schema {
+	parts := []config.Schema{config.Of[Common]()}
+	switch {
+	case p.Kind == creel.KindExporter:
+		parts = append(parts, config.Of[Sending]())
+	case p.Polled:
+		parts = append(parts, config.Of[Schedule]())
+	}
+	return config.Join(append(parts, p.Config)...)
+}
+
+// Section returns the name of the section of a configuration that components of kind k stand in.
+func Section(k creel.Kind) string { return k.String() + "s" }
+
+// A Component is a node of a Plan.
+type Component struct {
+	ID       string // type or type/name
+	Plugin   creel.Plugin
+	Pipeline string // of a processor: the pipeline that the instance belongs to
+	Options  []byte // all options, canonical
+
+	refs []config.Ref
+}
+
+// Path names the component as errors, logs and metrics do, such as exporters.otlp/hub.
+func (c Component) Path() string { return Section(c.Plugin.Kind) + "." + c.ID }
+
+// key tells the component from all others of a plan.
+func (c Component) key() string {
+	if c.Pipeline != "" {
+		return "pipelines." + c.Pipeline + "." + c.ID
+	}
+	return c.Path()
+}
+
+// Redacted returns the component's options without secrets.
+func (c Component) Redacted() []byte { return Schema(c.Plugin).Redact(c.Options) }
+
+// A Pipeline is a way through a Plan.
+type Pipeline struct {
+	ID            string
+	From          []string // ids of collectors
+	Through       []string // ids of processors
+	To            []string // ids of exporters
+	Outputs       []string // ids of pipelines that its processors send to
+	AckedInMemory bool
+}
+
+// A Plan is a checked configuration: flat nodes, without what is switched off or not used. The zero Plan runs nothing.
+type Plan struct {
+	Collectors []Component
+	Processors []Component // one for each pipeline that names it
+	Exporters  []Component
+	Pipelines  []Pipeline // a pipeline stands before those that its processors send to
+	Warnings   []string   // what is probably not meant
+}
+
+// Compile checks the sections collectors, processors, exporters and pipelines of a configuration against the plugins.
+// The error is a config.Errors with all that is wrong. It opens nothing.
+func Compile(root *config.Node, plugins []creel.Plugin) (*Plan, error) {
+	c := &compiler{plugins: plugins, declared: make(map[creel.Kind]map[string]*declared)}
+	for _, k := range []creel.Kind{creel.KindCollector, creel.KindProcessor, creel.KindExporter} {
+		c.declared[k] = make(map[string]*declared)
+		c.components(k, root.Get(Section(k)))
+	}
+	c.pipelines(root.Get("pipelines"))
+	c.order()
+	if len(c.errs) > 0 {
+		c.errs.Sort()
+		return nil, c.errs
+	}
+	return c.plan(), nil
+}
+
+// compiler gathers what the sections say.
+type compiler struct {
+	plugins  []creel.Plugin
+	declared map[creel.Kind]map[string]*declared
+	ids      map[creel.Kind][]string // in file order
+	routes   []*route
+	errs     config.Errors
+}
+
+type declared struct {
+	Component
+	node *config.Node
+	on   bool
+	used bool
+}
+
+type route struct {
+	Pipeline
+	node *config.Node
+	on   bool
+	mark int // of the walk that orders
+}
+
+func (c *compiler) components(k creel.Kind, section *config.Node) {
+	if section == nil {
+		return
+	}
+	if !section.IsMap() {
+		c.errs = append(c.errs, section.Errorf("must be a map from ids to options, such as %q", exampleID(k)+": {}"))
+		return
+	}
+	for id, node := range section.Entries() {
+		name, _, named := strings.Cut(id, "/")
+		if err := checkID(id, named); err != "" {
+			c.errs = append(c.errs, node.KeyErrorf("%s", err))
+			continue
+		}
+		p, known := c.plugin(k, name)
+		if p == nil {
+			e := node.KeyErrorf("there is no %s %q", k, name)
+			e.Hint = config.DidYouMean(name, known)
+			if e.Hint == "" {
+				e.Hint = "known are " + strings.Join(known, ", ")
+			}
+			c.errs = append(c.errs, e)
+			continue
+		}
+		schema := Schema(*p)
+		options, errs := schema.Check(node)
+		c.errs = append(c.errs, errs...)
+		d := &declared{Component: Component{ID: id, Plugin: *p, Options: options}, node: node, on: true}
+		if len(errs) == 0 {
+			common, err := config.Decode[Common](config.Of[Common]().Pick(options))
+			if err != nil {
+				panic("BUG: checked options do not decode: " + err.Error())
+			}
+			d.on = common.Enabled
+			d.refs = schema.Refs(options)
+		}
+		c.declared[k][id] = d
+		if c.ids == nil {
+			c.ids = make(map[creel.Kind][]string)
+		}
+		c.ids[k] = append(c.ids[k], id)
+	}
+}
+
+func exampleID(k creel.Kind) string {
+	return map[creel.Kind]string{creel.KindCollector: "host", creel.KindProcessor: "sample", creel.KindExporter: "debug"}[k]
+}
+
+func checkID(id string, named bool) string {
+	ok := id != "" && !strings.HasPrefix(id, "/") && !(named && strings.HasSuffix(id, "/")) && strings.Count(id, "/") <= 1
+	for _, r := range id {
+		ok = ok && (r == '/' || r == '_' || r == '-' || r == '.' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
+	}
+	if ok && len(id) <= 128 {
+		return ""
+	}
+	return fmt.Sprintf("%q is no id: write type or type/name, of letters, digits, '-', '_' and '.'", id)
+}
+
+func (c *compiler) plugin(k creel.Kind, name string) (*creel.Plugin, []string) {
+	var known []string
+	for i := range c.plugins {
+		if c.plugins[i].Kind != k {
+			continue
+		}
+		if c.plugins[i].Name == name {
+			return &c.plugins[i], nil
+		}
+		known = append(known, c.plugins[i].Name)
+	}
+	slices.Sort(known)
+	return nil, known
+}
+
+func (c *compiler) pipelines(section *config.Node) {
+	if section == nil {
+		return
+	}
+	if !section.IsMap() {
+		c.errs = append(c.errs, section.Errorf("must be a map from ids to {from, through, to}"))
+		return
+	}
+	for id, node := range section.Entries() {
+		if err := checkID(id, false); err != "" {
+			c.errs = append(c.errs, node.KeyErrorf("%s", err))
+			continue
+		}
+		schema := config.Of[Route]()
+		options, errs := schema.Check(node)
+		c.errs = append(c.errs, errs...)
+		if len(errs) > 0 {
+			continue
+		}
+		o, err := config.Decode[Route](options)
+		if err != nil {
+			panic("BUG: checked options do not decode: " + err.Error())
+		}
+		r := &route{Pipeline: Pipeline{ID: id, AckedInMemory: o.Ack == "memory"}, node: node, on: o.Enabled}
+		r.From = c.names(r, creel.KindCollector, "from", o.From)
+		r.Through = c.names(r, creel.KindProcessor, "through", o.Through)
+		r.To = c.names(r, creel.KindExporter, "to", o.To)
+		for _, p := range r.Through {
+			for _, ref := range c.declared[creel.KindProcessor][p].refs {
+				if ref.Kind == "pipeline" && !slices.Contains(r.Outputs, ref.Name) {
+					r.Outputs = append(r.Outputs, ref.Name)
+				}
+			}
+		}
+		if len(o.To) == 0 && len(r.Outputs) == 0 {
+			c.errs = append(c.errs, node.Errorf("sends to nobody: name exporters in \"to\""))
+		}
+		c.routes = append(c.routes, r)
+	}
+}
+
+// names checks the names in one list of a pipeline, and returns those that are switched on.
+func (c *compiler) names(r *route, k creel.Kind, list string, names []string) []string {
+	var on []string
+	for i, name := range names {
+		at := r.node
+		if l := r.node.Get(list); l != nil && i < len(l.Items()) {
+			at = l.Items()[i]
+		}
+		d := c.declared[k][name]
+		switch {
+		case d == nil:
+			if section := c.declaredAnywhere(name); section != "" {
+				c.errs = append(c.errs, at.Errorf("there is no %s %q; it stands in %s", k, name, section))
+				continue
+			}
+			e := at.Errorf("there is no %s %q", k, name)
+			e.Hint = config.DidYouMean(name, c.ids[k])
+			c.errs = append(c.errs, e)
+		case slices.Contains(names[:i], name):
+			c.errs = append(c.errs, at.Errorf("%s %q is named twice", k, name))
+		default:
+			if r.on {
+				d.used = true
+			}
+			if d.on {
+				on = append(on, name)
+			}
+		}
+	}
+	return on
+}
+
+func (c *compiler) declaredAnywhere(id string) (section string) {
+	for k := creel.KindCollector; k <= creel.KindExporter; k++ {
+		if c.declared[k][id] != nil {
+			return Section(k)
+		}
+	}
+	return ""
+}
+
+func (c *compiler) route(id string) *route {
+	for _, r := range c.routes {
+		if r.ID == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// order sorts the routes so that each stands before those that it sends to, and finds circles and unknown targets.
+func (c *compiler) order() {
+	const walking, done = 1, 2
+	var sorted []*route
+	var visit func(r *route, path []string)
+	visit = func(r *route, path []string) {
+		if r.mark == done {
+			return
+		}
+		path = append(path, r.ID)
+		if r.mark == walking {
+			c.errs = append(c.errs, r.node.KeyErrorf("goes in a circle: %s", strings.Join(path, " → ")))
+			return
+		}
+		r.mark = walking
+		for _, id := range r.Outputs {
+			to := c.route(id)
+			if to == nil {
+				c.errs = append(c.errs, r.node.KeyErrorf("sends to pipeline %q, which does not exist", id))
+				continue
+			}
+			visit(to, path)
+		}
+		r.mark = done
+		sorted = append(sorted, r)
+	}
+	for _, r := range slices.Backward(c.routes) {
+		visit(r, nil)
+	}
+	slices.Reverse(sorted)
+	c.routes = sorted
+}
+
+// plan leaves out what is switched off, and what then leads nowhere.
+func (c *compiler) plan() *Plan {
+	p := &Plan{}
+	live := make(map[string]bool)
+	for _, r := range slices.Backward(c.routes) { // targets first
+		r.Outputs = slices.DeleteFunc(r.Outputs, func(id string) bool { return !live[id] })
+		live[r.ID] = r.on && (len(r.To) > 0 || len(r.Outputs) > 0)
+	}
+	fed := make(map[string]bool)
+	uses := make(map[string]bool)
+	for _, r := range c.routes {
+		if live[r.ID] && (len(r.From) > 0 || fed[r.ID]) {
+			for _, id := range r.Outputs {
+				fed[id] = true
+			}
+			p.Pipelines = append(p.Pipelines, r.Pipeline)
+			for _, id := range r.From {
+				uses["collectors."+id] = true
+			}
+			for _, id := range r.To {
+				uses["exporters."+id] = true
+			}
+			for _, id := range r.Through {
+				proc := c.declared[creel.KindProcessor][id].Component
+				proc.Pipeline = r.ID
+				p.Processors = append(p.Processors, proc)
+			}
+		} else if r.on {
+			p.Warnings = append(p.Warnings, fmt.Sprintf("pipelines.%s does nothing: nobody feeds it, or all it sends to is switched off", r.ID))
+		}
+	}
+	pick := func(k creel.Kind) (picked []Component) {
+		for _, id := range c.ids[k] {
+			d := c.declared[k][id]
+			if uses[d.Path()] {
+				picked = append(picked, d.Component)
+			}
+			if d.on && !d.used {
+				p.Warnings = append(p.Warnings, fmt.Sprintf("%s is not used by any pipeline", d.Path()))
+			}
+		}
+		return picked
+	}
+	p.Collectors, p.Exporters = pick(creel.KindCollector), pick(creel.KindExporter)
+	pick(creel.KindProcessor) // for its warnings
+	return p
+}
+
+// A Change says what becomes of the components of a plan when another takes its place. It holds keys: paths such as
+// exporters.otlp/hub, and for a processor pipelines.web.parse/nginx.
+type Change struct {
+	Keep   []string `json:"keep"`
+	Open   []string `json:"open"`
+	Reopen []string `json:"reopen"`
+	Close  []string `json:"close"`
+}
+
+// Diff compares two plans. A component is reopened when its plugin or any of its options changes; who sends to it and
+// where it sends does not matter.
+func Diff(old, next *Plan) Change {
+	var ch Change
+	before := make(map[string]Component)
+	for c := range old.components() {
+		before[c.key()] = c
+	}
+	for c := range next.components() {
+		b, ok := before[c.key()]
+		delete(before, c.key())
+		switch {
+		case !ok:
+			ch.Open = append(ch.Open, c.key())
+		case b.Plugin.Name == c.Plugin.Name && bytes.Equal(b.Options, c.Options):
+			ch.Keep = append(ch.Keep, c.key())
+		default:
+			ch.Reopen = append(ch.Reopen, c.key())
+		}
+	}
+	for c := range old.components() {
+		if _, gone := before[c.key()]; gone {
+			ch.Close = append(ch.Close, c.key())
+		}
+	}
+	return ch
+}
+
+// components yields every node, exporters first.
+func (p *Plan) components() func(yield func(Component) bool) {
+	return func(yield func(Component) bool) {
+		for _, list := range [][]Component{p.Exporters, p.Processors, p.Collectors} {
+			for _, c := range list {
+				if !yield(c) {
+					return
+				}
+			}
+		}
+	}
+}

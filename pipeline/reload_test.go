@@ -1,0 +1,137 @@
+package pipeline_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// randomConfig returns a configuration of some of a few collectors, processors and exporters.
+func randomConfig(r *rand.Rand) string {
+	var c strings.Builder
+	pick := func(from ...string) []string {
+		var some []string
+		for _, s := range from {
+			if r.IntN(2) == 0 {
+				some = append(some, s)
+			}
+		}
+		if len(some) == 0 {
+			some = append(some, from[0])
+		}
+		r.Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
+		return some
+	}
+	collectors, processors, exporters := []string{"gen/a", "gen/b", "poll/c"}, []string{"mark", "thin", "hold"}, []string{"sink/x", "sink/y", "sink/z"}
+	fmt.Fprintln(&c, "collectors:")
+	for _, id := range collectors {
+		every := ""
+		if strings.HasPrefix(id, "poll") {
+			every = ", every: 10ms"
+		}
+		fmt.Fprintf(&c, "  %s: {variant: %d, enabled: %t%s}\n", id, r.IntN(2), r.IntN(4) > 0, every)
+	}
+	fmt.Fprintln(&c, "processors:")
+	for _, id := range processors {
+		fmt.Fprintf(&c, "  %s: {variant: %d}\n", id, r.IntN(2))
+	}
+	fmt.Fprintln(&c, "  route: {to: side}")
+	fmt.Fprintln(&c, "exporters:")
+	for _, id := range exporters {
+		fmt.Fprintf(&c, "  %s: {variant: %d, delivery: {concurrency: %d, queue: {max_bytes: 64KiB}, batch: {max_wait: 1ms, max_bytes: 8KiB}, retry: {initial: 1ms, max: 4ms}}}\n",
+			id, r.IntN(2), 1+r.IntN(3))
+	}
+	fmt.Fprintln(&c, "pipelines:")
+	ack := []string{"delivered", "memory"}
+	for _, id := range pick("one", "two") {
+		through := pick(processors...)
+		if r.IntN(2) == 0 {
+			through = append(through, "route")
+		}
+		fmt.Fprintf(&c, "  %s: {from: [%s], through: [%s], to: [%s], ack: %s}\n", id,
+			strings.Join(pick(collectors...), ", "), strings.Join(through, ", "), strings.Join(pick(exporters...), ", "), ack[r.IntN(2)])
+	}
+	fmt.Fprintf(&c, "  side: {through: [%s], to: [%s]}\n", strings.Join(pick("mark", "hold"), ", "), strings.Join(pick(exporters...), ", "))
+	return c.String()
+}
+
+// TestRandomReloads changes everything at random under load, with exporters and collectors that fail now and then.
+// Every batch must be settled once, no record may arrive twice at one exporter or be lost, no component may be used after it was
+// closed, and in the end the books must balance.
+func TestRandomReloads(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	w := newWorld(t)
+	w.faults = true
+	reloads := 300
+	if testing.Short() {
+		reloads = 60
+	}
+	t.Run("reload", func(t *testing.T) {
+		w.t = t
+		e := w.engine()
+		kept := 0
+		for range reloads {
+			kept += len(w.apply(e, randomConfig(r)).Keep)
+			time.Sleep(time.Duration(r.IntN(3)) * time.Millisecond) // load, not synchronisation
+		}
+		if kept == 0 {
+			t.Error("no reload kept a component")
+		}
+		if err := e.Drain(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range e.Ledger().Pipelines {
+			t.Logf("%+v", p)
+			if p.Unexplained != 0 || p.Held != 0 || p.Accepted == 0 {
+				t.Errorf("pipeline %s: the books do not balance: %+v", p.Pipeline, p)
+			}
+			for _, x := range p.Exporters {
+				if x.Unexplained != 0 || x.Queued != 0 || len(x.Dropped) > 0 {
+					t.Errorf("pipeline %s, exporter %s: the books do not balance: %+v", p.Pipeline, x.Exporter, x)
+				}
+			}
+		}
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	sent := 0
+	for id, n := range w.next {
+		for i := range n {
+			sent++
+			results := w.results[name(id, i)]
+			if len(results) != 1 || results[0] != nil {
+				t.Fatalf("%s was settled as %v", name(id, i), results)
+			}
+			if i%2 == 0 && w.timesArrived(name(id, i)) == 0 {
+				t.Fatalf("%s, which nobody filters, has not arrived", name(id, i))
+			}
+		}
+	}
+	for x, records := range w.arrived {
+		for record, n := range records {
+			// Two pipelines and the side pipeline can each bring a record to an exporter once.
+			if n > 3 {
+				t.Errorf("%s arrived at %s %d times", record, x, n)
+			}
+		}
+	}
+	if sent == 0 || w.injected.Load() == 0 {
+		t.Errorf("%d records were sent and %d faults happened: the test tests nothing", sent, w.injected.Load())
+	}
+	t.Logf("%d records, %d faults", sent, w.injected.Load())
+}
+
+func (w *world) timesArrived(record string) (n int) {
+	for _, records := range w.arrived {
+		n += records[record]
+	}
+	return n
+}

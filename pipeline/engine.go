@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -154,7 +155,7 @@ type reload struct {
 }
 
 func (r *reload) opens(c Component) bool {
-	return slices.Contains(r.change.Open, c.key()) || slices.Contains(r.change.Reopen, c.key())
+	return slices.Contains(r.change.Open, c.Key()) || slices.Contains(r.change.Reopen, c.Key())
 }
 
 // open opens everything new. When something fails, what was opened is closed again.
@@ -165,7 +166,7 @@ func (r *reload) open() error {
 	}
 	r.e.sockets.begin(leaving)
 	var errs []error
-	for c := range r.next.components() {
+	for c := range r.next.Components() {
 		if !r.opens(c) {
 			continue
 		}
@@ -211,10 +212,10 @@ func (r *reload) openOne(c Component) error {
 	}
 	h := creel.Host{
 		ID: c.ID, Log: log, Metrics: r.e.Metrics.Sub(labels...), Memory: r.e.Memory, Resource: r.e.Resource,
-		Sockets: r.e.sockets.of(c.key()), Outputs: make(map[string]creel.Next),
+		Sockets: r.e.sockets.of(c.Key()), Outputs: make(map[string]creel.Next),
 	}
 	if r.e.State != nil {
-		h.State = r.e.State(c.key())
+		h.State = r.e.State(c.Key())
 	}
 	if r.e.Self != nil {
 		h.Self = selfView{r.e.Self, r.e, c}
@@ -241,7 +242,7 @@ func (r *reload) openOne(c Component) error {
 		r.sources = append(r.sources, s)
 	case creel.KindProcessor:
 		st := &stage{
-			id: c.key(), comp: c, proc: opened.(creel.Processor), log: log, meters: h.Metrics, health: &health{}, book: r.e.books.book(c.Pipeline),
+			id: c.Key(), comp: c, proc: opened.(creel.Processor), log: log, meters: h.Metrics, health: &health{}, book: r.e.books.book(c.Pipeline),
 		}
 		if _, ok := opened.(creel.Runner); ok {
 			st.held = creel.NewStandingCustody()
@@ -285,17 +286,17 @@ func (r *reload) rewire() {
 		x.sender.start()
 	}
 	for _, c := range r.old.Processors { // in flow order, as pipelines are
-		if st := e.stages[c.key()]; st != nil && !slices.Contains(r.change.Keep, c.key()) {
+		if st := e.stages[c.Key()]; st != nil && !slices.Contains(r.change.Keep, c.Key()) {
 			r.oldStages = append(r.oldStages, st)
 			st.last.Store(true)
-			delete(e.stages, c.key())
+			delete(e.stages, c.Key())
 		}
 	}
 	for _, st := range r.stages {
 		e.stages[st.id] = st
 	}
 	for _, c := range r.old.Collectors {
-		if s := e.sources[c.ID]; s != nil && !slices.Contains(r.change.Keep, c.key()) {
+		if s := e.sources[c.ID]; s != nil && !slices.Contains(r.change.Keep, c.Key()) {
 			r.oldSources = append(r.oldSources, s)
 			delete(e.sources, c.ID)
 		}
@@ -458,6 +459,15 @@ func (e *Engine) Plan() *Plan {
 	return e.plan
 }
 
+// Listen binds a socket as those of components are: it refuses an address that a component has, and is one of the
+// Endpoints.
+func (e *Engine) Listen(owner, network, address string) (net.Listener, error) {
+	return e.sockets.of(owner).Listen(network, address)
+}
+
+// Endpoints returns the addresses that are listened on, sorted by component.
+func (e *Engine) Endpoints() []Endpoint { return e.sockets.list() }
+
 // Status is how one component is.
 type Status struct {
 	Component string    `json:"component"` // such as exporters.otlp/hub; of a processor pipelines.web.parse/nginx
@@ -476,7 +486,7 @@ func (e *Engine) Components() []Status {
 	list := []Status{}
 	add := func(c Component, h *health) *Status {
 		since, err := h.get()
-		st := Status{Component: c.key(), Plugin: c.Plugin.Name, Healthy: err == nil, Since: since}
+		st := Status{Component: c.Key(), Plugin: c.Plugin.Name, Healthy: err == nil, Since: since}
 		if err != nil {
 			st.Error = err.Error()
 		}

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"bytes"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -65,8 +66,8 @@ type Component struct {
 // Path names the component as errors, logs and metrics do, such as exporters.otlp/hub.
 func (c Component) Path() string { return Section(c.Plugin.Kind) + "." + c.ID }
 
-// key tells the component from all others of a plan.
-func (c Component) key() string {
+// Key tells the component from all others of a plan: its path, and for a processor pipelines.web.parse/nginx.
+func (c Component) Key() string {
 	if c.Pipeline != "" {
 		return "pipelines." + c.Pipeline + "." + c.ID
 	}
@@ -395,31 +396,31 @@ type Change struct {
 func Diff(old, next *Plan) Change {
 	var ch Change
 	before := make(map[string]Component)
-	for c := range old.components() {
-		before[c.key()] = c
+	for c := range old.Components() {
+		before[c.Key()] = c
 	}
-	for c := range next.components() {
-		b, ok := before[c.key()]
-		delete(before, c.key())
+	for c := range next.Components() {
+		b, ok := before[c.Key()]
+		delete(before, c.Key())
 		switch {
 		case !ok:
-			ch.Open = append(ch.Open, c.key())
+			ch.Open = append(ch.Open, c.Key())
 		case b.Plugin.Name == c.Plugin.Name && bytes.Equal(b.Options, c.Options):
-			ch.Keep = append(ch.Keep, c.key())
+			ch.Keep = append(ch.Keep, c.Key())
 		default:
-			ch.Reopen = append(ch.Reopen, c.key())
+			ch.Reopen = append(ch.Reopen, c.Key())
 		}
 	}
-	for c := range old.components() {
-		if _, gone := before[c.key()]; gone {
-			ch.Close = append(ch.Close, c.key())
+	for c := range old.Components() {
+		if _, gone := before[c.Key()]; gone {
+			ch.Close = append(ch.Close, c.Key())
 		}
 	}
 	return ch
 }
 
-// components yields every node, exporters first.
-func (p *Plan) components() func(yield func(Component) bool) {
+// Components yields every node, exporters first.
+func (p *Plan) Components() iter.Seq[Component] {
 	return func(yield func(Component) bool) {
 		for _, list := range [][]Component{p.Exporters, p.Processors, p.Collectors} {
 			for _, c := range list {

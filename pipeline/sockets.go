@@ -1,9 +1,11 @@
 package pipeline
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -72,6 +74,28 @@ func (s socketsOf) Listen(network, address string) (net.Listener, error) {
 	h := &handle{socket: sock, home: s.sockets, key: key, component: s.component, reload: s.reload, done: make(chan struct{})}
 	sock.handles = append(sock.handles, h)
 	return h, nil
+}
+
+// An Endpoint is an address that a component listens on.
+type Endpoint struct {
+	Component string `json:"component"`
+	Network   string `json:"network"`
+	Address   string `json:"address"` // with the port that was chosen where 0 was asked for
+}
+
+// list returns what is bound, sorted by component.
+func (s *sockets) list() []Endpoint {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := []Endpoint{}
+	for _, sock := range s.open {
+		h := sock.handles[len(sock.handles)-1] // the newest
+		list = append(list, Endpoint{h.component, sock.Addr().Network(), sock.Addr().String()})
+	}
+	slices.SortFunc(list, func(a, b Endpoint) int {
+		return cmp.Or(cmp.Compare(a.Component, b.Component), cmp.Compare(a.Address, b.Address))
+	})
+	return list
 }
 
 func (s *socket) accept() {

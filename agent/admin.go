@@ -1,0 +1,138 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"time"
+
+	"github.com/creelhq/creel/metric"
+	"github.com/creelhq/creel/pipeline"
+)
+
+// Health is what /healthz answers.
+type Health struct {
+	ID         string            `json:"id"`
+	Version    string            `json:"version"`
+	State      string            `json:"state"`  // initializing, running or stopping
+	Health     string            `json:"health"` // healthy or degraded
+	Degraded   []pipeline.Status `json:"degraded,omitempty"`
+	Started    time.Time         `json:"started"`
+	LastReload reloadResult      `json:"last_reload,omitzero"`
+}
+
+// adminServer is the admin endpoint: a Unix socket in the state directory, and TCP if configured.
+type adminServer struct{ server *http.Server }
+
+func (a *agent) serveAdmin() (*adminServer, error) {
+	socket := AdminSocket(a.Data)
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) { // the last one's; the lock is ours
+		return nil, fmt.Errorf("open admin endpoint: %w", err)
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, fmt.Errorf("open admin endpoint: %w; a shorter --data may help", err)
+	}
+	listeners := []net.Listener{l}
+	if address := a.settings.Admin.Address; address != "" {
+		l, err := a.engine.Listen("agent.admin", "tcp", address)
+		if err != nil {
+			listeners[0].Close()
+			return nil, fmt.Errorf("open admin endpoint: %w", err)
+		}
+		listeners = append(listeners, l)
+	}
+	s := &http.Server{Handler: a.adminHandler(), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 64 << 10}
+	for _, l := range listeners {
+		go func() {
+			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				a.log.Error("admin endpoint ended", "error", err)
+			}
+		}()
+	}
+	return &adminServer{s}, nil
+}
+
+func (s *adminServer) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if s.server.Shutdown(ctx) != nil {
+		s.server.Close()
+	}
+}
+
+func (a *agent) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		_ = metric.WriteText(w, a.metrics) // the client has gone
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, a.health()) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		h := a.health()
+		if h.State != "running" {
+			answer(w, http.StatusServiceUnavailable, h)
+			return
+		}
+		answer(w, http.StatusOK, h)
+	})
+	mux.HandleFunc("GET /ledger", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, a.engine.Ledger()) })
+	mux.HandleFunc("GET /components", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, a.engine.Components()) })
+	mux.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, effective(a.engine.Plan())) })
+	mux.HandleFunc("POST /-/reload", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Origin") != "" { // a web page must not reload an agent
+			http.Error(w, "requests of web pages are refused", http.StatusForbidden)
+			return
+		}
+		change, err := a.reload()
+		if err != nil {
+			a.log.Error("reload refused, everything goes on as before", "error", err)
+			http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+			return
+		}
+		answer(w, http.StatusOK, change)
+	})
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// answer writes v as JSON.
+func answer(w http.ResponseWriter, code int, v any) {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_, _ = w.Write(append(text, '\n')) // the client has gone
+}
+
+func (a *agent) health() Health {
+	a.mu.Lock()
+	h := Health{ID: a.dir.id, Version: a.Version, State: a.state, Health: "healthy", Started: a.started, LastReload: a.reloaded}
+	a.mu.Unlock()
+	for _, c := range a.engine.Components() {
+		if !c.Healthy {
+			h.Degraded = append(h.Degraded, c)
+			h.Health = "degraded"
+		}
+	}
+	return h
+}
+
+// effective returns the options that run, defaults filled in and secrets redacted, by component.
+func effective(p *pipeline.Plan) map[string]json.RawMessage {
+	options := make(map[string]json.RawMessage)
+	for c := range p.Components() {
+		options[c.Key()] = c.Redacted()
+	}
+	return options
+}

@@ -1,0 +1,235 @@
+// Package agent runs an agent: a configuration, the pipeline that it describes, a state directory and an admin
+// endpoint. It can be embedded: a program of one's own hands Run its plugins.
+//
+// It knows no plugin by name, and nothing of command lines; signals reach it as a cancelled context and a reload
+// channel.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/metric"
+	"github.com/creelhq/creel/pipeline"
+	"github.com/creelhq/creel/task"
+)
+
+// Options say what to run. Config, Data and Plugins are required.
+type Options struct {
+	Config  string // the configuration's file
+	Data    string // the state directory; it is made, with mode 0700, if it does not exist
+	Plugins []creel.Plugin
+	Version string          // of the program, for logs and metrics
+	Log     io.Writer       // nil: standard error
+	Env     *config.Env     // what ${env:…} and ${file:…} see; nil: the process's
+	Reload  <-chan struct{} // each element asks for a reload; nil: never
+	Memory  *creel.Memory   // of records; nil: one of its own
+
+	// Ready is told once everything runs, if it is not nil.
+	Ready func()
+}
+
+// Run runs the agent until ctx is done, drains, and returns nil. Any other return is an error to start: a config.Errors
+// if the configuration is wrong. Agents in one process do not disturb each other.
+func Run(ctx context.Context, o Options) error {
+	if o.Env == nil {
+		env := config.OSEnv()
+		o.Env = &env
+	}
+	if o.Log == nil {
+		o.Log = os.Stderr
+	}
+	if o.Memory == nil {
+		o.Memory = &creel.Memory{}
+	}
+	c, err := Load(o.Config, *o.Env, o.Plugins)
+	if err != nil {
+		return err
+	}
+	dir, err := openState(o.Data)
+	if err != nil {
+		return err
+	}
+	defer dir.close()
+	a := &agent{Options: o, dir: dir, started: time.Now(), settings: c.Settings, metrics: metric.NewSet()}
+	a.telemetry = &telemetry{metrics: a.metrics}
+	a.level.Set(c.Settings.Log.level())
+	a.log = slog.New(a.telemetry.handler(c.Settings.Log.handler(o.Log, &a.level)))
+	dir.log = a.log
+	return a.run(ctx, c)
+}
+
+type agent struct {
+	Options
+	dir       *stateDir
+	log       *slog.Logger
+	level     slog.LevelVar
+	metrics   *metric.Set
+	telemetry *telemetry
+	engine    *pipeline.Engine
+	started   time.Time
+
+	mu       sync.Mutex // guards what follows
+	settings Settings
+	state    string // initializing, running or stopping
+	reloaded reloadResult
+}
+
+// reloadResult is how the last reload went.
+type reloadResult struct {
+	Time   time.Time       `json:"time,omitzero"`
+	Error  string          `json:"error,omitempty"`
+	Change pipeline.Change `json:"change,omitzero"`
+}
+
+func (a *agent) run(ctx context.Context, c *Config) error {
+	a.setState("initializing")
+	metric.Process(a.metrics)
+	a.metrics.Sub(metric.Label{Name: "version", Value: a.Version}).GaugeFunc("creel.agent.info", "Is 1; its labels tell of the agent.", "", func() float64 { return 1 })
+
+	tasks := task.New(task.Options{})
+	tasksCtx, stopTasks := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = tasks.Run(tasksCtx) }) // it ends with its context
+	defer wg.Wait()
+	defer stopTasks()
+
+	a.engine = pipeline.New(pipeline.Options{
+		Log: a.log, Metrics: a.metrics, Memory: a.Memory, Tasks: tasks, State: a.dir.component, Resource: a.resource(), Self: a.telemetry,
+	})
+	if _, err := a.engine.Apply(ctx, c.Plan); err != nil {
+		return err
+	}
+	admin, err := a.serveAdmin()
+	if err != nil {
+		return errors.Join(err, a.drain())
+	}
+	defer admin.close()
+	if err := a.writeEndpoints(); err != nil {
+		a.log.Warn("endpoints.json is not written: commands do not find this agent", "error", err)
+	}
+	a.warn(c)
+	a.setState("running")
+	a.log.Info("agent runs", "id", a.dir.id, "version", a.Version, "config", a.Config, "data", a.Data,
+		"collectors", len(c.Plan.Collectors), "exporters", len(c.Plan.Exporters))
+	if a.Ready != nil {
+		a.Ready()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			a.setState("stopping")
+			return a.drain()
+		case <-a.Reload:
+			if _, err := a.reload(); err != nil {
+				a.log.Error("reload refused, everything goes on as before", "error", err)
+			}
+		}
+	}
+}
+
+func (a *agent) setState(s string) {
+	a.mu.Lock()
+	a.state = s
+	a.mu.Unlock()
+}
+
+func (a *agent) warn(c *Config) {
+	for _, w := range c.Plan.Warnings {
+		a.log.Warn("configuration: " + w)
+	}
+}
+
+// drain stops collecting and delivers what was collected, as far as that is possible in time.
+func (a *agent) drain() error {
+	a.mu.Lock()
+	patience := a.settings.Drain
+	a.mu.Unlock()
+	a.log.Info("agent stops", "drain", patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	began := time.Now()
+	err := a.engine.Drain(ctx)
+	a.log.Info("agent stopped", "took", time.Since(began).Round(time.Millisecond))
+	return err
+}
+
+// reload reads the configuration anew and changes what is different. If it is wrong, or something new cannot be opened,
+// nothing happens.
+func (a *agent) reload() (pipeline.Change, error) {
+	c, err := Load(a.Config, *a.Env, a.Plugins)
+	var change pipeline.Change
+	if err == nil {
+		change, err = a.engine.Apply(context.Background(), c.Plan)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reloaded = reloadResult{Time: time.Now(), Change: change}
+	if err != nil {
+		a.reloaded.Error = err.Error()
+		return change, err
+	}
+	if c.Settings.Log.Format != a.settings.Log.Format || c.Settings.Admin != a.settings.Admin || !sameLabels(c.Settings.Labels, a.settings.Labels) {
+		a.log.Warn("agent.labels, agent.admin and agent.log.format take effect when the agent is started again")
+	}
+	a.settings = c.Settings
+	a.level.Set(c.Settings.Log.level())
+	a.warn(c)
+	if err := a.writeEndpoints(); err != nil {
+		a.log.Warn("endpoints.json is not written: commands may not find this agent", "error", err)
+	}
+	a.log.Info("reloaded", "open", change.Open, "reopen", change.Reopen, "close", change.Close, "keep", len(change.Keep))
+	return change, nil
+}
+
+// resource says what this agent and its host are, with the names of OpenTelemetry's semantic conventions.
+func (a *agent) resource() creel.Resource {
+	attrs := creel.Attrs{
+		{Key: "os.type", Value: creel.String(runtime.GOOS)},
+		{Key: "host.arch", Value: creel.String(runtime.GOARCH)},
+		{Key: "creel.agent.id", Value: creel.String(a.dir.id)},
+	}
+	if name, err := os.Hostname(); err == nil {
+		attrs.Set("host.name", creel.String(name))
+	}
+	keys := make([]string, 0, len(a.settings.Labels))
+	for k := range a.settings.Labels {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		attrs.Set(k, creel.String(a.settings.Labels[k]))
+	}
+	return creel.Resource{Attrs: attrs}
+}
+
+// Endpoints is what endpoints.json in the state directory says, so that commands find a running agent.
+type Endpoints struct {
+	Version int                 `json:"version"` // of this format: 1
+	ID      string              `json:"id"`      // the agent's
+	PID     int                 `json:"pid"`
+	Admin   string              `json:"admin"` // the admin endpoint's Unix socket
+	Listen  []pipeline.Endpoint `json:"listen"`
+}
+
+func (a *agent) writeEndpoints() error {
+	return writeJSON(filepath.Join(a.Data, "endpoints.json"), Endpoints{
+		Version: 1, ID: a.dir.id, PID: os.Getpid(), Admin: AdminSocket(a.Data), Listen: a.engine.Endpoints(),
+	})
+}
+
+// AdminSocket returns the path of the admin endpoint of the agent whose state directory is data.
+func AdminSocket(data string) string { return filepath.Join(data, "admin.sock") }
+
+func sameLabels(a, b map[string]string) bool { return fmt.Sprint(a) == fmt.Sprint(b) }

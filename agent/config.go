@@ -1,0 +1,143 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/pipeline"
+)
+
+// Settings is the section agent of a configuration.
+type Settings struct {
+	Labels map[string]string `doc:"What is said of this agent everywhere. Collectors that observe this machine put them into the resource of their records." optional:"true" example:"{site: north, rack: b7}"`
+	Log    Logging           `doc:"The agent's own log, on standard error."`
+	Admin  Admin             `doc:"The admin endpoint, beside the Unix socket in the state directory."`
+	Drain  time.Duration     `doc:"How long the agent, when it is stopped, tries to deliver what it has collected." default:"10s" min:"0s"`
+}
+
+// Logging says how the agent logs.
+type Logging struct {
+	Level  string `doc:"The least severity to log." default:"info" enum:"debug|info|warn|error"`
+	Format string `doc:"How a line looks." default:"text" enum:"text|json"`
+}
+
+// Admin says where else the admin endpoint is.
+type Admin struct {
+	Address  string `doc:"TCP address of the admin endpoint, for a Prometheus or an orchestrator." optional:"true" example:"127.0.0.1:4390"`
+	Insecure bool   `doc:"Allow an address that is not loopback, though everybody who reaches it may read and reload." default:"false"`
+}
+
+// Validate keeps the endpoint from the network unless that is asked for.
+func (a Admin) Validate() error {
+	if a.Address == "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(a.Address)
+	if err != nil {
+		return config.FieldError("address", fmt.Errorf("must be host:port: %w", err))
+	}
+	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() || a.Insecure {
+		return nil
+	}
+	return config.FieldError("address", errors.New("is not a loopback address; say insecure: true if that is meant"))
+}
+
+func (l Logging) level() slog.Level {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(l.Level)); err != nil {
+		panic("BUG: " + err.Error())
+	}
+	return level
+}
+
+func (l Logging) handler(w io.Writer, level slog.Leveler) slog.Handler {
+	o := &slog.HandlerOptions{Level: level}
+	if l.Format == "json" {
+		return slog.NewJSONHandler(w, o)
+	}
+	return slog.NewTextHandler(w, o)
+}
+
+// sections are a configuration file's. All but agent are the pipeline's business.
+type sections struct {
+	Agent      Settings        `doc:"The agent itself."`
+	Collectors json.RawMessage `doc:"Where records come from, by id." optional:"true"`
+	Processors json.RawMessage `doc:"What happens to them, by id." optional:"true"`
+	Exporters  json.RawMessage `doc:"Where they go, by id." optional:"true"`
+	Pipelines  json.RawMessage `doc:"Who sends to whom, by id." optional:"true"`
+}
+
+// A Config is a configuration that was found to be right.
+type Config struct {
+	Settings Settings
+	Plan     *pipeline.Plan
+}
+
+// Load reads and checks the configuration in a file, and opens nothing. If it is wrong, the error is a config.Errors
+// with everything that is.
+func Load(file string, env config.Env, plugins []creel.Plugin) (*Config, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	root, err := config.Parse(file, text, env)
+	if err != nil {
+		return nil, err
+	}
+	options, errs := config.Of[sections]().Check(root)
+	plan, err := pipeline.Compile(root, plugins)
+	var more config.Errors
+	if errors.As(err, &more) {
+		errs = append(errs, more...)
+	} else if err != nil {
+		return nil, err
+	}
+	if len(errs) > 0 {
+		errs.Sort()
+		return nil, errs
+	}
+	s, err := config.Decode[sections](options)
+	if err != nil {
+		return nil, err
+	}
+	return &Config{s.Agent, plan}, nil
+}
+
+// SettingsSchema describes the section agent.
+func SettingsSchema() config.Schema { return config.Of[Settings]() }
+
+// JSONSchema describes a whole configuration for the given plugins (draft 2020-12), for editors.
+func JSONSchema(plugins []creel.Plugin) map[string]any {
+	properties := map[string]any{
+		"agent": SettingsSchema().JSONSchema(),
+		"pipelines": map[string]any{
+			"type": []any{"object", "null"}, "additionalProperties": config.Of[pipeline.Route]().JSONSchema(),
+			"description": "Who sends to whom, by id.",
+		},
+	}
+	for _, k := range []creel.Kind{creel.KindCollector, creel.KindProcessor, creel.KindExporter} {
+		byType := map[string]any{}
+		for _, p := range plugins {
+			if p.Kind == k {
+				s := pipeline.Schema(p).JSONSchema()
+				s["description"] = p.Doc
+				byType["^"+p.Name+"(/.+)?$"] = s
+			}
+		}
+		properties[pipeline.Section(k)] = map[string]any{
+			"type": []any{"object", "null"}, "patternProperties": byType, "additionalProperties": false,
+		}
+	}
+	return map[string]any{
+		"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "creel configuration",
+		"type": "object", "properties": properties, "additionalProperties": false,
+	}
+}

@@ -1,0 +1,13 @@
+// Command creel-agent is the agent alone, for edge hosts.
+package main
+
+import (
+	"os"
+
+	"github.com/creelhq/creel/cli"
+	"github.com/creelhq/creel/plugins/all"
+)
+
+func main() {
+	os.Exit(cli.Main(cli.Program{Name: "creel-agent", Plugins: all.Plugins(), AgentIsDefault: true}, os.Args[1:], os.Stdout, os.Stderr))
+}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package metric
+
+func processOS(*Set) {}

@@ -1,0 +1,24 @@
+// Package all is the list of the plugins that come with creel. A distribution of one's own is another list.
+package all
+
+import (
+	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/plugins/debug"
+	"github.com/creelhq/creel/plugins/host"
+	"github.com/creelhq/creel/plugins/null"
+	"github.com/creelhq/creel/plugins/sample"
+	"github.com/creelhq/creel/plugins/self"
+)
+
+// Plugins returns the plugins, by kind and name.
+func Plugins() []creel.Plugin {
+	return []creel.Plugin{
+		host.Plugin,
+		self.Plugin,
+
+		sample.Plugin,
+
+		debug.Plugin,
+		null.Plugin,
+	}
+}

@@ -96,6 +96,7 @@ func (c *commands) root() *cobra.Command {
 			"Begin with a configuration from examples/, look at it with `" + c.Name + " validate -c FILE`, run it with `" + c.Name + " agent -c FILE`.",
 		Example: "  " + c.Name + " agent -c creel.yaml\n  " + c.Name + " explain exporters.otlp\n  " + c.Name + " status",
 	}
+	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	if c.AgentIsDefault {
 		c.agentFlags(root)
 		root.RunE = c.runAgent

@@ -306,6 +306,10 @@ func (d decoder) list(v reflect.Value, s *shape, n *Node, secret bool, out []byt
 		if i > 0 {
 			out = append(out, ',')
 		}
+		if item.kind == nullNode && item.text != "" && s.elem.kind == stringShape {
+			named := *item // to: [null] means what is called null
+			named.kind, item = scalarNode, &named
+		}
 		out = d.value(v.Index(i), s.elem, item, secret, out)
 	}
 	return append(out, ']')

@@ -84,10 +84,14 @@ func (es Errors) or() error {
 func DidYouMean(name string, known []string) string {
 	best, least := "", max(2, len(name)/3+1)
 	for _, k := range known {
+		if len(name) > 2 && strings.HasPrefix(k, name) { // cut short
+			return fmt.Sprintf("did you mean %q?", k)
+		}
 		if len(name)-len(k) >= least || len(k)-len(name) >= least {
 			continue
 		}
-		if d := distance(strings.ToLower(name), strings.ToLower(k)); d < least {
+		d := distance(strings.ToLower(name), strings.ToLower(k))
+		if d < least {
 			best, least = k, d
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/creelhq/creel/plugins/debug"
 	"github.com/creelhq/creel/plugins/host"
 	"github.com/creelhq/creel/plugins/null"
+	"github.com/creelhq/creel/plugins/otlp"
 	"github.com/creelhq/creel/plugins/sample"
 	"github.com/creelhq/creel/plugins/self"
 )
@@ -14,11 +15,13 @@ import (
 func Plugins() []creel.Plugin {
 	return []creel.Plugin{
 		host.Plugin,
+		otlp.Collector,
 		self.Plugin,
 
 		sample.Plugin,
 
 		debug.Plugin,
 		null.Plugin,
+		otlp.Exporter,
 	}
 }

@@ -10,10 +10,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/config"
 )
 
 // Plugin is the host collector.
@@ -23,6 +25,19 @@ var Plugin = creel.NewPolled("host", "Collects metrics of this machine: CPU, loa
 type Config struct {
 	Collect []string `doc:"Which metrics to collect." default:"system,cpu,load,memory,swap,disk,filesystem,network,processes" enum:"system|cpu|load|memory|swap|disk|filesystem|network|processes"`
 	PerCPU  bool     `doc:"Report each logical CPU by itself, not all of them together." default:"false"`
+}
+
+// Validate refuses to collect nothing, or one thing twice.
+func (c Config) Validate() error {
+	if len(c.Collect) == 0 {
+		return config.FieldError("collect", errors.New("must name at least one"))
+	}
+	for i, name := range c.Collect {
+		if slices.Contains(c.Collect[:i], name) {
+			return config.FieldError("collect", fmt.Errorf("names %s twice", name))
+		}
+	}
+	return nil
 }
 
 // countEvery is how often processes are counted at most. Their states stand in a file each, so that a count costs more
@@ -60,9 +75,8 @@ func newCollector(cfg Config, h creel.Host, m *machine) (*collector, error) {
 	for _, name := range cfg.Collect {
 		s, ok := all[name]
 		if !ok {
-			return nil, fmt.Errorf("choose what to collect: there is no %q, or it is named twice", name)
+			return nil, fmt.Errorf("choose what to collect: there is no %q", name)
 		}
-		delete(all, name)
 		s.name = name
 		c.sources = append(c.sources, s)
 	}

@@ -1,0 +1,200 @@
+package otlp
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/metric"
+)
+
+// Config is the collector's options.
+type Config struct {
+	GRPC            Server        `name:"grpc" doc:"The gRPC server."`
+	HTTP            Server        `name:"http" doc:"The HTTP server: POST /v1/logs, /v1/metrics, /v1/traces, as protobuf or JSON."`
+	MaxRequestSize  config.Size   `doc:"Bytes of one request, compressed and decompressed." default:"64MiB" min:"1KiB"`
+	MaxRequestBytes config.Size   `doc:"Bytes of all requests that are being read over HTTP at the same time; more are told to come again." default:"128MiB" min:"1KiB"`
+	Timeout         time.Duration `doc:"How long a request waits for its records to be safe; then the client is told to send them again." default:"30s" min:"1ms"`
+}
+
+// Server is one of the collector's servers.
+type Server struct {
+	Enabled  bool      `doc:"Whether it serves." default:"true"`
+	Endpoint string    `doc:"Address to listen on, host:port. By default 127.0.0.1:4317 for gRPC and 127.0.0.1:4318 for HTTP." optional:"true"`
+	TLS      ServerTLS `doc:"Certificates."`
+}
+
+// Validate checks that a server is not open to the network by mistake.
+func (s Server) Validate() error {
+	if !s.Enabled || s.Endpoint == "" {
+		return nil
+	}
+	return checkBind(s.Endpoint, s.TLS)
+}
+
+// Validate checks that there is something to do.
+func (c Config) Validate() error {
+	if !c.GRPC.Enabled && !c.HTTP.Enabled {
+		return errors.New("serves neither gRPC nor HTTP; leave the collector out instead")
+	}
+	return nil
+}
+
+// again is how long a client that found no room is asked to wait.
+const again = time.Second
+
+// farewell is how long requests under way may take when the collector is stopped.
+const farewell = 5 * time.Second
+
+type collector struct {
+	Config
+	host    creel.Host
+	servers []*server
+	reading atomic.Int64 // bytes of HTTP requests
+
+	requests, refused *metric.Counter
+}
+
+// server is a listener and what serves on it until ctx is done.
+type server struct {
+	endpoint string
+	tls      *tls.Config
+	listener net.Listener
+	serve    func(ctx context.Context, l net.Listener, out creel.Sink) error
+}
+
+// NewCollector binds the sockets; the collector accepts when it collects.
+func NewCollector(c Config, h creel.Host) (creel.Collector, error) {
+	col := &collector{
+		Config: c, host: h,
+		requests: h.Metrics.Counter("creel.otlp.requests", "Requests that were taken.", "{request}"),
+		refused:  h.Metrics.Counter("creel.otlp.refused", "Requests that were refused: malformed, too large, no room.", "{request}"),
+	}
+	add := func(s Server, standard string, serve func(context.Context, net.Listener, creel.Sink) error) error {
+		if !s.Enabled {
+			return nil
+		}
+		if s.Endpoint == "" {
+			s.Endpoint = standard
+		}
+		t, err := s.TLS.load()
+		if err != nil {
+			return err
+		}
+		sv := &server{endpoint: s.Endpoint, tls: t, serve: serve}
+		if err := col.listen(sv); err != nil {
+			return err
+		}
+		col.servers = append(col.servers, sv)
+		return nil
+	}
+	err := add(c.GRPC, "127.0.0.1:4317", col.serveGRPC)
+	if err == nil {
+		err = add(c.HTTP, "127.0.0.1:4318", col.serveHTTP)
+	}
+	if err != nil {
+		return nil, errors.Join(err, col.Close())
+	}
+	return col, nil
+}
+
+func (c *collector) listen(s *server) error {
+	l, err := c.host.Listen("tcp", s.endpoint)
+	if err != nil {
+		return err
+	}
+	s.listener = l
+	return nil
+}
+
+// Close gives the sockets back.
+func (c *collector) Close() error {
+	for _, s := range c.servers {
+		if s.listener != nil {
+			s.listener.Close() // serving may have closed it already
+		}
+	}
+	return nil
+}
+
+// Collect serves until ctx is done. Requests under way are answered.
+func (c *collector) Collect(ctx context.Context, out creel.Sink) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, len(c.servers))
+	for _, s := range c.servers {
+		if s.listener == nil { // this is not the first time
+			if err := c.listen(s); err != nil {
+				ended <- err
+				continue
+			}
+		}
+		l := s.listener
+		s.listener = nil
+		if s.tls != nil {
+			t := s.tls.Clone()
+			t.NextProtos = []string{"h2", "http/1.1"}
+			l = tls.NewListener(l, t)
+		}
+		go func() {
+			err := s.serve(ctx, l, out)
+			l.Close()
+			cancel() // one does not serve without the other
+			ended <- err
+		}()
+	}
+	var errs []error
+	for range c.servers {
+		errs = append(errs, <-ended)
+	}
+	return errors.Join(errs...)
+}
+
+// Why a request is not taken. Each transport has its own way to say so.
+var (
+	errNoRoom  = errors.New("no room for more at the moment")
+	errTimeout = errors.New("the records are not safe yet; send them again")
+	errStopped = errors.New("the collector is about to stop; send them again")
+)
+
+// malformed is the error of a request that no repetition will mend.
+type malformed struct{ error }
+
+// take gives a request's records to the pipeline and waits until they are safe.
+func (c *collector) take(ctx context.Context, out creel.Sink, s creel.Signal, body []byte, parse func(creel.Signal, []byte, *creel.Memory) (*creel.Batch, error)) error {
+	b, err := parse(s, body, c.host.Memory)
+	if err != nil {
+		return malformed{err}
+	}
+	done := make(chan error, 1)
+	b.OnDone(func(err error) { done <- err })
+	if b.Len() == 0 {
+		creel.Settle(b, nil)
+	} else if !out.TrySend(b) {
+		creel.Settle(b, errNoRoom)
+	}
+	late := time.NewTimer(c.Timeout)
+	defer late.Stop()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-late.C:
+		err = errTimeout
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, creel.ErrAbandoned):
+		return errStopped
+	case creel.IsPermanent(err):
+		return malformed{fmt.Errorf("the records were refused: %w", err)}
+	}
+	return err
+}

@@ -1,0 +1,141 @@
+package otlp
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+
+	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/metric"
+	codec "github.com/creelhq/creel/otlp"
+)
+
+// ExporterConfig is the exporter's options.
+type ExporterConfig struct {
+	Endpoint    string            `doc:"Where to send to: host:port, or a URL. Without TLS only if the URL begins with http:// or tls.insecure is set." example:"hub.example:4317"`
+	Protocol    string            `doc:"The transport." default:"grpc" enum:"grpc|http"`
+	Encoding    string            `doc:"What requests over HTTP are written in." default:"proto" enum:"proto|json"`
+	Compression string            `doc:"How requests are compressed." default:"gzip" enum:"none|gzip|zstd"`
+	Headers     map[string]string `doc:"Headers that are added to each request." optional:"true" secret:"true" example:"{authorization: 'Bearer ${env:TOKEN}'}"`
+	TLS         ClientTLS         `doc:"Certificates."`
+}
+
+// Validate checks the endpoint.
+func (c ExporterConfig) Validate() error {
+	if _, err := c.target(); err != nil {
+		return config.FieldError("endpoint", err)
+	}
+	if c.Encoding == "json" && c.Protocol == "grpc" {
+		return config.FieldError("encoding", errors.New("json goes over HTTP only; set protocol: http"))
+	}
+	return nil
+}
+
+// target is where an endpoint leads.
+type target struct {
+	address string // host:port
+	path    string // of the endpoint's URL, without a slash at the end
+	plain   bool   // no TLS
+}
+
+func (c ExporterConfig) target() (target, error) {
+	t := target{address: c.Endpoint, plain: c.TLS.Insecure}
+	if strings.Contains(c.Endpoint, "://") {
+		u, err := url.Parse(c.Endpoint)
+		if err != nil {
+			return t, err
+		}
+		if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil {
+			return t, errors.New("must be host:port, http://host:port or https://host:port")
+		}
+		t.address, t.path = u.Host, strings.TrimSuffix(u.Path, "/")
+		t.plain = t.plain || u.Scheme == "http"
+		if u.Port() == "" {
+			t.address = net.JoinHostPort(u.Hostname(), map[string]string{"grpc": "4317", "http": "4318"}[c.Protocol])
+		}
+	}
+	if t.path != "" && c.Protocol == "grpc" {
+		return t, errors.New("must not have a path with protocol: grpc")
+	}
+	if _, _, err := net.SplitHostPort(t.address); err != nil {
+		return t, fmt.Errorf("must be host:port or a URL: %w", err)
+	}
+	return t, nil
+}
+
+// sender sends one request. It is the transport's part of the exporter.
+type sender interface {
+	// send returns what the far side answered. The error is what Export may return.
+	send(ctx context.Context, s creel.Signal, batches []*creel.Batch) (codec.Result, error)
+	Close() error
+}
+
+type exporter struct {
+	sender
+	host     creel.Host
+	warnings sync.Map // of strings: logged already
+
+	warned *metric.Counter
+}
+
+// NewExporter returns the exporter. It connects when it exports.
+func NewExporter(c ExporterConfig, h creel.Host) (creel.Exporter, error) {
+	t, err := c.target()
+	if err != nil {
+		return nil, err
+	}
+	var secure *tls.Config
+	if !t.plain {
+		if secure, err = c.TLS.load(); err != nil {
+			return nil, err
+		}
+	}
+	sent := h.Metrics.Counter("creel.otlp.sent", "Bytes of requests, before compression.", "By")
+	x := &exporter{host: h, warned: h.Metrics.Counter("creel.otlp.warnings", "Answers that took a request with a warning.", "{response}")}
+	if c.Protocol == "http" {
+		x.sender = newHTTPSender(c, t, secure, sent)
+	} else {
+		x.sender, err = newGRPCSender(c, t, secure, sent)
+	}
+	return x, err
+}
+
+// Export sends one request.
+func (x *exporter) Export(ctx context.Context, batches []*creel.Batch) error {
+	result, err := x.send(ctx, batches[0].Signal(), batches)
+	switch {
+	case err != nil:
+		return err
+	case result.Rejected > 0:
+		return &creel.Partial{Rejected: int(result.Rejected), Reason: result.Message}
+	case result.Message != "":
+		x.warned.Inc()
+		if _, known := x.warnings.LoadOrStore(result.Message, true); !known {
+			x.host.Log.Warn("the far side took a request with a warning", "warning", result.Message)
+		}
+	}
+	return nil
+}
+
+// explain adds what to do next to errors that users meet often.
+func explain(err error, endpoint string, plain bool) error {
+	hint := ""
+	text := err.Error()
+	switch {
+	case strings.Contains(text, "connection refused"):
+		hint = "; is the receiver running?"
+	case strings.Contains(text, "first record does not look like a TLS handshake"):
+		hint = "; it talks without TLS: set tls.insecure: true if that is meant"
+	case strings.Contains(text, "certificate"):
+		hint = "; tls.ca_file names authorities to trust"
+	case plain && strings.Contains(text, "EOF"), plain && strings.Contains(text, "malformed HTTP response"), plain && strings.Contains(text, "error reading server preface"):
+		hint = "; does it want TLS, or the other of gRPC and HTTP?"
+	}
+	return fmt.Errorf("send to %s: %w%s", endpoint, err, hint)
+}

@@ -1,0 +1,161 @@
+package otlp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/creelhq/creel"
+	codec "github.com/creelhq/creel/otlp"
+)
+
+const (
+	typeProtobuf = "application/x-protobuf"
+	typeJSON     = "application/json"
+)
+
+// serveHTTP serves on l until ctx is done.
+func (c *collector) serveHTTP(ctx context.Context, l net.Listener, out creel.Sink) error {
+	s := &http.Server{
+		Handler: c.handler(out), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 3 * time.Minute,
+		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(c.host.Log.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		<-ctx.Done()
+		soon, cancel := context.WithTimeout(context.Background(), farewell)
+		defer cancel()
+		if s.Shutdown(soon) != nil {
+			s.Close()
+		}
+	}()
+	err := s.Serve(l)
+	if ctx.Err() != nil {
+		<-stopped
+		return nil
+	}
+	return fmt.Errorf("serve HTTP: %w", err)
+}
+
+func (c *collector) handler(out creel.Sink) http.Handler {
+	mux := http.NewServeMux()
+	for signal, path := range paths {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodPost {
+				w.Header().Set("Allow", http.MethodPost)
+				http.Error(w, "OTLP is sent by POST", http.StatusMethodNotAllowed)
+				return
+			}
+			kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+			if err != nil || kind != typeProtobuf && kind != typeJSON {
+				http.Error(w, "the content type must be "+typeProtobuf+" or "+typeJSON, http.StatusUnsupportedMediaType)
+				return
+			}
+			c.post(w, r, out, signal, kind)
+		})
+	}
+	return mux
+}
+
+// post answers one request.
+func (c *collector) post(w http.ResponseWriter, r *http.Request, out creel.Sink, s creel.Signal, kind string) {
+	parse := codec.Parse
+	if kind == typeJSON {
+		parse = codec.ParseJSON
+	}
+	body, err := c.read(r)
+	if err == nil {
+		err = c.take(r.Context(), out, s, body, parse)
+	}
+	if err == nil {
+		c.requests.Inc()
+		var answer []byte
+		if kind == typeJSON {
+			answer = codec.AppendResponseJSON(nil, s, codec.Result{})
+		}
+		w.Header().Set("Content-Type", kind)
+		w.WriteHeader(http.StatusOK)
+		_, _ = w.Write(answer) // the client has gone
+		return
+	}
+	c.refused.Inc()
+	st := codec.Status{Code: int32(codes.Unavailable), Message: err.Error()}
+	code := http.StatusServiceUnavailable
+	bad := malformed{}
+	switch {
+	case errors.As(err, &bad):
+		code, st.Code = http.StatusBadRequest, int32(codes.InvalidArgument)
+	case errors.Is(err, errTooLarge):
+		code, st.Code = http.StatusRequestEntityTooLarge, int32(codes.ResourceExhausted)
+		st.Message = fmt.Sprintf("%v: the limit is %v, compressed and decompressed", err, c.MaxRequestSize)
+	case errors.Is(err, errEncoding):
+		code, st.Code = http.StatusUnsupportedMediaType, int32(codes.InvalidArgument)
+	case errors.Is(err, errNoRoom):
+		code = http.StatusTooManyRequests
+	}
+	if st.Code == int32(codes.Unavailable) {
+		w.Header().Set("Retry-After", strconv.Itoa(int(again/time.Second)))
+		st.Retry, st.RetryDelay = true, again
+	}
+	var answer []byte
+	if kind == typeJSON {
+		answer = codec.AppendStatusJSON(nil, st)
+	} else {
+		answer = codec.AppendStatus(nil, st)
+	}
+	w.Header().Set("Content-Type", kind)
+	w.WriteHeader(code)
+	_, _ = w.Write(answer) // the client has gone
+}
+
+var errEncoding = errors.New("the content encoding must be gzip, zstd or none")
+
+// read returns the body, decompressed, in memory of its own.
+func (c *collector) read(r *http.Request) ([]byte, error) {
+	limit := int64(c.MaxRequestSize)
+	if r.ContentLength > limit {
+		return nil, errTooLarge
+	}
+	hint := r.ContentLength
+	if hint < 0 { // not told
+		hint = min(limit, 1<<20)
+	}
+	reserved := hint
+	defer func() { c.reading.Add(-reserved) }()
+	if all := c.reading.Add(reserved); all > int64(c.MaxRequestBytes) && all > reserved {
+		return nil, errNoRoom
+	}
+	body := io.Reader(http.MaxBytesReader(nil, r.Body, limit))
+	switch encoding := r.Header.Get("Content-Encoding"); encoding {
+	case "", "identity":
+	default:
+		z := compressors[encoding]
+		if z == nil {
+			return nil, errEncoding
+		}
+		d, err := z.Decompress(body)
+		if err != nil {
+			return nil, malformed{err}
+		}
+		body, hint = d, 4*hint
+	}
+	wire, err := readAll(body, hint, limit)
+	over := (*http.MaxBytesError)(nil)
+	switch {
+	case err == nil:
+		return wire, nil
+	case errors.Is(err, errTooLarge) || errors.As(err, &over):
+		return nil, errTooLarge
+	}
+	return nil, malformed{fmt.Errorf("read body: %w", err)}
+}

@@ -1,0 +1,232 @@
+package otlp
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/metric"
+	codec "github.com/creelhq/creel/otlp"
+)
+
+// maxAnswer bounds what is read of an answer: OTLP asks for 4 MiB at most.
+const maxAnswer = 4 << 20
+
+type httpSender struct {
+	ExporterConfig
+	base   string
+	plain  bool
+	client http.Client
+	sent   *metric.Counter
+	kind   string // content type
+	zip    *compressor
+	pool   sync.Pool // of *payload
+}
+
+func newHTTPSender(c ExporterConfig, t target, secure *tls.Config, sent *metric.Counter) *httpSender {
+	scheme := "https://"
+	if t.plain {
+		scheme = "http://"
+	}
+	s := &httpSender{ExporterConfig: c, base: scheme + t.address + t.path, plain: t.plain, sent: sent, kind: typeProtobuf, zip: compressors[c.Compression]}
+	if c.Encoding == "json" {
+		s.kind = typeJSON
+	}
+	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+	s.client = http.Client{
+		Transport: &http.Transport{
+			Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSClientConfig: secure, TLSHandshakeTimeout: 10 * time.Second,
+			ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 256, IdleConnTimeout: 90 * time.Second, DisableCompression: true,
+			WriteBufferSize: ioBuffer, ReadBufferSize: 16 << 10,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return s
+}
+
+// Close closes the connections.
+func (s *httpSender) Close() error {
+	s.client.CloseIdleConnections()
+	return nil
+}
+
+// A payload is a request's body, in memory that is used again when nobody reads it any more: the transport may still
+// do when the answer has come.
+type payload struct {
+	encoded []byte
+	zipped  bytes.Buffer
+	body    []byte // one of them
+	users   atomic.Int32
+	home    *sync.Pool
+}
+
+// encode returns the batches as a body, for one user.
+func (s *httpSender) encode(batches []*creel.Batch) (*payload, error) {
+	p, _ := s.pool.Get().(*payload)
+	if p == nil {
+		p = &payload{home: &s.pool}
+	}
+	p.users.Store(1)
+	if s.kind == typeJSON {
+		p.encoded = codec.AppendJSON(p.encoded[:0], batches...)
+		p.body = p.encoded
+	} else if wire := batches[0].Wire(); len(batches) == 1 && wire != nil {
+		p.body = wire
+	} else {
+		p.encoded = codec.Append(p.encoded[:0], batches...)
+		p.body = p.encoded
+	}
+	s.sent.Add(uint64(len(p.body)))
+	if s.zip == nil {
+		return p, nil
+	}
+	p.zipped.Reset()
+	w, err := s.zip.Compress(&p.zipped)
+	if err == nil {
+		if _, err = w.Write(p.body); err == nil {
+			err = w.Close()
+		}
+	}
+	p.body = p.zipped.Bytes()
+	return p, err
+}
+
+func (p *payload) drop() {
+	if p.users.Add(-1) == 0 {
+		p.body = nil
+		p.home.Put(p)
+	}
+}
+
+// open returns a reader of the body, which counts as a user until it is closed.
+func (p *payload) open() io.ReadCloser {
+	p.users.Add(1)
+	return &payloadReader{Reader: bytes.NewReader(p.body), payload: p}
+}
+
+type payloadReader struct {
+	*bytes.Reader
+	payload *payload
+	closed  atomic.Bool
+}
+
+// Close may be called more than once.
+func (r *payloadReader) Close() error {
+	if !r.closed.Swap(true) {
+		r.payload.drop()
+	}
+	return nil
+}
+
+func (s *httpSender) send(ctx context.Context, signal creel.Signal, batches []*creel.Batch) (codec.Result, error) {
+	p, err := s.encode(batches)
+	defer p.drop()
+	if err != nil {
+		return codec.Result{}, creel.Permanent(fmt.Errorf("compress request: %w", err))
+	}
+	endpoint := s.base + paths[signal]
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, p.open())
+	if err != nil {
+		return codec.Result{}, creel.Permanent(err)
+	}
+	req.ContentLength = int64(len(p.body))
+	req.GetBody = func() (io.ReadCloser, error) { return p.open(), nil } // for a connection that was closed while idle
+	req.Header.Set("Content-Type", s.kind)
+	req.Header.Set("User-Agent", "creel")
+	if s.zip != nil {
+		req.Header.Set("Content-Encoding", s.zip.name)
+	}
+	for k, v := range s.Headers {
+		req.Header.Set(k, v)
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return codec.Result{}, explain(unwrapURL(err), endpoint, s.plain)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return codec.Result{}, fmt.Errorf("read answer of %s: %w", endpoint, err)
+	}
+	if resp.StatusCode/100 == 2 {
+		return s.result(signal, resp, answer)
+	}
+	return codec.Result{}, refusal(endpoint, resp, answer)
+}
+
+// unwrapURL takes off the layer that repeats the URL.
+func unwrapURL(err error) error {
+	if u, ok := err.(interface{ Unwrap() error }); ok {
+		return u.Unwrap()
+	}
+	return err
+}
+
+// result reads the answer to a request that was taken. What cannot be read counts as full success: the records are safe.
+func (s *httpSender) result(signal creel.Signal, resp *http.Response, answer []byte) (codec.Result, error) {
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // no type: no answer to read
+	var r codec.Result
+	var err error
+	switch {
+	case len(answer) == 0:
+	case kind == typeJSON:
+		r, err = codec.ParseResponseJSON(signal, answer)
+	case kind == typeProtobuf:
+		r, err = codec.ParseResponse(answer)
+	}
+	if err != nil {
+		return codec.Result{Message: "its answer cannot be read: " + err.Error()}, nil
+	}
+	return r, nil
+}
+
+// refusal makes an error of an answer: OTLP says which are worth another try. Missing rights can be given later, so they
+// are too.
+func refusal(endpoint string, resp *http.Response, answer []byte) error {
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // no type: plain text
+	message := strings.TrimSpace(string(answer[:min(len(answer), 500)]))
+	var st codec.Status
+	var err error
+	switch kind {
+	case typeJSON:
+		st, err = codec.ParseStatusJSON(answer)
+	case typeProtobuf:
+		st, err = codec.ParseStatus(answer)
+	}
+	if err == nil && st.Message != "" {
+		message = st.Message
+	}
+	refused := fmt.Errorf("send to %s: answered %s: %q", endpoint, resp.Status, message)
+	switch resp.StatusCode {
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		if after, ok := retryAfter(resp.Header.Get("Retry-After"), time.Now()); ok {
+			return &creel.Throttled{Err: refused, After: after}
+		}
+		return refused
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
+		return refused
+	}
+	return creel.Permanent(refused)
+}
+
+// retryAfter reads the header Retry-After: seconds or a date (RFC 9110, 10.2.3).
+func retryAfter(header string, now time.Time) (time.Duration, bool) {
+	if seconds, err := strconv.ParseUint(header, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second, true
+	}
+	if at, err := http.ParseTime(header); err == nil {
+		return max(0, at.Sub(now)), true
+	}
+	return 0, false
+}

@@ -4,6 +4,7 @@ package all
 import (
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/plugins/debug"
+	"github.com/creelhq/creel/plugins/file"
 	"github.com/creelhq/creel/plugins/host"
 	"github.com/creelhq/creel/plugins/null"
 	"github.com/creelhq/creel/plugins/otlp"
@@ -14,6 +15,7 @@ import (
 // Plugins returns the plugins, by kind and name.
 func Plugins() []creel.Plugin {
 	return []creel.Plugin{
+		file.Plugin,
 		host.Plugin,
 		otlp.Collector,
 		self.Plugin,

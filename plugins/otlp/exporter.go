@@ -130,7 +130,7 @@ func explain(err error, endpoint string, plain bool) error {
 	switch {
 	case strings.Contains(text, "connection refused"):
 		hint = "; is the receiver running?"
-	case strings.Contains(text, "first record does not look like a TLS handshake"):
+	case strings.Contains(text, "first record does not look like a TLS handshake"), strings.Contains(text, "server gave HTTP response to HTTPS client"):
 		hint = "; it talks without TLS: set tls.insecure: true if that is meant"
 	case strings.Contains(text, "certificate"):
 		hint = "; tls.ca_file names authorities to trust"

@@ -1,0 +1,186 @@
+// Package file follows text files and sends each line as a log record.
+//
+// A file is known by device, inode and a fingerprint of its first bytes, never by its name: so a renamed file is read to
+// its end through the handle that is already open, a recycled inode is seen for the new file it is, and a restart finds
+// what was rotated while nobody looked. Its position is saved behind the acknowledgement of its lines.
+//
+// The package knows files and lines. It knows neither what lines mean (parsing is a processor's) nor where they go.
+package file
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/config"
+)
+
+// Plugin is the file collector.
+var Plugin = creel.NewCollector("file", "Follows text files and sends each line as a log record.", New)
+
+// Config is the options of the collector.
+type Config struct {
+	Include         []Glob        `doc:"Files to follow. ** stands for any number of directories." example:"/var/log/**/*.log"`
+	Exclude         []Glob        `doc:"Files not to follow, among those that include matches." optional:"true" example:"/var/log/**/*.gz"`
+	StartAt         string        `doc:"Where to start in a file that is there when nothing is remembered about it. Files that appear later are always read from their beginning." enum:"beginning|end" default:"end"`
+	PollInterval    time.Duration `doc:"How often to look for new lines and new files." default:"200ms" min:"1ms" max:"1m"`
+	MaxLineSize     config.Size   `doc:"Longest line. A longer one is split, and its parts carry the attribute creel.line: start, middle or end." default:"1MiB" min:"16" max:"16MiB"`
+	ReadSize        config.Size   `doc:"How much to read from one file before it is the next one's turn." default:"256KiB" min:"1KiB" max:"16MiB"`
+	MaxOpenFiles    int           `doc:"Most files to hold open. Beyond, those idle the longest are closed, and opened again when they grow." default:"1024" min:"1"`
+	FingerprintSize config.Size   `doc:"How many of its first bytes tell a file from another." default:"1KiB" min:"16" max:"64KiB"`
+}
+
+const (
+	resolveEvery = time.Second            // paths are looked up at least this often, even if no directory has changed
+	saveEvery    = 500 * time.Millisecond // while positions change
+	rememberFor  = 24 * time.Hour         // the position of a file that cannot be found
+	lingerFor    = time.Minute            // how long a rotated file stays open after its last line
+)
+
+// New opens the collector. It touches no file.
+func New(c Config, h creel.Host) (creel.Collector, error) {
+	h = h.Ready()
+	f, err := newFinder(c.Include, c.Exclude)
+	if err != nil {
+		return nil, err
+	}
+	return &collector{
+		cfg: c, memory: h.Memory, resource: h.Resource, log: h.Log, state: h.State, finder: f, linger: lingerFor,
+		byID: map[fileID]*tail{}, complaints: map[string]complaint{}, head: make([]byte, c.FingerprintSize),
+	}, nil
+}
+
+// collector is one goroutine that reads, in turns, from all files, and another that saves positions.
+type collector struct {
+	cfg      Config
+	memory   *creel.Memory
+	resource creel.Resource
+	log      *slog.Logger
+	state    creel.State
+	linger   time.Duration
+
+	// What follows belongs to the goroutine of Collect.
+	finder     *finder
+	byID       map[fileID]*tail // those that may still be read
+	complaints map[string]complaint
+	head       []byte // for fingerprints
+	open       int    // files
+	pass       int    // how often paths were looked up
+	before     *past  // what the previous run knew; nil until loaded
+
+	// Collect writes these under mu, and reads them without; the saver and acknowledgements lock it to read.
+	mu       sync.Mutex
+	tails    []*tail
+	resolved time.Time // when paths were last looked up; zero before the first time
+	dirty    bool      // locked always
+
+	saving  sync.Mutex // one save at a time
+	version uint64     // of what was saved last
+	closed  bool
+}
+
+// Collect reads until ctx is done. What it has sent by then may be acknowledged later: Close saves that.
+func (c *collector) Collect(ctx context.Context, out creel.Sink) error {
+	if c.before == nil {
+		c.load()
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var saver sync.WaitGroup
+	saver.Go(func() { c.saveWhileDirty(ctx) })
+	defer func() {
+		stop()
+		saver.Wait()
+		c.mu.Lock()
+		c.dirty = true // what appears from now on is newer than what is saved
+		c.mu.Unlock()
+		if err := c.save(); err != nil {
+			c.log.Warn("positions are not saved; a restart would send lines twice", "error", err)
+		}
+	}()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-pause.C:
+		}
+		now := time.Now()
+		c.poll(now)
+		more, err := c.round(ctx, out, now)
+		if err != nil {
+			return err
+		}
+		if more {
+			pause.Reset(0)
+		} else {
+			pause.Reset(c.cfg.PollInterval)
+		}
+	}
+}
+
+// round gives every file its turn, again and again while there is something to read and it is not yet time to poll.
+func (c *collector) round(ctx context.Context, out creel.Sink, now time.Time) (more bool, err error) {
+	for {
+		more = false
+		for i := 0; i < len(c.tails); i++ {
+			m, err := c.turn(ctx, c.tails[i], out, now)
+			if err != nil {
+				return false, err
+			}
+			more = more || m
+		}
+		if !more || time.Since(now) > c.cfg.PollInterval {
+			return more, ctx.Err()
+		}
+	}
+}
+
+// send gives b to out. While out has no room, the files are still looked after: a rotated one must be opened before it
+// is gone.
+func (c *collector) send(ctx context.Context, b *creel.Batch, out creel.Sink) error {
+	if out.TrySend(b) {
+		return nil
+	}
+	sent := make(chan error, 1)
+	go func() { sent <- out.Send(ctx, b) }()
+	tick := time.NewTicker(c.cfg.PollInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-sent:
+			return err
+		case now := <-tick.C:
+			c.poll(now)
+		}
+	}
+}
+
+// Close saves the positions for the last time and gives the files back.
+func (c *collector) Close() error {
+	err := c.save()
+	c.saving.Lock()
+	c.closed = true
+	c.saving.Unlock()
+	for _, t := range c.tails {
+		c.shut(t)
+	}
+	return err
+}
+
+type complaint struct {
+	text  string
+	early bool // made at the first look: start_at still holds for the file
+}
+
+// complain names what is wrong with a path, once until it changes.
+func (c *collector) complain(path string, level slog.Level, text string) {
+	old, ok := c.complaints[path]
+	if ok && old.text == text {
+		return
+	}
+	c.complaints[path] = complaint{text, c.resolved.IsZero() || old.early}
+	c.log.Log(context.Background(), level, text, "path", path)
+}

@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -134,4 +135,28 @@ func (w *world) timesArrived(record string) (n int) {
 		n += records[record]
 	}
 	return n
+}
+
+// TestChangedExporterInheritsBacklog: what waited for an exporter that could not deliver goes out when its options are
+// mended.
+func TestChangedExporterInheritsBacklog(t *testing.T) {
+	w := newWorld(t)
+	e := w.engine()
+	text := "collectors: {manual: }\nexporters: {sink: {variant: %d, delivery: {retry: {initial: 1ms, max: 2ms}}}}\npipelines: {p: {from: [manual], to: [sink]}}"
+	w.failures["sink"] = errors.New("away on purpose")
+	w.apply(e, fmt.Sprintf(text, 1))
+	w.await("exports fail", func() bool { return len(w.calls["sink"]) > 2 })
+	if c := e.Components(); c[1].Healthy || c[1].Queued == 0 {
+		t.Errorf("while the far side is away, its exporter is %+v", c[1])
+	}
+	w.mu.Lock()
+	delete(w.failures, "sink")
+	w.mu.Unlock()
+	if ch := w.apply(e, fmt.Sprintf(text, 2)); len(ch.Reopen) != 1 || len(ch.Keep) != 1 {
+		t.Errorf("changed %+v", ch)
+	}
+	w.await("the backlog arrives", func() bool { return len(w.arrived["sink"]) == 4 && len(w.results["manual#0"]) == 1 })
+	if err := w.results["manual#0"][0]; err != nil {
+		t.Error(err)
+	}
 }

@@ -108,7 +108,7 @@ func objectSchema(fields []*field) map[string]any {
 
 // What the texts of units look like. Check knows better; these are for an editor.
 const (
-	durationPattern = `^(-?[0-9]+d)?(-?([0-9]*\.?[0-9]+(ns|us|µs|ms|s|m|h))+)?$|^0$`
+	durationPattern = `^(-?0|[0-9]+d|([0-9]+d|-)?([0-9]*\.?[0-9]+(ns|us|µs|ms|s|m|h))+)$`
 	sizePattern     = `^[0-9]*\.?[0-9]+(e[0-9]+)? *([TGMKk]i?B|B)?$`
 	ratePattern     = `^[0-9]*\.?[0-9]+(e[+-]?[0-9]+)? */ *[smh]$`
 )

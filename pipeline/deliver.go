@@ -227,8 +227,9 @@ func (r *request) export(items []item) error {
 	began := time.Now()
 	result := make(chan error, 1)
 	go func() {
-		defer back()
-		result <- r.call(ctx, batches)
+		err := r.call(ctx, batches)
+		back()
+		result <- err
 	}()
 	err := r.await(ctx, result)
 	r.meter.attempt(time.Since(began), err)

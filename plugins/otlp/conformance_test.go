@@ -1,0 +1,29 @@
+package otlp_test
+
+import (
+	"testing"
+
+	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/plugin/plugintest"
+	"github.com/creelhq/creel/plugins/otlp"
+)
+
+func TestConformance(t *testing.T) {
+	t.Run("collector", func(t *testing.T) {
+		var socks sockets
+		plugintest.Run(t, otlp.Collector, plugintest.Options{Host: creel.Host{Sockets: &socks}, Feed: func() error {
+			address := socks.addresses[len(socks.addresses)-1] // HTTP's, of the newest
+			x := open(t, otlp.Exporter, "{protocol: http, endpoint: 'http://"+address+"'}", creel.Host{}).(creel.Exporter)
+			return x.Export(t.Context(), batches()[:1])
+		}})
+	})
+	t.Run("exporter", func(t *testing.T) {
+		grpcAddress, httpAddress := serve(t, "", &sink{settle: takeAll})
+		for _, options := range []string{
+			"{protocol: grpc, endpoint: 'http://" + grpcAddress + "'}", "{protocol: http, endpoint: 'http://" + httpAddress + "'}",
+			"{protocol: http, encoding: json, compression: zstd, endpoint: 'http://" + httpAddress + "'}",
+		} {
+			plugintest.Run(t, otlp.Exporter, plugintest.Options{Config: options})
+		}
+	})
+}

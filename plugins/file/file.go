@@ -67,6 +67,7 @@ type collector struct {
 	complaints map[string]complaint
 	head       []byte // for fingerprints
 	open       int    // files
+	fresh      bool   // a file was adopted that is not saved yet
 	pass       int    // how often paths were looked up
 	before     *past  // what the previous run knew; nil until loaded
 
@@ -109,6 +110,10 @@ func (c *collector) Collect(ctx context.Context, out creel.Sink) error {
 		}
 		now := time.Now()
 		c.poll(now)
+		if c.fresh { // a file is remembered before its first line is sent, so that a crash cannot make us forget it
+			c.fresh = false
+			_ = c.save() // the saver tries again, and complains
+		}
 		more, err := c.round(ctx, out, now)
 		if err != nil {
 			return err

@@ -124,6 +124,7 @@ func (c *collector) adopt(path string, id fileID, pos int64, now time.Time) *tai
 	c.dirty = true
 	c.mu.Unlock()
 	c.byID[id] = t
+	c.fresh = true
 	return t
 }
 
@@ -144,18 +145,20 @@ func (c *collector) sweep(path string, since, now time.Time) {
 		if err != nil {
 			continue
 		}
-		if t := c.byID[id]; t != nil {
-			if t.look && t.f == nil && !t.done {
-				c.mu.Lock()
-				t.path, t.seen, c.dirty = sibling, now, true
-				c.mu.Unlock()
-				c.openTail(t)
-			}
-			continue
-		}
 		// A second for clocks that tick coarsely. What is older has been read by a previous run, or was never ours.
-		if born(sibling).After(since.Add(-time.Second)) && !isCompressed(sibling) {
+		young := born(sibling).After(since.Add(-time.Second)) && !isCompressed(sibling)
+		t := c.byID[id]
+		switch {
+		case t == nil && young:
 			if t := c.adopt(sibling, id, 0, now); t != nil {
+				t.gone = now
+			}
+		case t != nil && t.f == nil && (young || t.look && !t.done): // a young one has got the inode of one that is gone
+			c.mu.Lock()
+			t.path, t.seen, c.dirty = sibling, now, true
+			c.mu.Unlock()
+			t.done = false
+			if c.openTail(t) && t.gone.IsZero() {
 				t.gone = now
 			}
 		}

@@ -23,6 +23,10 @@ func TestConformance(t *testing.T) {
 			"{protocol: grpc, endpoint: 'http://" + grpcAddress + "'}", "{protocol: http, endpoint: 'http://" + httpAddress + "'}",
 			"{protocol: http, encoding: json, compression: zstd, endpoint: 'http://" + httpAddress + "'}",
 		} {
+			x := open(t, otlp.Exporter, options, creel.Host{}).(creel.Exporter)
+			if err := x.Export(t.Context(), batches()[:1]); err != nil { // now the server surely runs
+				t.Fatal(err)
+			}
 			plugintest.Run(t, otlp.Exporter, plugintest.Options{Config: options})
 		}
 	})

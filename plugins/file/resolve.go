@@ -131,41 +131,65 @@ func (c *collector) adopt(path string, id fileID, pos int64, now time.Time) *tai
 // sweep looks beside path for what was renamed: files known but not open, and those that came and were renamed between
 // two looks, which no path of ours has ever led to.
 func (c *collector) sweep(path string, since, now time.Time) {
-	dir, base := filepath.Split(path)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		sibling := filepath.Join(dir, e.Name())
-		if !e.Type().IsRegular() || !isRotated(base, e.Name()) || c.finder.excluded(sibling) {
-			continue
+	var before []sibling
+	for range 5 { // until nothing is renamed while we look: a file that moves on could slip through
+		found := c.siblings(path)
+		if before != nil && slices.Equal(found, before) {
+			break
 		}
-		id, _, err := identify(sibling)
-		if err != nil {
-			continue
+		for _, s := range found {
+			c.meet(s, since, now)
 		}
-		// A second for clocks that tick coarsely. What is older has been read by a previous run, or was never ours.
-		young := born(sibling).After(since.Add(-time.Second)) && !isCompressed(sibling)
-		t := c.byID[id]
-		switch {
-		case t == nil && young:
-			if t := c.adopt(sibling, id, 0, now); t != nil {
-				t.gone = now
-			}
-		case t != nil && t.f == nil && (young || t.look && !t.done): // a young one has got the inode of one that is gone
-			c.mu.Lock()
-			t.path, t.seen, c.dirty = sibling, now, true
-			c.mu.Unlock()
-			t.done = false
-			if c.openTail(t) && t.gone.IsZero() {
-				t.gone = now
-			}
-		}
+		before = found
 	}
 	for _, t := range c.tails {
 		if t.path == path {
 			t.look = false
+		}
+	}
+}
+
+type sibling struct {
+	path string
+	id   fileID
+}
+
+// siblings returns the files beside path whose names are like those that it gets when it is rotated.
+func (c *collector) siblings(path string) (found []sibling) {
+	dir, base := filepath.Split(path)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		s := sibling{path: filepath.Join(dir, e.Name())}
+		if !e.Type().IsRegular() || !isRotated(base, e.Name()) || c.finder.excluded(s.path) {
+			continue
+		}
+		if s.id, _, err = identify(s.path); err == nil {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+// meet follows a sibling if it is one we know but have not open, or if it is young.
+func (c *collector) meet(s sibling, since, now time.Time) {
+	// A second for clocks that tick coarsely. What is older has been read by a previous run, or was never ours.
+	young := born(s.path).After(since.Add(-time.Second)) && !isCompressed(s.path)
+	t := c.byID[s.id]
+	switch {
+	case t == nil && young:
+		if t := c.adopt(s.path, s.id, 0, now); t != nil {
+			t.gone = now
+		}
+	case t != nil && t.f == nil && (young || t.look && !t.done): // a young one has got the inode of one that is gone
+		c.mu.Lock()
+		t.path, t.seen, c.dirty = s.path, now, true
+		c.mu.Unlock()
+		t.done = false
+		if c.openTail(t) && t.gone.IsZero() {
+			t.gone = now
 		}
 	}
 }

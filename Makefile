@@ -29,6 +29,9 @@ check: ## run what else must be green before a change lands
 	GOOS=windows GOARCH=amd64 $(STATIC) -o bin/windows-amd64/creel-agent.exe ./cmd/creel-agent
 	$(GO) test -race -short ./...
 
+bench: ## measure the agent against what this machine can do at all
+	$(GO) run ./bench
+
 docs: ## write the reference pages anew
 	$(GO) test ./cli -run Reference -rewrite
 
@@ -36,4 +39,4 @@ fuzz: ## look for input that breaks a parser, a minute each
 	$(GO) test ./config -fuzz FuzzParse -fuzztime 1m
 	for f in FuzzParseLogs FuzzParseMetrics FuzzParseTraces FuzzParseJSON; do $(GO) test ./otlp -run '^$$' -fuzz "^$$f$$" -fuzztime 1m || exit 1; done
 
-.PHONY: help build run test check docs fuzz
+.PHONY: help build run test check bench docs fuzz

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,21 +24,26 @@ type world struct {
 	memory creel.Memory
 	faults bool // components fail now and then
 
+	size     int               // records of a batch of the manual collector
+	holdLong bool              // hold flushes only in the end
+	refuse   func(string) bool // records that the exporter refuses for good; nil: none
+	deaf     chan struct{}     // the first export waits for it, whatever its context says
+
 	mu       sync.Mutex
 	next     map[string]int64          // by collector: the number of its next record
 	arrived  map[string]map[string]int // by exporter, by record: how often
 	results  map[string][]error        // by record: what OnDone said
 	failures map[string]error          // by exporter: what every export returns, if not nil
+	hung     map[string]chan struct{}  // by exporter: exports wait until it is closed
+	calls    map[string][]int          // by exporter: records of each attempt
 	open     map[string]int            // by kind and id: instances that are open
 	received chan struct{}             // gets an element, if there is room, when records arrive
 	injected atomic.Int64              // faults that happened
-	hung     map[string]chan struct{}  // by exporter: exports wait until it is closed
-	calls    map[string][]int          // by exporter: records of each attempt
 }
 
 func newWorld(t *testing.T) *world {
 	w := &world{
-		t: t, next: make(map[string]int64), arrived: make(map[string]map[string]int), results: make(map[string][]error),
+		t: t, size: 4, next: make(map[string]int64), arrived: make(map[string]map[string]int), results: make(map[string][]error),
 		failures: make(map[string]error), open: make(map[string]int), received: make(chan struct{}, 1), hung: make(map[string]chan struct{}),
 		calls: make(map[string][]int),
 	}
@@ -50,6 +56,7 @@ func (w *world) plugins() []creel.Plugin {
 		creel.NewCollector("gen", "Makes records without end.", w.gen),
 		creel.NewPolled("poll", "Makes one batch a round.", w.poll),
 		creel.NewCollector("manual", "Makes records when the test says so.", w.manual),
+		creel.NewCollector("net", "Accepts connections.", w.net),
 		creel.NewCollector("broken", "Cannot be opened.", func(none, creel.Host) (creel.Collector, error) { return nil, errors.New("broken on purpose") }),
 		creel.NewProcessor("mark", "Adds an attribute.", w.mark),
 		creel.NewProcessor("thin", "Drops records whose number is odd.", w.thin),
@@ -174,7 +181,7 @@ func (w *world) poll(_ none, h creel.Host) (creel.Collector, error) {
 // manual sends what is put into w.manualIn.
 func (w *world) manual(_ none, h creel.Host) (creel.Collector, error) {
 	return funcCollector{w.component("collector", h), func(ctx context.Context, out creel.Sink) error {
-		b := w.batch(h.ID, 4)
+		b := w.batch(h.ID, w.size)
 		if err := out.Send(ctx, b); err != nil {
 			w.unsent(h.ID, b)
 			return err
@@ -182,6 +189,41 @@ func (w *world) manual(_ none, h creel.Host) (creel.Collector, error) {
 		<-ctx.Done()
 		return nil
 	}}, nil
+}
+
+type netConfig struct {
+	none
+	Endpoint string `doc:"Address."`
+}
+
+type netCollector struct {
+	*component
+	net.Listener
+}
+
+func (w *world) net(c netConfig, h creel.Host) (creel.Collector, error) {
+	l, err := h.Listen("tcp", c.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	return &netCollector{w.component("collector", h), l}, nil
+}
+
+func (c *netCollector) Collect(ctx context.Context, _ creel.Sink) error {
+	stop := context.AfterFunc(ctx, func() { c.Listener.Close() })
+	defer stop()
+	for {
+		conn, err := c.Accept()
+		if err != nil {
+			return err
+		}
+		conn.Close()
+	}
+}
+
+func (c *netCollector) Close() error {
+	c.Listener.Close()
+	return c.component.Close()
 }
 
 type funcProcessor struct {
@@ -268,7 +310,11 @@ func (p *holder) Process(_ context.Context, b *creel.Batch, _ creel.Next) error 
 
 // Run sends on what is held every few milliseconds, and in the end.
 func (p *holder) Run(ctx context.Context, next creel.Next) error {
-	tick := time.NewTicker(2 * time.Millisecond)
+	every := 2 * time.Millisecond
+	if p.w.holdLong {
+		every = time.Hour
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		done := false
@@ -311,7 +357,12 @@ func (x *sinkExporter) Export(ctx context.Context, batches []*creel.Batch) error
 		n += b.Len()
 	}
 	w.calls[x.id] = append(w.calls[x.id], n)
+	first := len(w.calls[x.id]) == 1
 	w.mu.Unlock()
+	if w.deaf != nil && first {
+		<-w.deaf
+		return errors.New("woken up")
+	}
 	if hung != nil {
 		select {
 		case <-hung:
@@ -326,6 +377,15 @@ func (x *sinkExporter) Export(ctx context.Context, batches []*creel.Batch) error
 	if w.faults && rand.IntN(5) == 0 {
 		w.injected.Add(1)
 		return errors.New("export fails on purpose")
+	}
+	for _, b := range batches {
+		for _, l := range b.Logs() {
+			id, _ := l.Attrs.Get("collector")
+			if w.refuse != nil && w.refuse(name(id.Str(), l.Body.Int())) {
+				w.injected.Add(1)
+				return creel.Permanent(errors.New("refused on purpose"))
+			}
+		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,0 +1,211 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	// A child: what is measured runs alone on the first processor.
+	if len(os.Args) > 3 && os.Args[1] == "pinned" {
+		if err := runPinned(os.Args[2], os.Args[3:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	lines := flag.Int("lines", 3_000_000, "lines of the file, and records of what is sent over the network")
+	only := flag.String("only", "", "run only rows whose name contains this")
+	idle := flag.Duration("idle", 20*time.Second, "how long to watch an agent that only measures its host")
+	flag.Parse()
+	b := &bench{lines: *lines, only: *only, idle: *idle}
+	if err := b.run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench runs the rows one after the other and prints a table.
+type bench struct {
+	lines int
+	only  string
+	idle  time.Duration
+
+	dir   string // of everything
+	agent string // creel-agent's binary
+	file  string // the lines
+	limit float64
+}
+
+// figure is what one row has cost.
+type figure struct {
+	records int
+	wall    time.Duration
+	cpu     time.Duration
+	rss     int64 // bytes, at most
+}
+
+func (b *bench) run() error {
+	dir, err := os.MkdirTemp("", "creel-bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b.dir, b.agent, b.file = dir, filepath.Join(dir, "creel-agent"), filepath.Join(dir, "lines.log")
+	if runtime.NumCPU() > 1 { // the sink and the load stay off the first processor
+		others := unix.CPUSet{}
+		for cpu := 1; cpu < runtime.NumCPU(); cpu++ {
+			others.Set(cpu)
+		}
+		if err := pinThreads(&others); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("building the agent and writing %d lines of %d bytes …\n", b.lines, lineSize)
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.agent, "github.com/creelhq/creel/cmd/creel-agent")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build agent: %w: %s", err, out)
+	}
+	if err := writeLines(b.file, b.lines); err != nil {
+		return err
+	}
+	fmt.Printf("%s, %d processors; what is measured has one of them\n\n", runtime.GOARCH, runtime.NumCPU())
+	fmt.Printf("%-42s %12s %12s %8s %9s\n", "", "records/s", "CPU-s/M", "/ limit", "RSS MiB")
+	for _, r := range b.rows() {
+		if !strings.Contains(r.name, b.only) {
+			continue
+		}
+		f, err := r.run()
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.name, err)
+		}
+		b.print(r, f)
+	}
+	return nil
+}
+
+func (b *bench) print(r row, f figure) {
+	if f.records == 0 { // an agent that only measures
+		fmt.Printf("%-42s %12s %11.2f%% %8s %9.1f\n", r.name, "", 100*f.cpu.Seconds()/f.wall.Seconds(), "", float64(f.rss)/(1<<20))
+		return
+	}
+	cost := f.cpu.Seconds() / float64(f.records) * 1e6
+	if r.isLimit {
+		b.limit = cost
+	}
+	ratio := ""
+	if b.limit > 0 {
+		ratio = fmt.Sprintf("%.2f", cost/b.limit)
+	}
+	fmt.Printf("%-42s %12.0f %12.3f %8s %9.1f\n", r.name, float64(f.records)/f.wall.Seconds(), cost, ratio, float64(f.rss)/(1<<20))
+}
+
+// row is one line of the table.
+type row struct {
+	name    string
+	isLimit bool // later rows are compared with it
+	run     func() (figure, error)
+}
+
+func (b *bench) rows() []row {
+	rows := []row{
+		{"limit: read and split", false, func() (figure, error) { return b.limitOf("read", "") }},
+		{"limit: the same and encode", false, func() (figure, error) { return b.limitOf("encode", "") }},
+		{"limit: the same and send over loopback", true, func() (figure, error) {
+			s, err := newSink()
+			if err != nil {
+				return figure{}, err
+			}
+			defer s.close()
+			return b.limitOf("send", s.http)
+		}},
+	}
+	for _, c := range []struct{ protocol, compression string }{{"http", "none"}, {"grpc", "none"}, {"http", "zstd"}, {"http", "gzip"}} {
+		name := "file → OTLP/" + strings.ToUpper(c.protocol)
+		if c.compression != "none" {
+			name += ", " + c.compression
+		}
+		rows = append(rows, row{name, false, func() (figure, error) { return b.fromFile(c.protocol, c.compression) }})
+	}
+	for _, protocol := range []string{"http", "grpc"} {
+		for _, signal := range []string{"logs", "metrics", "traces"} {
+			rows = append(rows, row{"OTLP/" + strings.ToUpper(protocol) + " " + signal + " in → out", false, func() (figure, error) { return b.relay(protocol, signal, "") }})
+		}
+	}
+	return append(rows,
+		row{"OTLP/GRPC logs in → decoded → out", false, func() (figure, error) { return b.relay("grpc", "logs", "sample") }},
+		row{"host every 1 s (CPU, not CPU-s/M)", false, b.hostOnly},
+	)
+}
+
+// pinned starts this program again on the first processor, to become or do what args say.
+func (b *bench) pinned(args ...string) *exec.Cmd {
+	self, err := os.Executable()
+	if err != nil {
+		self = os.Args[0]
+	}
+	cmd := exec.Command(self, append([]string{"pinned"}, args...)...)
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// pinThreads keeps all threads of this process on some processors.
+func pinThreads(set *unix.CPUSet) error {
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		id, err := strconv.Atoi(t.Name())
+		if err != nil {
+			return err
+		}
+		if err := unix.SchedSetaffinity(id, set); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("choose processors: %w", err)
+		}
+	}
+	return nil
+}
+
+// runPinned is the child: it moves to the first processor and becomes another program, or does a limit's work.
+func runPinned(what string, args []string) error {
+	first := unix.CPUSet{}
+	first.Set(0)
+	if err := pinThreads(&first); err != nil {
+		return err
+	}
+	if what == "exec" {
+		runtime.LockOSThread()
+		if err := unix.SchedSetaffinity(0, &first); err != nil {
+			return err
+		}
+		return syscall.Exec(args[0], args, os.Environ())
+	}
+	return limitWork(what, args)
+}
+
+// limitOf runs one of the limits in a process of its own.
+func (b *bench) limitOf(what, address string) (figure, error) {
+	cmd := b.pinned(what, b.file, address)
+	began := time.Now()
+	if err := cmd.Run(); err != nil {
+		return figure{}, err
+	}
+	u := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	return figure{b.lines, time.Since(began), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), u.Maxrss << 10}, nil
+}

@@ -175,6 +175,9 @@ func TestDrainDeadline(t *testing.T) {
 	if _, x := balanced(t, e); x.Dropped["abandoned"] != 4 {
 		t.Errorf("the ledger says %+v", x)
 	}
+	if _, err := e.Apply(context.Background(), w.compile(one("manual", "", "concurrency: 1", "delivered"))); err == nil {
+		t.Error("a plan was applied after everything was stopped")
+	}
 }
 
 func TestProcessorThatFails(t *testing.T) {

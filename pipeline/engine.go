@@ -49,8 +49,9 @@ type Engine struct {
 	current  atomic.Pointer[generation]
 	previous atomic.Pointer[generation] // while it is being left
 
-	applying sync.Mutex // held during Apply; guards plan
+	applying sync.Mutex // held during Apply; guards what follows
 	plan     *Plan
+	drained  bool
 
 	mu      sync.Mutex // guards the maps, which Apply changes
 	sources map[string]*source
@@ -95,24 +96,30 @@ func New(o Options) *Engine {
 func (e *Engine) Apply(ctx context.Context, next *Plan) (Change, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.Patience)
 	defer cancel()
+	e.applying.Lock()
+	defer e.applying.Unlock()
+	if e.drained {
+		return Change{}, errors.New("apply configuration: everything is being stopped")
+	}
 	return e.apply(ctx, next)
 }
 
 // Drain stops everything: collectors first, then it waits until all that was admitted is delivered. When ctx is done
-// before, the rest is abandoned, and counted so.
+// before, the rest is abandoned, and counted so. No plan can be applied afterwards.
 func (e *Engine) Drain(ctx context.Context) error {
+	e.applying.Lock()
+	defer e.applying.Unlock()
+	e.drained = true
 	_, err := e.apply(ctx, &Plan{})
 	return err
 }
 
 func (e *Engine) apply(ctx context.Context, next *Plan) (Change, error) {
-	e.applying.Lock()
-	defer e.applying.Unlock()
 	r := &reload{e: e, old: e.plan, next: next, change: Diff(e.plan, next)}
 	if err := r.open(); err != nil {
 		return Change{}, err
 	}
-	r.rewire()
+	r.rewire(ctx)
 	r.closeOld(ctx)
 	r.startSources()
 	e.plan = next
@@ -269,7 +276,7 @@ func (r *reload) newExport(c Component, exporter creel.Exporter, h creel.Host) *
 }
 
 // rewire puts the next generation in place, downstream first. What it replaces or leaves out is noted, to be closed.
-func (r *reload) rewire() {
+func (r *reload) rewire(ctx context.Context) {
 	e := r.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -278,7 +285,7 @@ func (r *reload) rewire() {
 			r.oldExports = append(r.oldExports, old.instance)
 			old.sender.stop()
 			if x.sender.d.Concurrency == 1 {
-				old.sender.halt(context.Background()) // the order is kept
+				old.sender.halt(ctx) // the order is kept
 			}
 			x.queue.resize(int64(x.sender.d.Queue.MaxBytes))
 		}

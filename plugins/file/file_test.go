@@ -273,9 +273,11 @@ func TestRestart(t *testing.T) {
 // TestAbandoned: what the pipeline gave up without a decision is sent again, what it refused is not.
 func TestAbandoned(t *testing.T) {
 	app := filepath.Join(t.TempDir(), "app.log")
-	put(t, app, "one\n")
 	f := follow(t, &state{}, nil, "start_at: beginning, include: ["+app+"]")
+	f.mu.Lock()
 	f.keep = true
+	f.mu.Unlock()
+	put(t, app, "one\n")
 	f.want("one")
 	f.mu.Lock()
 	b := f.kept[0]

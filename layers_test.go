@@ -25,19 +25,25 @@ type room struct {
 // rooms is the architecture: docs/architecture.md tells why. A room that is not listed here does not exist.
 var rooms = []room{
 	{"config", nil, "configuration must not know what is configured"},
+	{"report", nil, "what an agent tells of itself is data, known to whoever tells or hears it"},
 	{"metric", nil, "instruments must not know what is measured"},
 	{"", []string{"config", "metric"}, "the vocabulary must not know formats, wiring or plugins"},
 	{"otlp", []string{""}, "the codec must not know who sends or receives"},
 	{"task", []string{""}, "the scheduler must not know what its rounds do"},
 	{"plugins/*", []string{"", "otlp"}, "a plugin sees the vocabulary and its technology, never the wiring or another plugin"},
 	{"plugin/*", []string{"", "otlp"}, "ways to bring a plugin see what plugins see"},
-	{"pipeline", []string{"otlp", "task"}, "the pipeline runs any plugin and knows none"},
-	{"agent", []string{"pipeline"}, "an agent links only the plugins that it is given"},
+	{"pipeline", []string{"otlp", "task", "report"}, "the pipeline runs any plugin and knows none"},
+	{"control", []string{"", "report"}, "what agent and hub say to each other must not know what either does with it"},
+	{"api", []string{"", "report"}, "the API must not know how a hub answers"},
+	{"agent", []string{"pipeline", "control"}, "an agent links only the plugins that it is given"},
 	{"plugins/all", []string{"plugins/*"}, "the distribution is a list"},
-	{"cli", []string{"agent", "plugins/*", "plugins/all"}, "the command line wires"},
-	{"cmd/*", []string{"cli"}, "a main only calls the command line"},
-	{"bench", []string{"cli"}, "benchmarks see everything, nobody sees them"},
-	{"test", []string{"cli"}, "tests see everything, nobody sees them"},
+	{"ui", nil, "the pages know the API alone"},
+	{"hub", []string{"agent", "api", "ui"}, "a hub contains an agent, and links only the plugins that it is given"},
+	{"cli", []string{"agent", "api", "plugins/*", "plugins/all"}, "the command line wires"},
+	{"cli/full", []string{"cli", "hub"}, "the commands of a hub, which an edge host has no use for"},
+	{"cmd/*", []string{"cli", "cli/full"}, "a main only calls the command line"},
+	{"bench", []string{"cli/full"}, "benchmarks see everything, nobody sees them"},
+	{"test", []string{"cli/full"}, "tests see everything, nobody sees them"},
 }
 
 func roomOf(dir string) *room {

@@ -13,18 +13,8 @@ import (
 
 	"github.com/creelhq/creel/metric"
 	"github.com/creelhq/creel/pipeline"
+	"github.com/creelhq/creel/report"
 )
-
-// Health is what /healthz answers.
-type Health struct {
-	ID         string            `json:"id"`
-	Version    string            `json:"version"`
-	State      string            `json:"state"`  // initializing, running or stopping
-	Health     string            `json:"health"` // healthy or degraded
-	Degraded   []pipeline.Status `json:"degraded,omitempty"`
-	Started    time.Time         `json:"started"`
-	LastReload reloadResult      `json:"last_reload,omitzero"`
-}
 
 // adminServer is the admin endpoint: a Unix socket in the state directory, and TCP if configured.
 type adminServer struct{ server *http.Server }
@@ -115,14 +105,14 @@ func answer(w http.ResponseWriter, code int, v any) {
 	_, _ = w.Write(append(text, '\n')) // the client has gone
 }
 
-func (a *agent) health() Health {
+func (a *agent) health() report.Health {
 	a.mu.Lock()
-	h := Health{ID: a.dir.id, Version: a.Version, State: a.state, Health: "healthy", Started: a.started, LastReload: a.reloaded}
+	h := report.Health{ID: a.dir.id, Version: a.Version, State: a.state, Health: report.Healthy, Started: a.started, Reload: a.reloaded}
 	a.mu.Unlock()
 	for _, c := range a.engine.Components() {
 		if !c.Healthy {
 			h.Degraded = append(h.Degraded, c)
-			h.Health = "degraded"
+			h.Health = report.Degraded
 		}
 	}
 	return h

@@ -22,6 +22,7 @@ import (
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/metric"
 	"github.com/creelhq/creel/pipeline"
+	"github.com/creelhq/creel/report"
 	"github.com/creelhq/creel/task"
 )
 
@@ -83,14 +84,7 @@ type agent struct {
 	mu       sync.Mutex // guards what follows
 	settings Settings
 	state    string // initializing, running or stopping
-	reloaded reloadResult
-}
-
-// reloadResult is how the last reload went.
-type reloadResult struct {
-	Time   time.Time       `json:"time,omitzero"`
-	Error  string          `json:"error,omitempty"`
-	Change pipeline.Change `json:"change,omitzero"`
+	reloaded report.Reload
 }
 
 func (a *agent) run(ctx context.Context, c *Config) error {
@@ -167,15 +161,15 @@ func (a *agent) drain() error {
 
 // reload reads the configuration anew and changes what is different. If it is wrong, or something new cannot be opened,
 // nothing happens.
-func (a *agent) reload() (pipeline.Change, error) {
+func (a *agent) reload() (report.Change, error) {
 	c, err := Load(a.Config, *a.Env, a.Plugins)
-	var change pipeline.Change
+	var change report.Change
 	if err == nil {
 		change, err = a.engine.Apply(context.Background(), c.Plan)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.reloaded = reloadResult{Time: time.Now(), Change: change}
+	a.reloaded = report.Reload{Time: time.Now(), Change: change}
 	if err != nil {
 		a.reloaded.Error = err.Error()
 		return change, err
@@ -216,11 +210,11 @@ func (a *agent) resource() creel.Resource {
 
 // Endpoints is what endpoints.json in the state directory says, so that commands find a running agent.
 type Endpoints struct {
-	Version int                 `json:"version"` // of this format: 1
-	ID      string              `json:"id"`      // the agent's
-	PID     int                 `json:"pid"`
-	Admin   string              `json:"admin"` // the admin endpoint's Unix socket
-	Listen  []pipeline.Endpoint `json:"listen"`
+	Version int               `json:"version"` // of this format: 1
+	ID      string            `json:"id"`      // the agent's
+	PID     int               `json:"pid"`
+	Admin   string            `json:"admin"` // the admin endpoint's Unix socket
+	Listen  []report.Endpoint `json:"listen"`
 }
 
 func (a *agent) writeEndpoints() error {

@@ -21,7 +21,7 @@ import (
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/agent"
 	"github.com/creelhq/creel/config"
-	"github.com/creelhq/creel/pipeline"
+	"github.com/creelhq/creel/report"
 )
 
 // running is an agent that runs for a test.
@@ -228,7 +228,7 @@ func TestIdentityAndStateSurvive(t *testing.T) {
 	var ids []string
 	for i := range 3 {
 		r := start(t, good, agent.Options{Data: data})
-		var h agent.Health
+		var h report.Health
 		_, body := r.request("GET", "/healthz")
 		if err := json.Unmarshal([]byte(body), &h); err != nil {
 			t.Fatal(err)
@@ -323,7 +323,7 @@ func TestReload(t *testing.T) {
 	}
 	r.write(strings.Replace(good, "tick, ", "", 1))
 	code, body := r.request("POST", "/-/reload")
-	var ch pipeline.Change
+	var ch report.Change
 	if err := json.Unmarshal([]byte(body), &ch); code != 200 || err != nil || len(ch.Close) != 1 || ch.Close[0] != "collectors.tick" || len(ch.Keep) != 2 {
 		t.Errorf("reload answers %d %s", code, body)
 	}

@@ -28,7 +28,7 @@ import (
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/agent"
 	"github.com/creelhq/creel/otlp"
-	"github.com/creelhq/creel/pipeline"
+	"github.com/creelhq/creel/report"
 )
 
 // raw hands gRPC messages through as bytes.
@@ -138,7 +138,7 @@ func (p *process) delivered() (int, error) {
 		return 0, err
 	}
 	defer resp.Body.Close()
-	var l pipeline.Ledger
+	var l report.Ledger
 	if err := json.NewDecoder(resp.Body).Decode(&l); err != nil {
 		return 0, err
 	}

@@ -16,7 +16,7 @@ import (
 
 	"github.com/creelhq/creel/agent"
 	"github.com/creelhq/creel/config"
-	"github.com/creelhq/creel/pipeline"
+	"github.com/creelhq/creel/report"
 )
 
 func (c *commands) status() *cobra.Command {
@@ -54,9 +54,9 @@ func (c *commands) status() *cobra.Command {
 }
 
 type agentStatus struct {
-	Health     agent.Health      `json:"health"`
-	Components []pipeline.Status `json:"components"`
-	Ledger     pipeline.Ledger   `json:"ledger"`
+	Health     report.Health      `json:"health"`
+	Components []report.Component `json:"components"`
+	Ledger     report.Ledger      `json:"ledger"`
 }
 
 // ask gets one path of the admin endpoint.
@@ -90,7 +90,7 @@ func (c *commands) ask(ctx context.Context, path string, into any) error {
 func (s *agentStatus) print(out io.Writer) {
 	h := s.Health
 	fmt.Fprintf(out, "agent %s, version %s, %s and %s since %s\n", h.ID, h.Version, h.State, h.Health, h.Started.Local().Format(time.DateTime))
-	if r := h.LastReload; r.Error != "" {
+	if r := h.Reload; r.Error != "" {
 		fmt.Fprintf(out, "last reload refused at %s:\n  %s\n", r.Time.Local().Format(time.DateTime), strings.ReplaceAll(r.Error, "\n", "\n  "))
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)

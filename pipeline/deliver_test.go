@@ -15,6 +15,7 @@ import (
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/pipeline"
+	"github.com/creelhq/creel/report"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -26,7 +27,7 @@ func one(collector, through, delivery, ack string) string {
 }
 
 // balanced checks that the books of pipeline p balance, and returns them.
-func balanced(t *testing.T, e *pipeline.Engine) (pipeline.PipelineEntry, pipeline.ExporterEntry) {
+func balanced(t *testing.T, e *pipeline.Engine) (report.Pipeline, report.Exporter) {
 	t.Helper()
 	p := e.Ledger().Pipelines[0]
 	if p.Unexplained != 0 || p.Exporters[0].Unexplained != 0 {

@@ -24,6 +24,7 @@ import (
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/metric"
+	"github.com/creelhq/creel/report"
 	"github.com/creelhq/creel/task"
 )
 
@@ -93,13 +94,13 @@ func New(o Options) *Engine {
 // Apply makes next the plan that runs, with the smallest change. Opening what is new may fail; then nothing has
 // happened. What is no longer part of the plan is stopped, flushed and drained, until it is done, the Engine's Patience
 // ends or ctx is done; what is not safe by then is abandoned, and counted so.
-func (e *Engine) Apply(ctx context.Context, next *Plan) (Change, error) {
+func (e *Engine) Apply(ctx context.Context, next *Plan) (report.Change, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.Patience)
 	defer cancel()
 	e.applying.Lock()
 	defer e.applying.Unlock()
 	if e.drained {
-		return Change{}, errors.New("apply configuration: everything is being stopped")
+		return report.Change{}, errors.New("apply configuration: everything is being stopped")
 	}
 	return e.apply(ctx, next)
 }
@@ -114,10 +115,10 @@ func (e *Engine) Drain(ctx context.Context) error {
 	return err
 }
 
-func (e *Engine) apply(ctx context.Context, next *Plan) (Change, error) {
+func (e *Engine) apply(ctx context.Context, next *Plan) (report.Change, error) {
 	r := &reload{e: e, old: e.plan, next: next, change: Diff(e.plan, next)}
 	if err := r.open(); err != nil {
-		return Change{}, err
+		return report.Change{}, err
 	}
 	r.rewire(ctx)
 	r.closeOld(ctx)
@@ -149,7 +150,7 @@ func (e *Engine) enter(pipeline string) (*pipe, func()) {
 type reload struct {
 	e         *Engine
 	old, next *Plan
-	change    Change
+	change    report.Change
 
 	sources []*source // opened
 	stages  []*stage
@@ -445,7 +446,7 @@ func closeComponent(c any, log *slog.Logger) {
 }
 
 // Ledger returns the books of all pipelines that have ever run.
-func (e *Engine) Ledger() Ledger {
+func (e *Engine) Ledger() report.Ledger {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	held := make(map[string]int64)
@@ -473,27 +474,16 @@ func (e *Engine) Listen(owner, network, address string) (net.Listener, error) {
 }
 
 // Endpoints returns the addresses that are listened on, sorted by component.
-func (e *Engine) Endpoints() []Endpoint { return e.sockets.list() }
-
-// Status is how one component is.
-type Status struct {
-	Component string    `json:"component"` // such as exporters.otlp/hub; of a processor pipelines.web.parse/nginx
-	Plugin    string    `json:"plugin"`
-	Healthy   bool      `json:"healthy"`
-	Error     string    `json:"error,omitempty"` // why it is not
-	Since     time.Time `json:"since,omitzero"`  // of the last change; none if it has always been healthy
-	Queued    int64     `json:"queued_bytes,omitempty"`
-	Limit     int64     `json:"queue_limit_bytes,omitempty"`
-}
+func (e *Engine) Endpoints() []report.Endpoint { return e.sockets.list() }
 
 // Components returns the status of every component, sorted by name.
-func (e *Engine) Components() []Status {
+func (e *Engine) Components() []report.Component {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	list := []Status{}
-	add := func(c Component, h *health) *Status {
+	list := []report.Component{}
+	add := func(c Component, h *health) *report.Component {
 		since, err := h.get()
-		st := Status{Component: c.Key(), Plugin: c.Plugin.Name, Healthy: err == nil, Since: since}
+		st := report.Component{Component: c.Key(), Plugin: c.Plugin.Name, Healthy: err == nil, Since: since}
 		if err != nil {
 			st.Error = err.Error()
 		}
@@ -501,7 +491,7 @@ func (e *Engine) Components() []Status {
 		return &list[len(list)-1]
 	}
 	for _, s := range e.sources {
-		add(s.comp, &s.health)
+		add(s.comp, &s.health).Records = int64(s.collected.Load())
 	}
 	for _, st := range e.stages {
 		add(st.comp, st.health)
@@ -510,7 +500,7 @@ func (e *Engine) Components() []Status {
 		st := add(x.comp, x.health)
 		st.Queued, st.Limit = x.queue.fill()
 	}
-	slices.SortFunc(list, func(a, b Status) int { return cmp.Compare(a.Component, b.Component) })
+	slices.SortFunc(list, func(a, b report.Component) int { return cmp.Compare(a.Component, b.Component) })
 	return list
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/creelhq/creel/metric"
+	"github.com/creelhq/creel/report"
 )
 
 // Reason says why a record was dropped. The list is closed: dashboards and alarms may rely on it.
@@ -63,42 +64,6 @@ type account struct {
 	dropped dropped
 }
 
-// Ledger is the state of the books. At every quiet moment
-//
-//	accepted + created = filtered + absorbed + routed + dropped + held + passed
-//
-// holds for each pipeline, and passed = delivered + dropped + queued for each of its exporters. Counts are records.
-type Ledger struct {
-	Pipelines []PipelineEntry `json:"pipelines"`
-}
-
-// PipelineEntry is one pipeline's part of the Ledger.
-type PipelineEntry struct {
-	Pipeline  string           `json:"pipeline"`
-	Accepted  int64            `json:"accepted"`
-	Created   int64            `json:"created"`
-	Filtered  int64            `json:"filtered"`
-	Absorbed  int64            `json:"absorbed"`
-	Routed    int64            `json:"routed"` // sent on to other pipelines
-	Dropped   map[string]int64 `json:"dropped,omitempty"`
-	Held      int64            `json:"held"`
-	Passed    int64            `json:"passed"`
-	Exporters []ExporterEntry  `json:"exporters"`
-
-	// Unexplained is what the equation leaves over; records that are being worked on at this moment are in it.
-	Unexplained int64 `json:"unexplained"`
-}
-
-// ExporterEntry is what became of the records that a pipeline passed to one exporter.
-type ExporterEntry struct {
-	Exporter    string           `json:"exporter"`
-	In          int64            `json:"in"`
-	Delivered   int64            `json:"delivered"`
-	Dropped     map[string]int64 `json:"dropped,omitempty"`
-	Queued      int64            `json:"queued"`
-	Unexplained int64            `json:"unexplained"`
-}
-
 // books are all books of an engine, by name, in the order in which they were opened.
 type books struct {
 	mu       sync.Mutex
@@ -139,21 +104,21 @@ func (bs *books) account(pipeline, exporter string) *account {
 	return a
 }
 
-func (bs *books) ledger(held func(pipeline string) int64) Ledger {
+func (bs *books) ledger(held func(pipeline string) int64) report.Ledger {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
-	l := Ledger{Pipelines: []PipelineEntry{}}
+	l := report.Ledger{Pipelines: []report.Pipeline{}}
 	for _, name := range bs.order {
 		b := bs.books[name]
-		e := PipelineEntry{
+		e := report.Pipeline{
 			Pipeline: name, Accepted: b.accepted.Load(), Created: b.created.Load(), Filtered: b.filtered.Load(),
-			Absorbed: b.absorbed.Load(), Routed: b.routed.Load(), Held: held(name), Passed: b.passed.Load(), Exporters: []ExporterEntry{},
+			Absorbed: b.absorbed.Load(), Routed: b.routed.Load(), Held: held(name), Passed: b.passed.Load(), Exporters: []report.Exporter{},
 		}
 		var total int64
 		e.Dropped, total = b.dropped.snapshot()
 		e.Unexplained = e.Accepted + e.Created - e.Filtered - e.Absorbed - e.Routed - total - e.Held - e.Passed
 		for _, a := range bs.accounts[name] {
-			x := ExporterEntry{Exporter: a.exporter, In: a.in.Load(), Delivered: a.delivered.Load(), Queued: a.queued.Load()}
+			x := report.Exporter{Exporter: a.exporter, In: a.in.Load(), Delivered: a.delivered.Load(), Queued: a.queued.Load()}
 			x.Dropped, total = a.dropped.snapshot()
 			x.Unexplained = x.In - x.Delivered - total - x.Queued
 			e.Exporters = append(e.Exporters, x)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/report"
 )
 
 // Common are the options that every component has.
@@ -382,19 +383,11 @@ func (c *compiler) plan() *Plan {
 	return p
 }
 
-// A Change says what becomes of the components of a plan when another takes its place. It holds keys: paths such as
-// exporters.otlp/hub, and for a processor pipelines.web.parse/nginx.
-type Change struct {
-	Keep   []string `json:"keep"`
-	Open   []string `json:"open"`
-	Reopen []string `json:"reopen"`
-	Close  []string `json:"close"`
-}
-
-// Diff compares two plans. A component is reopened when its plugin or any of its options changes; who sends to it and
+// Diff says what becomes of the components of a plan when another takes its place, by their keys: paths such as
+// exporters.otlp/hub, and for a processor pipelines.web.parse/nginx. A component is reopened when its plugin or any of its options changes; who sends to it and
 // where it sends does not matter.
-func Diff(old, next *Plan) Change {
-	var ch Change
+func Diff(old, next *Plan) report.Change {
+	var ch report.Change
 	before := make(map[string]Component)
 	for c := range old.Components() {
 		before[c.Key()] = c

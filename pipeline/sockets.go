@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/report"
 )
 
 // sockets are the listening sockets of all components. A component that is reopened with the same address, or takes an
@@ -76,23 +77,16 @@ func (s socketsOf) Listen(network, address string) (net.Listener, error) {
 	return h, nil
 }
 
-// An Endpoint is an address that a component listens on.
-type Endpoint struct {
-	Component string `json:"component"`
-	Network   string `json:"network"`
-	Address   string `json:"address"` // with the port that was chosen where 0 was asked for
-}
-
-// list returns what is bound, sorted by component.
-func (s *sockets) list() []Endpoint {
+// list returns the addresses that are listened on, sorted by component.
+func (s *sockets) list() []report.Endpoint {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := []Endpoint{}
+	list := []report.Endpoint{}
 	for _, sock := range s.open {
 		h := sock.handles[len(sock.handles)-1] // the newest
-		list = append(list, Endpoint{h.component, sock.Addr().Network(), sock.Addr().String()})
+		list = append(list, report.Endpoint{Component: h.component, Network: sock.Addr().Network(), Address: sock.Addr().String()})
 	}
-	slices.SortFunc(list, func(a, b Endpoint) int {
+	slices.SortFunc(list, func(a, b report.Endpoint) int {
 		return cmp.Or(cmp.Compare(a.Component, b.Component), cmp.Compare(a.Address, b.Address))
 	})
 	return list

@@ -15,6 +15,7 @@ import (
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/metric"
 	"github.com/creelhq/creel/pipeline"
+	"github.com/creelhq/creel/report"
 	"github.com/creelhq/creel/task"
 )
 
@@ -446,7 +447,7 @@ func (w *world) engine() *pipeline.Engine {
 	return e
 }
 
-func (w *world) apply(e *pipeline.Engine, text string) pipeline.Change {
+func (w *world) apply(e *pipeline.Engine, text string) report.Change {
 	w.t.Helper()
 	ch, err := e.Apply(context.Background(), w.compile(text))
 	if err != nil {

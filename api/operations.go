@@ -1,0 +1,38 @@
+package api
+
+import "net/http"
+
+// An Operation is one thing that the API can do. Request and Response are zero values of its types; nil is none.
+type Operation struct {
+	ID, Method, Path string // Path is below Prefix, with {id} for parts of it
+	Doc              string
+	Request          any // its fields tagged query, in the query string
+	Response         any
+	Stream           bool // Response is that of each server-sent event
+}
+
+// Operations returns all operations, in the order of the documentation.
+func Operations() []Operation {
+	get := func(id, path, doc string, request, response any) Operation {
+		return Operation{ID: id, Method: http.MethodGet, Path: path, Doc: doc, Request: request, Response: response}
+	}
+	stream := func(o Operation) Operation {
+		o.Stream = true
+		return o
+	}
+	return []Operation{
+		get("getHub", "/hub", "What the hub says of itself.", nil, Hub{}),
+		get("listAgents", "/agents", "The fleet, worst first.", AgentQuery{}, AgentList{}),
+		stream(get("watchAgents", "/agents/watch", "The fleet as it changes: an event agents with the first page at once and whenever it has changed, at most once a second.", AgentQuery{}, AgentList{})),
+		get("getAgent", "/agents/{id}", "One agent: components, pipelines, ledger, configuration, timeline. A prefix of the id will do when it is unique.", nil, AgentDetail{}),
+		stream(get("watchAgent", "/agents/{id}/watch", "One agent as it changes: an event agent at once and whenever it has changed, at most once a second.", nil, AgentDetail{})),
+		get("listDocuments", "/documents", "The configurations that run.", nil, DocumentList{}),
+		get("getDocument", "/documents/{id}", "One configuration, with its text.", nil, Document{}),
+		get("searchLogs", "/logs", "Search log records.", LogQuery{}, LogResult{}),
+		stream(get("tailLogs", "/logs/tail", "Log records as they arrive: an event log for each that matches; start, end, order and limit do not count.", LogQuery{}, Log{})),
+		get("countLogs", "/logs/histogram", "Count log records over time, by severity.", LogQuery{}, Histogram{}),
+		get("searchTraces", "/traces", "Search traces.", TraceQuery{}, TraceList{}),
+		get("getTrace", "/traces/{id}", "All spans of a trace.", nil, Trace{}),
+		get("listServices", "/services", "The services that logs or spans came from.", Window{}, ServiceList{}),
+	}
+}

@@ -108,6 +108,9 @@ func answer(w http.ResponseWriter, code int, v any) {
 func (a *agent) health() report.Health {
 	a.mu.Lock()
 	h := report.Health{ID: a.dir.id, Version: a.Version, State: a.state, Health: report.Healthy, Started: a.started, Reload: a.reloaded}
+	if a.hub != nil {
+		h.Hub = a.hub.State()
+	}
 	a.mu.Unlock()
 	for _, c := range a.engine.Components() {
 		if !c.Healthy {
@@ -118,11 +121,27 @@ func (a *agent) health() report.Health {
 	return h
 }
 
-// effective returns the options that run, defaults filled in and secrets redacted, by component.
+// effectiveJSON is effective as text.
+func effectiveJSON(p *pipeline.Plan) []byte {
+	text, err := json.MarshalIndent(effective(p), "", "  ")
+	if err != nil {
+		panic("BUG: " + err.Error()) // it was JSON before
+	}
+	return text
+}
+
+// effective returns the options that run, defaults filled in and secrets redacted, by component, and the pipelines.
 func effective(p *pipeline.Plan) map[string]json.RawMessage {
 	options := make(map[string]json.RawMessage)
 	for c := range p.Components() {
 		options[c.Key()] = c.Redacted()
+	}
+	for _, r := range p.Pipelines {
+		text, err := json.Marshal(map[string][]string{"from": r.From, "through": r.Through, "to": r.To})
+		if err != nil {
+			panic("BUG: " + err.Error())
+		}
+		options["pipelines."+r.ID] = text
 	}
 	return options
 }

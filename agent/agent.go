@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/metric"
 	"github.com/creelhq/creel/pipeline"
 	"github.com/creelhq/creel/report"
@@ -29,13 +31,16 @@ import (
 // Options say what to run. Config, Data and Plugins are required.
 type Options struct {
 	Config  string // the configuration's file
+	Text    []byte // if not nil, the configuration itself; Config is then only what errors call it
 	Data    string // the state directory; it is made, with mode 0700, if it does not exist
 	Plugins []creel.Plugin
-	Version string          // of the program, for logs and metrics
-	Log     io.Writer       // nil: standard error
-	Env     *config.Env     // what ${env:…} and ${file:…} see; nil: the process's
-	Reload  <-chan struct{} // each element asks for a reload; nil: never
-	Memory  *creel.Memory   // of records; nil: one of its own
+	Version string            // of the program, for logs and metrics
+	Log     io.Writer         // nil: standard error
+	Env     *config.Env       // what ${env:…} and ${file:…} see; nil: the process's
+	Reload  <-chan struct{}   // each element asks for a reload; nil: never
+	Memory  *creel.Memory     // of records; nil: one of its own
+	Hub     string            // the hub's URL; if not empty, it counts instead of agent.hub.url
+	Labels  map[string]string // added to agent.labels
 
 	// Ready is told once everything runs, if it is not nil.
 	Ready func()
@@ -54,7 +59,7 @@ func Run(ctx context.Context, o Options) error {
 	if o.Memory == nil {
 		o.Memory = &creel.Memory{}
 	}
-	c, err := Load(o.Config, *o.Env, o.Plugins)
+	c, err := o.load()
 	if err != nil {
 		return err
 	}
@@ -71,6 +76,29 @@ func Run(ctx context.Context, o Options) error {
 	return a.run(ctx, c)
 }
 
+func (o *Options) load() (*Config, error) {
+	var c *Config
+	var err error
+	if o.Text != nil {
+		c, err = Parse(o.Config, o.Text, *o.Env, o.Plugins)
+	} else {
+		c, err = Load(o.Config, *o.Env, o.Plugins)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if o.Hub != "" {
+		c.Settings.Hub.URL = o.Hub
+	}
+	labels := maps.Clone(o.Labels)
+	if labels == nil {
+		labels = make(map[string]string)
+	}
+	maps.Copy(labels, c.Settings.Labels)
+	c.Settings.Labels = labels
+	return c, nil
+}
+
 type agent struct {
 	Options
 	dir       *stateDir
@@ -79,6 +107,7 @@ type agent struct {
 	metrics   *metric.Set
 	telemetry *telemetry
 	engine    *pipeline.Engine
+	hub       *control.Client // nil: none
 	started   time.Time
 
 	mu       sync.Mutex // guards what follows
@@ -110,6 +139,11 @@ func (a *agent) run(ctx context.Context, c *Config) error {
 		return errors.Join(err, a.drain())
 	}
 	defer admin.close()
+	if url := c.Settings.Hub.URL; url != "" {
+		if a.hub, err = a.connect(url); err != nil {
+			return errors.Join(err, a.drain())
+		}
+	}
 	if err := a.writeEndpoints(); err != nil {
 		a.log.Warn("endpoints.json is not written: commands do not find this agent", "error", err)
 	}
@@ -117,6 +151,11 @@ func (a *agent) run(ctx context.Context, c *Config) error {
 	a.setState("running")
 	a.log.Info("agent runs", "id", a.dir.id, "version", a.Version, "config", a.Config, "data", a.Data,
 		"collectors", len(c.Plan.Collectors), "exporters", len(c.Plan.Exporters))
+	if a.hub != nil {
+		hubCtx, disconnect := context.WithCancel(context.Background())
+		wg.Go(func() { a.hub.Run(hubCtx) })
+		defer disconnect() // after everything was drained: until then it reports
+	}
 	if a.Ready != nil {
 		a.Ready()
 	}
@@ -162,7 +201,7 @@ func (a *agent) drain() error {
 // reload reads the configuration anew and changes what is different. If it is wrong, or something new cannot be opened,
 // nothing happens.
 func (a *agent) reload() (report.Change, error) {
-	c, err := Load(a.Config, *a.Env, a.Plugins)
+	c, err := a.load()
 	var change report.Change
 	if err == nil {
 		change, err = a.engine.Apply(context.Background(), c.Plan)
@@ -174,8 +213,8 @@ func (a *agent) reload() (report.Change, error) {
 		a.reloaded.Error = err.Error()
 		return change, err
 	}
-	if c.Settings.Log.Format != a.settings.Log.Format || c.Settings.Admin != a.settings.Admin || !sameLabels(c.Settings.Labels, a.settings.Labels) {
-		a.log.Warn("agent.labels, agent.admin and agent.log.format take effect when the agent is started again")
+	if c.Settings.Log.Format != a.settings.Log.Format || c.Settings.Admin != a.settings.Admin || c.Settings.Hub != a.settings.Hub || !sameLabels(c.Settings.Labels, a.settings.Labels) {
+		a.log.Warn("agent.labels, agent.admin, agent.hub and agent.log.format take effect when the agent is started again")
 	}
 	a.settings = c.Settings
 	a.level.Set(c.Settings.Log.level())
@@ -185,6 +224,24 @@ func (a *agent) reload() (report.Change, error) {
 	}
 	a.log.Info("reloaded", "open", change.Open, "reopen", change.Reopen, "close", change.Close, "keep", len(change.Keep))
 	return change, nil
+}
+
+// connect makes the client that tells the hub of this agent.
+func (a *agent) connect(url string) (*control.Client, error) {
+	labels := maps.Clone(a.settings.Labels)
+	if labels == nil {
+		labels = make(map[string]string)
+	}
+	for _, attr := range a.resource().Attrs {
+		if attr.Key != "creel.agent.id" {
+			labels[attr.Key] = attr.Value.Str()
+		}
+	}
+	return control.NewClient(control.ClientOptions{URL: url, Log: a.log.With("component", "agent.hub"), Agent: control.Agent{
+		ID: a.dir.id, Version: a.Version, Labels: labels,
+		Health: a.health, Components: a.engine.Components, Routes: a.engine.Routes, Ledger: a.engine.Ledger,
+		Effective: func() []byte { return effectiveJSON(a.engine.Plan()) },
+	}})
 }
 
 // resource says what this agent and its host are, with the names of OpenTelemetry's semantic conventions.

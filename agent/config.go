@@ -12,6 +12,7 @@ import (
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/pipeline"
 )
 
@@ -20,7 +21,24 @@ type Settings struct {
 	Labels map[string]string `doc:"What is said of this agent everywhere. Collectors that observe this machine put them into the resource of their records." optional:"true" example:"{site: north, rack: b7}"`
 	Log    Logging           `doc:"The agent's own log, on standard error."`
 	Admin  Admin             `doc:"The admin endpoint, beside the Unix socket in the state directory."`
+	Hub    Hub               `doc:"The hub that this agent reports to. It works as well without."`
 	Drain  time.Duration     `doc:"How long the agent, when it is stopped, tries to deliver what it has collected." default:"10s" min:"0s"`
+}
+
+// Hub says where the agent's hub is.
+type Hub struct {
+	URL string `doc:"Where the hub is. What the agent is, its health, configuration (secrets redacted) and counts go there, over OpAMP." optional:"true" example:"http://127.0.0.1:4380"`
+}
+
+// Validate checks the URL.
+func (h Hub) Validate() error {
+	if h.URL == "" {
+		return nil
+	}
+	if _, err := control.HubURL(h.URL); err != nil {
+		return config.FieldError("url", err)
+	}
+	return nil
 }
 
 // Logging says how the agent logs.
@@ -88,6 +106,11 @@ func Load(file string, env config.Env, plugins []creel.Plugin) (*Config, error) 
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
+	return Parse(file, text, env, plugins)
+}
+
+// Parse is Load for a configuration that is at hand; file is what errors call it.
+func Parse(file string, text []byte, env config.Env, plugins []creel.Plugin) (*Config, error) {
 	root, err := config.Parse(file, text, env)
 	if err != nil {
 		return nil, err

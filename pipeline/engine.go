@@ -87,7 +87,7 @@ func New(o Options) *Engine {
 		Options: o, tasks: o.Tasks, sockets: newSockets(), books: books{metrics: o.Metrics}, plan: &Plan{},
 		sources: make(map[string]*source), stages: make(map[string]*stage), exports: make(map[string]*export),
 	}
-	e.current.Store(newGeneration())
+	e.current.Store(newGeneration(&Plan{}))
 	return e
 }
 
@@ -329,7 +329,7 @@ func (r *reload) rewire(ctx context.Context) {
 
 // build makes the generation of a plan, of stages and queues that exist, and points the stages at it.
 func (e *Engine) build(plan *Plan) *generation {
-	g := newGeneration()
+	g := newGeneration(plan)
 	for _, pl := range slices.Backward(plan.Pipelines) { // targets first
 		p := &pipe{gen: g, id: pl.ID, book: e.books.book(pl.ID), memory: pl.AckedInMemory}
 		g.pipes[pl.ID] = p
@@ -460,11 +460,18 @@ func (e *Engine) Ledger() report.Ledger {
 	return e.books.ledger(func(pipeline string) int64 { return held[pipeline] })
 }
 
-// Plan returns the plan that runs.
-func (e *Engine) Plan() *Plan {
-	e.applying.Lock()
-	defer e.applying.Unlock()
-	return e.plan
+// Plan returns the plan that runs, which must not be changed. It does not wait for an Apply under way.
+func (e *Engine) Plan() *Plan { return e.current.Load().plan }
+
+// Routes returns the pipelines that run.
+func (e *Engine) Routes() []report.Route {
+	plan := e.Plan()
+	routes := make([]report.Route, 0, len(plan.Pipelines))
+	for _, p := range plan.Pipelines {
+		routes = append(routes, report.Route{Pipeline: p.ID, From: p.From, Through: p.Through, To: p.To, Outputs: p.Outputs})
+	}
+	slices.SortFunc(routes, func(a, b report.Route) int { return cmp.Compare(a.Pipeline, b.Pipeline) })
+	return routes
 }
 
 // Listen binds a socket as those of components are: it refuses an address that a component has, and is one of the

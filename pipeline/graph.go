@@ -17,6 +17,7 @@ import (
 // exporters' queues. A reload builds the next generation and points everybody at it with one store; the old one is over
 // when the last batch has left it. Processing does not block, so that is soon.
 type generation struct {
+	plan   *Plan
 	routes map[string][]*pipe         // by collector
 	pipes  map[string]*pipe           // by pipeline
 	reach  map[string]map[string]bool // by collector: the paths of components that its records meet
@@ -28,8 +29,9 @@ type generation struct {
 	next   chan struct{} // closed when the next generation is in place
 }
 
-func newGeneration() *generation {
+func newGeneration(plan *Plan) *generation {
 	return &generation{
+		plan:   plan,
 		routes: make(map[string][]*pipe), pipes: make(map[string]*pipe), reach: make(map[string]map[string]bool),
 		empty: make(chan struct{}), next: make(chan struct{}),
 	}

@@ -15,6 +15,7 @@ type Health struct {
 	Degraded []Component `json:"degraded,omitempty"`
 	Started  time.Time   `json:"started"`
 	Reload   Reload      `json:"last_reload,omitzero"`
+	Hub      Hub         `json:"hub,omitzero"`
 }
 
 // The values of Health.Health.
@@ -22,6 +23,16 @@ const (
 	Healthy  = "healthy"
 	Degraded = "degraded"
 )
+
+// Hub is how an agent's connection to its hub is.
+type Hub struct {
+	URL       string    `json:"url"`
+	ID        string    `json:"id,omitempty"`
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since,omitzero"` // of the last change
+	Error     string    `json:"error,omitempty"`
+	Leased    time.Time `json:"leased_until,omitzero"` // by the agent's clock
+}
 
 // Reload is how the last reload went.
 type Reload struct {
@@ -53,9 +64,10 @@ type Component struct {
 // Route is one pipeline as it is wired.
 type Route struct {
 	Pipeline string   `json:"pipeline"`
-	From     []string `json:"from"`    // ids of collectors
-	Through  []string `json:"through"` // ids of processors, in their order
-	To       []string `json:"to"`      // ids of exporters
+	From     []string `json:"from"`              // ids of collectors
+	Through  []string `json:"through"`           // ids of processors, in their order
+	To       []string `json:"to"`                // ids of exporters
+	Outputs  []string `json:"outputs,omitempty"` // ids of pipelines that its processors send to
 }
 
 // Ledger is the state of the books. At every quiet moment

@@ -1,0 +1,361 @@
+package registry
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/open-telemetry/opamp-go/protobufs"
+
+	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/control"
+	"github.com/creelhq/creel/report"
+)
+
+const (
+	agentsPrefix   = "agents/"
+	sessionsPrefix = "sessions/"
+	timelineLength = 50
+	maxLabels      = 64
+	maxText        = 1 << 10 // of a label, a name, a cause
+)
+
+// record is what is kept of an agent in the control state.
+type record struct {
+	ID         string            `json:"id"`
+	Name       string            `json:"name"`
+	Type       string            `json:"type"`
+	Version    string            `json:"version"`
+	Labels     map[string]string `json:"labels"`
+	Connection api.Connection    `json:"connection"`
+	Cause      string            `json:"cause,omitempty"`
+	Config     string            `json:"config,omitempty"`
+	Hub        string            `json:"hub"`
+	FirstSeen  time.Time         `json:"first_seen"`
+	LastSeen   time.Time         `json:"last_seen"`
+	Started    time.Time         `json:"started,omitzero"`
+	Timeline   []api.Event       `json:"timeline"` // oldest first
+}
+
+// An agent is what the registry knows of one.
+type agent struct {
+	r *Registry
+
+	mu sync.Mutex
+	record
+	conn  *control.Conn // nil: none, or it polls
+	timer *time.Timer   // until it is lost; nil while it is connected
+	seq   uint64
+
+	health     *protobufs.ComponentHealth
+	components []report.Component
+	routes     []report.Route
+	ledger     report.Ledger
+	effective  string
+
+	now, before sample
+}
+
+// sample is what an agent had counted at a moment.
+type sample struct {
+	uptime     float64
+	ledger     report.Ledger
+	components []report.Component
+}
+
+// event adds to the timeline. a.mu is held.
+func (a *agent) event(kind, cause string) {
+	cause = short(cause)
+	if n := len(a.Timeline); n > 0 && a.Timeline[n-1].Kind == kind && a.Timeline[n-1].Cause == cause {
+		a.Timeline[n-1].Time = time.Now().UTC() // once more
+	} else {
+		a.Timeline = append(a.Timeline, api.Event{Time: time.Now().UTC(), Kind: kind, Cause: cause})
+	}
+	if n := len(a.Timeline); n > timelineLength {
+		a.Timeline = slices.Delete(a.Timeline, 0, n-timelineLength)
+	}
+}
+
+func short(s string) string {
+	if len(s) > maxText {
+		return strings.ToValidUTF8(s[:maxText], "") + "…"
+	}
+	return s
+}
+
+// save has the record kept. a.mu is held.
+func (a *agent) save() { a.r.keeper.put(agentsPrefix+a.ID, a.record, false) }
+
+// connect notes that the agent is there: with a connection, or polling if conn is nil.
+func (a *agent) connect(conn *control.Conn, from string) {
+	a.mu.Lock()
+	old := a.conn
+	a.conn = conn
+	if a.timer != nil {
+		a.timer.Stop()
+		a.timer = nil
+	}
+	fresh := a.Connection != api.Connected
+	if fresh {
+		a.r.connected.Add(1)
+	}
+	a.Connection, a.Cause, a.Hub = api.Connected, "", a.r.o.Hub
+	a.LastSeen = time.Now().UTC()
+	if fresh || conn != nil {
+		a.event("connected", "from "+from)
+	}
+	a.save()
+	a.r.keeper.put(sessionsPrefix+a.ID, session{Hub: a.r.o.Hub, Since: a.LastSeen}, true)
+	a.mu.Unlock()
+	if old != nil && old != conn {
+		go old.Close(goingAway, "the agent has connected again, from "+from)
+	}
+	a.r.notify()
+}
+
+// session is what other hubs see of a connection.
+type session struct {
+	Hub   string    `json:"hub"`
+	Since time.Time `json:"since"`
+}
+
+// left notes that a connection is over. The agent is lost three heartbeats after it was heard last, if it does not come
+// back before; at once disconnected if it said goodbye.
+func (a *agent) left(conn *control.Conn, cause string, goodbye bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.conn != conn || a.Connection != api.Connected {
+		return // it has come back already
+	}
+	a.conn = nil
+	if goodbye {
+		a.gone(api.Disconnected, cause)
+		return
+	}
+	a.wait(cause, a.LastSeen)
+}
+
+// wait gives the agent until three heartbeats after heard. a.mu is held.
+func (a *agent) wait(cause string, heard time.Time) {
+	a.Cause = short(cause)
+	after := time.Until(heard.Add(missed * a.r.Heartbeat()))
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	var t *time.Timer
+	t = time.AfterFunc(max(after, 0), func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.timer == t && a.Connection == api.Connected {
+			a.gone(api.Lost, fmt.Sprintf("%s; three heartbeats missed", cause))
+		}
+	})
+	a.timer = t
+}
+
+// gone ends a session. a.mu is held.
+func (a *agent) gone(c api.Connection, cause string) {
+	a.Connection, a.Cause, a.timer = c, short(cause), nil
+	a.now, a.before = sample{}, sample{} // no rates any more
+	a.event(string(c), cause)
+	a.r.connected.Add(-1)
+	a.r.keeper.delete(sessionsPrefix + a.ID)
+	a.save()
+	a.r.notify()
+	a.r.o.Log.Info("agent "+string(c), "agent", a.ID, "name", a.Name, "cause", cause)
+}
+
+// heard notes a sign of life.
+func (a *agent) heard() {
+	a.mu.Lock()
+	a.LastSeen = time.Now().UTC()
+	a.mu.Unlock()
+}
+
+// report takes in what an agent says. full tells that the agent must tell everything.
+func (a *agent) report(m *protobufs.AgentToServer, beat *control.Beat, first bool) (full bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.LastSeen = time.Now().UTC()
+	keep := false
+	full = m.AgentDescription == nil && (first || m.SequenceNum != a.seq+1)
+	a.seq = m.SequenceNum
+	if d := m.AgentDescription; d != nil {
+		keep = a.describe(d) || keep
+	}
+	if h := m.Health; h != nil {
+		keep = a.judge(h) || keep
+	}
+	if e := m.EffectiveConfig; e != nil {
+		keep = a.configured(configText(e)) || keep
+	}
+	if beat != nil {
+		a.count(beat)
+	}
+	if keep {
+		a.save()
+	}
+	return full
+}
+
+// describe takes in who the agent is, and reports whether that is new.
+func (a *agent) describe(d *protobufs.AgentDescription) bool {
+	attrs := make(map[string]string)
+	for _, list := range [][]*protobufs.KeyValue{d.IdentifyingAttributes, d.NonIdentifyingAttributes} {
+		for _, kv := range list {
+			if len(attrs) < maxLabels {
+				attrs[short(kv.GetKey())] = short(text(kv.GetValue()))
+			}
+		}
+	}
+	kind, version := attrs["service.name"], attrs["service.version"]
+	name := attrs["host.name"]
+	if name == "" {
+		name = attrs["service.instance.id"]
+	}
+	if name == "" {
+		name = a.ID
+	}
+	for _, k := range []string{"service.name", "service.version", "service.instance.id"} {
+		delete(attrs, k)
+	}
+	same := a.Name == name && a.Type == kind && a.Version == version && fmt.Sprint(a.Labels) == fmt.Sprint(attrs)
+	a.Name, a.Type, a.Version, a.Labels = name, kind, version, attrs
+	return !same
+}
+
+func text(v *protobufs.AnyValue) string {
+	switch v := v.GetValue().(type) {
+	case *protobufs.AnyValue_StringValue:
+		return v.StringValue
+	case *protobufs.AnyValue_BoolValue:
+		return fmt.Sprint(v.BoolValue)
+	case *protobufs.AnyValue_IntValue:
+		return fmt.Sprint(v.IntValue)
+	case *protobufs.AnyValue_DoubleValue:
+		return fmt.Sprint(v.DoubleValue)
+	}
+	return ""
+}
+
+// judge takes in the agent's health, and reports whether it is worth keeping.
+func (a *agent) judge(h *protobufs.ComponentHealth) bool {
+	was, _ := a.verdict()
+	a.health = h
+	keep := false
+	if started := time.Unix(0, int64(h.StartTimeUnixNano)).UTC(); h.StartTimeUnixNano != 0 && !started.Equal(a.Started) {
+		if !a.Started.IsZero() {
+			a.event("started", "")
+		}
+		a.Started, keep = started, true
+	}
+	if is, cause := a.verdict(); is != was && (was != "unknown" || is != report.Healthy) {
+		a.event(is, cause)
+		keep = true
+	}
+	if a.Type != control.AgentType { // a creel agent tells of its components in its Beats
+		a.components = flatten(nil, "", h)
+	}
+	return keep
+}
+
+// verdict returns the agent's health in a word, and the first cause if it is not healthy.
+func (a *agent) verdict() (health, cause string) {
+	switch {
+	case a.health == nil:
+		return "unknown", ""
+	case a.health.Healthy:
+		return report.Healthy, ""
+	case a.health.LastError != "":
+		return report.Degraded, a.health.LastError
+	}
+	for _, c := range flatten(nil, "", a.health) {
+		if !c.Healthy && c.Error != "" {
+			return report.Degraded, c.Component + ": " + c.Error
+		}
+	}
+	return report.Degraded, a.health.Status
+}
+
+// flatten makes a list of a tree of components.
+func flatten(list []report.Component, path string, h *protobufs.ComponentHealth) []report.Component {
+	names := make([]string, 0, len(h.ComponentHealthMap))
+	for name := range h.ComponentHealthMap {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		c := h.ComponentHealthMap[name]
+		if len(list) >= 10_000 || strings.Count(path, "/") > 16 {
+			return list
+		}
+		one := report.Component{Component: path + name, Plugin: c.GetStatus(), Healthy: c.GetHealthy(), Error: c.GetLastError()}
+		if t := c.GetStatusTimeUnixNano(); t != 0 {
+			one.Since = time.Unix(0, int64(t)).UTC()
+		}
+		list = flatten(append(list, one), path+name+"/", c)
+	}
+	return list
+}
+
+func configText(e *protobufs.EffectiveConfig) string {
+	files := e.GetConfigMap().GetConfigMap()
+	names := make([]string, 0, len(files))
+	for name := range files {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	var b strings.Builder
+	for _, name := range names {
+		if len(names) > 1 {
+			fmt.Fprintf(&b, "# %s\n", name)
+		}
+		b.Write(files[name].GetBody())
+		if len(names) > 1 {
+			b.WriteByte('\n')
+		}
+	}
+	return strings.ToValidUTF8(b.String(), "\uFFFD")
+}
+
+// documentID names a configuration by its text.
+func documentID(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:6])
+}
+
+// configured takes in the configuration that runs, and reports whether it is another than before.
+func (a *agent) configured(text string) bool {
+	before := a.Config
+	id := a.r.runs(a.ID, before, text)
+	a.effective, a.Config = text, id
+	if id == before {
+		return false
+	}
+	if before != "" {
+		a.event("configured", "runs "+id+", before "+before)
+	}
+	return true
+}
+
+// count takes in a heartbeat of a creel agent.
+func (a *agent) count(b *control.Beat) {
+	if b.Components != nil {
+		a.components = b.Components
+	}
+	if b.Routes != nil {
+		a.routes = b.Routes
+	}
+	if b.Ledger != nil {
+		a.ledger = *b.Ledger
+	}
+	s := sample{b.Uptime, a.ledger, a.components}
+	if a.now.uptime > b.Uptime { // it was started again
+		a.now = sample{}
+	}
+	a.before, a.now = a.now, s
+}

@@ -1,0 +1,239 @@
+// Package registry knows the fleet: which agents there are, whether they are connected, and what they report. It takes
+// their OpAMP connections; heartbeats stay in its memory, and what must outlive the hub goes into the control state.
+//
+// It decides nothing about what agents run, and knows neither the API that shows the fleet nor where data goes.
+package registry
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/control"
+	"github.com/creelhq/creel/metric"
+)
+
+// Store is where the registry keeps what must outlive the hub. Its methods may be called concurrently.
+type Store interface {
+	// Put writes a value. A leased one disappears with the hub.
+	Put(ctx context.Context, key string, value []byte, leased bool) error
+	Delete(ctx context.Context, key string) error
+	// List calls f with every value under a prefix.
+	List(ctx context.Context, prefix string, f func(key string, value []byte)) error
+}
+
+// Options configure a Registry. Hub and Store are required.
+type Options struct {
+	Hub        string // this hub's id
+	Store      Store
+	Heartbeat  time.Duration // least interval between an agent's heartbeats; 0: 5 s. Beyond 2000 agents a second it grows
+	MaxMessage int64         // bytes; 0: control.MaxMessage
+	MaxAgents  int           // that are remembered; 0: 100 000
+	Log        *slog.Logger
+	Metrics    *metric.Set
+}
+
+// perSecond is how many heartbeats a second a hub takes.
+const perSecond = 2000
+
+// missed is after how many missed heartbeats an agent is lost.
+const missed = 3
+
+// A Registry knows the fleet. Its methods may be called concurrently.
+type Registry struct {
+	o        Options
+	rejected func(reason string)
+	keeper   *keeper
+
+	mu        sync.Mutex
+	agents    map[string]*agent // by id
+	documents map[string]*document
+	closed    bool
+	wg        sync.WaitGroup // connections
+
+	connected atomic.Int64
+	changed   atomic.Pointer[chan struct{}]
+}
+
+// document is a configuration that agents run, kept once.
+type document struct {
+	text   string
+	agents map[string]bool
+}
+
+// Open loads the fleet as it was left. Close ends it.
+func Open(ctx context.Context, o Options) (*Registry, error) {
+	if o.Heartbeat == 0 {
+		o.Heartbeat = 5 * time.Second
+	}
+	if o.MaxMessage == 0 {
+		o.MaxMessage = control.MaxMessage
+	}
+	if o.MaxAgents == 0 {
+		o.MaxAgents = 100_000
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = metric.NewSet()
+	}
+	r := &Registry{o: o, agents: make(map[string]*agent), documents: make(map[string]*document)}
+	ch := make(chan struct{})
+	r.changed.Store(&ch)
+	r.meter()
+	r.keeper = newKeeper(o.Store, o.Log)
+	err := o.Store.List(ctx, agentsPrefix, func(key string, value []byte) {
+		var rec record
+		if err := json.Unmarshal(value, &rec); err != nil || agentsPrefix+rec.ID != key {
+			o.Log.Error("an agent's record cannot be read and is left out; the agent registers itself again", "key", key, "error", err)
+			return
+		}
+		r.restore(rec)
+	})
+	if err != nil {
+		r.keeper.close()
+		return nil, fmt.Errorf("load the fleet: %w", err)
+	}
+	return r, nil
+}
+
+// restore takes an agent up as another run of the hub has left it.
+func (r *Registry) restore(rec record) {
+	a := &agent{r: r, record: rec}
+	r.agents[rec.ID] = a
+	if rec.Connection == api.Connected {
+		r.connected.Add(1)
+		a.mu.Lock()
+		a.wait("the hub was started again, and it has not come back", time.Now())
+		a.mu.Unlock()
+	}
+}
+
+func (r *Registry) meter() {
+	reject := make(map[string]*metric.Counter)
+	var mu sync.Mutex
+	r.rejected = func(reason string) {
+		mu.Lock()
+		defer mu.Unlock()
+		c := reject[reason]
+		if c == nil {
+			c = r.o.Metrics.Sub(metric.Label{Name: "reason", Value: reason}).Counter("creel.hub.opamp.rejected", "Connections and requests of agents that were refused.", "{request}")
+			reject[reason] = c
+		}
+		c.Inc()
+	}
+	r.o.Metrics.GaugeFunc("creel.hub.agents.connected", "Agents that are connected.", "{agent}", func() float64 { return float64(r.connected.Load()) })
+}
+
+// Close ends all connections, telling the agents to come back.
+func (r *Registry) Close() {
+	r.mu.Lock()
+	r.closed = true
+	agents := make([]*agent, 0, len(r.agents))
+	for _, a := range r.agents {
+		agents = append(agents, a)
+	}
+	r.mu.Unlock()
+	for _, a := range agents {
+		a.mu.Lock()
+		conn := a.conn
+		if a.timer != nil {
+			a.timer.Stop()
+		}
+		a.mu.Unlock()
+		if conn != nil {
+			go conn.Close(goingAway, "the hub stops")
+		}
+	}
+	r.wg.Wait()
+	r.keeper.close()
+}
+
+// Changed returns a channel that is closed when the fleet has changed.
+func (r *Registry) Changed() <-chan struct{} { return *r.changed.Load() }
+
+func (r *Registry) notify() {
+	next := make(chan struct{})
+	close(*r.changed.Swap(&next))
+}
+
+// Heartbeat returns how often agents are to be heard: it grows with the fleet, so that a hub hears perSecond at most.
+func (r *Registry) Heartbeat() time.Duration {
+	return max(r.o.Heartbeat, time.Duration(r.connected.Load())*time.Second/perSecond)
+}
+
+// get returns the agent with an id, making it if it is new; nil when there are too many.
+func (r *Registry) get(id string) *agent {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.agents[id]
+	if a == nil && !r.closed && len(r.agents) < r.o.MaxAgents {
+		now := time.Now().UTC()
+		a = &agent{r: r, record: record{ID: id, FirstSeen: now, Connection: api.Disconnected}}
+		r.agents[id] = a
+	}
+	return a
+}
+
+// runs notes which configuration an agent runs, and returns the document's id.
+func (r *Registry) runs(agent, before, text string) string {
+	id := documentID(text)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d := r.documents[before]; d != nil && before != id {
+		delete(d.agents, agent)
+		if len(d.agents) == 0 {
+			delete(r.documents, before)
+		}
+	}
+	d := r.documents[id]
+	if d == nil {
+		d = &document{text: text, agents: make(map[string]bool)}
+		r.documents[id] = d
+	}
+	d.agents[agent] = true
+	return id
+}
+
+// Documents returns the configurations that run, those of most agents first. It leaves out their text.
+func (r *Registry) Documents() []api.Document {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := make([]api.Document, 0, len(r.documents))
+	for id := range r.documents {
+		list = append(list, r.document(id))
+	}
+	slices.SortFunc(list, func(a, b api.Document) int {
+		return cmp.Or(cmp.Compare(len(b.Agents), len(a.Agents)), cmp.Compare(a.ID, b.ID))
+	})
+	return list
+}
+
+func (r *Registry) document(id string) api.Document {
+	d := api.Document{ID: id, Agents: []string{}}
+	for a := range r.documents[id].agents {
+		d.Agents = append(d.Agents, a)
+	}
+	slices.Sort(d.Agents)
+	return d
+}
+
+// Document returns one configuration with its text.
+func (r *Registry) Document(id string) (api.Document, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.documents[id] == nil {
+		return api.Document{}, false
+	}
+	d := r.document(id)
+	d.Text = r.documents[id].text
+	return d, true
+}

@@ -26,7 +26,10 @@ type Delivery struct {
 // Queue bounds the queue.
 type Queue struct {
 	MaxBytes config.Size `doc:"Bytes of records that may wait. When it is full, collectors wait, or answer that they cannot take more." default:"16MiB" min:"64KiB"`
+	WhenFull string      `doc:"What happens when it is full: collectors wait, and with them the pipeline's other exporters (block), or the oldest records are dropped, and counted (drop_oldest)." default:"block" enum:"block|drop_oldest"`
 }
+
+const dropOldest = "drop_oldest"
 
 // Batching bounds one request.
 type Batching struct {

@@ -350,3 +350,37 @@ pipelines:
 		t.Errorf("rewired: %+v", ch)
 	}
 }
+
+// TestFullQueueShedsTheOldest: an exporter that hangs, and may drop, holds nobody up; the last records are kept, and the
+// books balance.
+func TestFullQueueShedsTheOldest(t *testing.T) {
+	w := newWorld(t)
+	e := w.engine()
+	gate := make(chan struct{})
+	w.hung["sink/stuck"] = gate
+	w.apply(e, `collectors: {gen: }
+exporters:
+  sink: {}
+  sink/stuck: {delivery: {concurrency: 1, queue: {max_bytes: 64KiB, when_full: drop_oldest}}}
+pipelines: {p: {from: [gen], to: [sink, sink/stuck]}}`)
+	w.await("the other exporter has had much more than fits", func() bool { return len(w.arrived["sink"]) > 10_000 })
+	stuck := func() report.Exporter {
+		for _, x := range e.Ledger().Pipelines[0].Exporters {
+			if x.Exporter == "sink/stuck" {
+				return x
+			}
+		}
+		return report.Exporter{}
+	}
+	w.await("records were shed", func() bool { return stuck().Dropped["queue_full"] > 5000 })
+	w.mu.Lock()
+	delete(w.hung, "sink/stuck")
+	w.mu.Unlock()
+	close(gate)
+	if err := e.Drain(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if p, _ := balanced(t, e); p.Passed != stuck().Delivered+stuck().Dropped["queue_full"] || stuck().Unexplained != 0 || stuck().Delivered == 0 {
+		t.Errorf("the ledger says %+v", stuck())
+	}
+}

@@ -268,7 +268,7 @@ func (r *reload) newExport(c Component, exporter creel.Exporter, h creel.Host) *
 	if old := r.e.exports[c.ID]; old != nil {
 		x.queue, x.gauges = old.queue, old.gauges
 	} else {
-		x.queue = newQueue(int64(d.Queue.MaxBytes))
+		x.queue = newQueue(d.Queue)
 		x.gauges = r.e.Metrics.Sub(metric.Label{Name: "component", Value: c.Path()})
 		meterQueue(x.gauges, x.queue)
 	}
@@ -288,7 +288,7 @@ func (r *reload) rewire(ctx context.Context) {
 			if x.sender.d.Concurrency == 1 {
 				old.sender.halt(ctx) // the order is kept
 			}
-			x.queue.resize(int64(x.sender.d.Queue.MaxBytes))
+			x.queue.reconfigure(x.sender.d.Queue)
 		}
 		e.exports[x.comp.ID] = x
 		x.sender.start()

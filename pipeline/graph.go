@@ -259,7 +259,10 @@ func (x *exit) push(b *creel.Batch, memory bool) {
 	n := int64(b.Len())
 	x.acct.in.Add(n)
 	x.acct.queued.Add(n)
-	x.queue.push(item{b: b, bytes: bytes, acct: x.acct, since: time.Now(), waited: creel.Waited(b)})
+	for _, it := range x.queue.push(item{b: b, bytes: bytes, acct: x.acct, since: time.Now(), waited: creel.Waited(b)}) {
+		it.acct.dropped.add(QueueFull, it.b.Len())
+		it.settle(0, 0, nil) // that is what was asked for: nobody is to wait, or to send it again
+	}
 }
 
 // output is the Next to a pipeline that a processor's options name.

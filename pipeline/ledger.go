@@ -17,10 +17,11 @@ const (
 	Rejected                     // the far side took the request, but not this record
 	ProcessorError               // a processor failed on it
 	Abandoned                    // the agent had to stop, or the exporter was removed, before it was safe; it may be collected again
+	QueueFull                    // the exporter's queue was full, and is configured to drop the oldest then
 	reasons
 )
 
-var reasonNames = [reasons]string{"refused", "rejected", "processor_error", "abandoned"}
+var reasonNames = [reasons]string{"refused", "rejected", "processor_error", "abandoned", "queue_full"}
 
 // String returns the reason's name in metrics and at /ledger.
 func (r Reason) String() string { return reasonNames[r] }

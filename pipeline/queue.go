@@ -14,6 +14,7 @@ import (
 type queue struct {
 	mu       sync.Mutex
 	max      int64 // bytes
+	shed     bool  // when it is full, the oldest go
 	reserved int64
 	room     chan struct{} // closed when room was made; nil while nobody waits
 	lanes    [creel.Traces + 1]lane
@@ -37,14 +38,16 @@ type item struct {
 	waited bool // somebody waits for it: it must not wait for company
 }
 
-func newQueue(max int64) *queue { return &queue{max: max, wake: make(chan struct{})} }
+func newQueue(c Queue) *queue {
+	return &queue{max: int64(c.MaxBytes), shed: c.WhenFull == dropOldest, wake: make(chan struct{})}
+}
 
-// reserve takes n bytes if there is room; an empty queue has room for anything. If there is none, it returns a channel
+// reserve takes n bytes if there is room; an empty queue has room for anything, and so has one that sheds. If there is none, it returns a channel
 // which is closed when trying again makes sense.
 func (q *queue) reserve(n int64) (ok bool, room <-chan struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.reserved == 0 || q.reserved+n <= q.max {
+	if q.reserved == 0 || q.reserved+n <= q.max || q.shed {
 		q.reserved += n
 		return true, nil
 	}
@@ -71,11 +74,11 @@ func (q *queue) release(n int64) {
 	q.madeRoom()
 }
 
-// resize changes the bound; what is in the queue stays.
-func (q *queue) resize(max int64) {
+// reconfigure changes the bound; what is in the queue stays.
+func (q *queue) reconfigure(c Queue) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.max = max
+	q.max, q.shed = int64(c.MaxBytes), c.WhenFull == dropOldest
 	q.madeRoom()
 }
 
@@ -86,13 +89,33 @@ func (q *queue) madeRoom() {
 	}
 }
 
-func (q *queue) push(it item) {
+// push appends it. What it returns has to go because the queue is too full.
+func (q *queue) push(it item) (shed []item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	l := &q.lanes[it.b.Signal()]
 	l.items = append(l.items, it)
 	l.count(it, 1)
 	q.wakeTakers()
+	for over := q.reserved - q.max; q.shed && over > 0; {
+		oldest := q.oldest()
+		if oldest == nil {
+			break // the rest is being sent
+		}
+		shed = oldest.pop(0, shed)
+		over -= shed[len(shed)-1].bytes
+	}
+	return shed
+}
+
+// oldest returns the lane of what has waited longest, nil if nothing waits.
+func (q *queue) oldest() (oldest *lane) {
+	for s := range q.lanes {
+		if l := &q.lanes[s]; len(l.items) > 0 && (oldest == nil || l.items[0].since.Before(oldest.items[0].since)) {
+			oldest = l
+		}
+	}
+	return oldest
 }
 
 // putBack returns items, which are of one signal, to the head of the queue.
@@ -191,7 +214,7 @@ func (l *lane) dueIn(b Batching, now time.Time) time.Duration {
 // pop takes the oldest items, at least one, and not more than max bytes if it can be helped.
 func (l *lane) pop(max int64, into []item) []item {
 	bytes := int64(0)
-	for len(l.items) > 0 && (len(into) == 0 || bytes+l.items[0].bytes <= max) {
+	for n := len(into); len(l.items) > 0 && (len(into) == n || bytes+l.items[0].bytes <= max); {
 		it := l.items[0]
 		bytes += it.bytes
 		l.count(it, -1)

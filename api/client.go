@@ -1,0 +1,199 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// A Client asks a hub. Its methods may be called concurrently. Their errors are an *Error when the hub has answered so.
+type Client struct {
+	URL   string       // such as http://127.0.0.1:4380
+	Token string       // of the hub
+	HTTP  *http.Client // nil: http.DefaultClient
+}
+
+// maxAnswer is the largest answer in bytes that a Client takes.
+const maxAnswer = 256 << 20
+
+// ErrUnreachable is what a Client's errors wrap when the hub did not answer at all.
+var ErrUnreachable = errors.New("hub not reached")
+
+// Hub returns what the hub says of itself.
+func (c *Client) Hub(ctx context.Context) (Hub, error) { return get[Hub](ctx, c, "/hub", nil) }
+
+// Agents returns a page of the fleet, worst first.
+func (c *Client) Agents(ctx context.Context, q AgentQuery) (AgentList, error) {
+	return get[AgentList](ctx, c, "/agents", q)
+}
+
+// Agent returns all about one agent. A prefix of its id will do when it is unique.
+func (c *Client) Agent(ctx context.Context, id string) (AgentDetail, error) {
+	return get[AgentDetail](ctx, c, "/agents/"+url.PathEscape(id), nil)
+}
+
+// WatchAgents calls f with the first page of the fleet at once and whenever it has changed, until ctx is done or f fails.
+func (c *Client) WatchAgents(ctx context.Context, q AgentQuery, f func(AgentList) error) error {
+	return watch(ctx, c, "/agents/watch", q, f)
+}
+
+// Documents returns the configurations that run.
+func (c *Client) Documents(ctx context.Context) (DocumentList, error) {
+	return get[DocumentList](ctx, c, "/documents", nil)
+}
+
+// Document returns one configuration with its text.
+func (c *Client) Document(ctx context.Context, id string) (Document, error) {
+	return get[Document](ctx, c, "/documents/"+url.PathEscape(id), nil)
+}
+
+// Logs searches log records.
+func (c *Client) Logs(ctx context.Context, q LogQuery) (LogResult, error) {
+	return get[LogResult](ctx, c, "/logs", q)
+}
+
+// CountLogs counts log records over time.
+func (c *Client) CountLogs(ctx context.Context, q LogQuery) (Histogram, error) {
+	return get[Histogram](ctx, c, "/logs/histogram", q)
+}
+
+// TailLogs calls f with every matching log record that arrives, until ctx is done or f fails.
+func (c *Client) TailLogs(ctx context.Context, q LogQuery, f func(Log) error) error {
+	return watch(ctx, c, "/logs/tail", q, f)
+}
+
+// Traces searches traces.
+func (c *Client) Traces(ctx context.Context, q TraceQuery) (TraceList, error) {
+	return get[TraceList](ctx, c, "/traces", q)
+}
+
+// Trace returns all spans of a trace.
+func (c *Client) Trace(ctx context.Context, id string) (Trace, error) {
+	return get[Trace](ctx, c, "/traces/"+url.PathEscape(id), nil)
+}
+
+// Services returns the services that logs or spans came from.
+func (c *Client) Services(ctx context.Context, w Window) (ServiceList, error) {
+	return get[ServiceList](ctx, c, "/services", w)
+}
+
+// PromQL asks the hub's Prometheus API, such as query_range, and returns the field data of the answer.
+func (c *Client) PromQL(ctx context.Context, call string, parameters url.Values) (json.RawMessage, error) {
+	resp, err := c.send(ctx, "/prom/api/v1/"+call, parameters)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Data             json.RawMessage
+		ErrorType, Error string
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("read the hub's answer: %w", err)
+	}
+	if err := json.Unmarshal(text, &answer); err != nil || answer.Error != "" || resp.StatusCode != http.StatusOK {
+		if answer.Error != "" {
+			return nil, &Error{Code: answer.ErrorType, Message: answer.Error}
+		}
+		return nil, failure(resp.Status, text)
+	}
+	return answer.Data, nil
+}
+
+// send asks for a path, and explains why nobody answers.
+func (c *Client) send(ctx context.Context, path string, parameters url.Values) (*http.Response, error) {
+	u := strings.TrimRight(c.URL, "/") + path
+	if len(parameters) > 0 {
+		u += "?" + parameters.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask the hub: %w", err)
+	}
+	if c.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.Token)
+	}
+	h := c.HTTP
+	if h == nil {
+		h = http.DefaultClient
+	}
+	resp, err := h.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w at %s: %w; is it running? --hub or CREEL_HUB names another", ErrUnreachable, c.URL, errors.Unwrap(err))
+	}
+	return resp, nil
+}
+
+func get[T any](ctx context.Context, c *Client, path string, request any) (v T, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	resp, err := c.send(ctx, Prefix+path, EncodeQuery(request))
+	if err != nil {
+		return v, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return v, fmt.Errorf("read the hub's answer: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return v, failure(resp.Status, text)
+	}
+	if err := json.Unmarshal(text, &v); err != nil {
+		return v, fmt.Errorf("read the hub's answer: %w; is a creel hub there?", err)
+	}
+	return v, nil
+}
+
+// failure makes an error of an answer that is none.
+func failure(status string, text []byte) error {
+	var e Error
+	if json.Unmarshal(text, &e) == nil && e.Message != "" {
+		return &e
+	}
+	return fmt.Errorf("the hub answers %s: %s", status, bytes.TrimSpace(text[:min(len(text), 200)]))
+}
+
+// watch reads server-sent events (HTML Living Standard, section 9.2) and calls f with the data of each.
+func watch[T any](ctx context.Context, c *Client, path string, request any, f func(T) error) error {
+	resp, err := c.send(ctx, Prefix+path, EncodeQuery(request))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		if err != nil {
+			return fmt.Errorf("read the hub's answer: %w", err)
+		}
+		return failure(resp.Status, text)
+	}
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, maxAnswer)
+	for lines.Scan() {
+		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data: "))
+		if !ok {
+			continue
+		}
+		var v T
+		if err := json.Unmarshal(data, &v); err != nil {
+			return fmt.Errorf("read the hub's answer: %w", err)
+		}
+		if err := f(v); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w any more: the stream has ended", ErrUnreachable)
+}

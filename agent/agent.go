@@ -39,6 +39,7 @@ type Options struct {
 	Env     *config.Env       // what ${env:…} and ${file:…} see; nil: the process's
 	Reload  <-chan struct{}   // each element asks for a reload; nil: never
 	Memory  *creel.Memory     // of records; nil: one of its own
+	Metrics *metric.Set       // its instruments; nil: a set of its own
 	Hub     string            // the hub's URL; if not empty, it counts instead of agent.hub.url
 	Labels  map[string]string // added to agent.labels
 
@@ -59,6 +60,9 @@ func Run(ctx context.Context, o Options) error {
 	if o.Memory == nil {
 		o.Memory = &creel.Memory{}
 	}
+	if o.Metrics == nil {
+		o.Metrics = metric.NewSet()
+	}
 	c, err := o.load()
 	if err != nil {
 		return err
@@ -68,7 +72,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer dir.close()
-	a := &agent{Options: o, dir: dir, started: time.Now(), settings: c.Settings, metrics: metric.NewSet()}
+	a := &agent{Options: o, dir: dir, started: time.Now(), settings: c.Settings, metrics: o.Metrics}
 	a.telemetry = &telemetry{metrics: a.metrics}
 	a.level.Set(c.Settings.Log.level())
 	a.log = slog.New(a.telemetry.handler(c.Settings.Log.handler(o.Log, &a.level)))
@@ -275,7 +279,7 @@ type Endpoints struct {
 }
 
 func (a *agent) writeEndpoints() error {
-	return writeJSON(filepath.Join(a.Data, "endpoints.json"), Endpoints{
+	return WriteJSON(filepath.Join(a.Data, "endpoints.json"), Endpoints{
 		Version: 1, ID: a.dir.id, PID: os.Getpid(), Admin: AdminSocket(a.Data), Listen: a.engine.Endpoints(),
 	})
 }

@@ -28,18 +28,19 @@ import (
 //	admin.sock      the admin endpoint
 //	state/          one file a component: offsets, cursors
 type stateDir struct {
-	path string
-	id   string // UUIDv7
-	lock *os.File
-	log  *slog.Logger
+	path   string
+	id     string // UUIDv7
+	unlock func()
+	log    *slog.Logger
 
 	mu         sync.Mutex
 	components map[string]*componentState
 }
 
-// openState locks the directory, making it if it is not there.
-func openState(path string) (*stateDir, error) {
-	if err := os.MkdirAll(filepath.Join(path, "state"), 0o700); err != nil {
+// LockDir makes a state directory if it is not there, and locks it against other processes until unlock is called or the
+// process ends.
+func LockDir(path string) (unlock func(), err error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w; name another with --data", err)
 	}
 	if err := os.Chmod(path, 0o700); err != nil {
@@ -49,7 +50,20 @@ func openState(path string) (*stateDir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock state directory %s: %w", path, err)
 	}
-	d := &stateDir{path: path, lock: lock, log: slog.New(slog.DiscardHandler), components: make(map[string]*componentState)}
+	return func() { lock.Close() }, nil
+}
+
+// openState locks the directory, making it if it is not there.
+func openState(path string) (*stateDir, error) {
+	unlock, err := LockDir(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &stateDir{path: path, unlock: unlock, log: slog.New(slog.DiscardHandler), components: make(map[string]*componentState)}
+	if err := os.MkdirAll(filepath.Join(path, "state"), 0o700); err != nil {
+		unlock()
+		return nil, fmt.Errorf("make state directory: %w; name another with --data", err)
+	}
 	if d.id, err = d.identity(); err != nil {
 		d.close()
 		return nil, err
@@ -59,11 +73,11 @@ func openState(path string) (*stateDir, error) {
 
 func (d *stateDir) close() {
 	os.Remove(filepath.Join(d.path, "endpoints.json"))
-	d.lock.Close() // which unlocks it
+	d.unlock()
 }
 
 // errHeld is what lockFile fails with when another process has the lock.
-var errHeld = errors.New("another agent uses it")
+var errHeld = errors.New("it is in use")
 
 // heldBy names the process that wrote its number into the lock file.
 func heldBy(f *os.File) error {
@@ -98,7 +112,7 @@ func (d *stateDir) identity() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("make identity: %w", err)
 	}
-	if err := writeJSON(file, identity{1, id.String()}); err != nil {
+	if err := WriteJSON(file, identity{1, id.String()}); err != nil {
 		return "", fmt.Errorf("keep identity: %w", err)
 	}
 	return id.String(), nil
@@ -114,16 +128,17 @@ func (d *stateDir) setAside(file string, why error) {
 	d.log.Error("damaged state set aside, starting without it", "file", file, "why", why, "kept_as", aside)
 }
 
-func writeJSON(file string, v any) error {
+// WriteJSON is WriteFile for a value as JSON.
+func WriteJSON(file string, v any) error {
 	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	return writeFile(file, append(text, '\n'))
+	return WriteFile(file, append(text, '\n'))
 }
 
-// writeFile replaces a file so that after a crash it is either the old or the new one.
-func writeFile(file string, data []byte) error {
+// WriteFile replaces a file, with mode 0600, so that after a crash it is either the old or the new one.
+func WriteFile(file string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(file), ".new-*")
 	if err != nil {
 		return err
@@ -221,7 +236,7 @@ func (s *componentState) Save(data []byte, version uint64) (uint64, error) {
 	binary.LittleEndian.PutUint64(text[8:], version+1)
 	binary.LittleEndian.PutUint32(text[16:], stateSum(text[8:16], data))
 	text = append(text, data...)
-	if err := writeFile(s.file, text); err != nil {
+	if err := WriteFile(s.file, text); err != nil {
 		return 0, fmt.Errorf("save state: %w", err)
 	}
 	s.version, s.data = version+1, text[stateHeader:]

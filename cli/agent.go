@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/signal"
@@ -13,7 +14,7 @@ import (
 	"github.com/creelhq/creel/config"
 )
 
-func (c *commands) agent() *cobra.Command {
+func (c *Commands) agent() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "agent -c FILE", Short: "Run an agent until it is told to stop.", Args: cobra.NoArgs, RunE: c.runAgent,
 		Long: "Run an agent with the configuration in FILE.\n\n" +
@@ -24,42 +25,57 @@ func (c *commands) agent() *cobra.Command {
 	return cmd
 }
 
-func (c *commands) agentFlags(cmd *cobra.Command) {
-	c.withData(c.withConfig(cmd))
+func (c *Commands) agentFlags(cmd *cobra.Command) {
+	c.WithData(c.WithConfig(cmd))
+	cmd.Flags().StringVar(&c.hub, "hub", "", "`URL` of the hub to report to, instead of agent.hub.url")
 }
 
-func (c *commands) runAgent(cmd *cobra.Command, _ []string) error {
-	// The limit of the container, less what is not the heap's; without one nothing changes.
-	_, _ = memlimit.Set()
-
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	go func() {
-		<-ctx.Done()
-		stop() // a second signal ends the process
-	}()
+// Signals returns a context that is done when the process is told to stop, and a channel that asks for a reload on
+// SIGHUP. A second signal to stop ends the process.
+func Signals(parent context.Context) (ctx context.Context, reload <-chan struct{}, stop func()) {
+	ctx, cancel := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, cancel) // a second signal ends the process
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
-	reload := make(chan struct{})
+	asked := make(chan struct{})
 	go func() {
-		for range hangups {
+		for {
 			select {
-			case reload <- struct{}{}:
+			case <-hangups:
+			case <-ctx.Done():
+				return
+			}
+			select {
+			case asked <- struct{}{}:
 			case <-ctx.Done():
 				return
 			}
 		}
 	}()
-	err := agent.Run(ctx, agent.Options{
-		Config: c.file, Data: c.dataDir(), Plugins: c.Plugins, Version: version(), Log: c.err, Reload: reload,
-	})
+	return ctx, asked, func() {
+		signal.Stop(hangups)
+		cancel()
+	}
+}
+
+func (c *Commands) runAgent(cmd *cobra.Command, _ []string) error {
+	// The limit of the container, less what is not the heap's; without one nothing changes.
+	_, _ = memlimit.Set()
+	ctx, reload, stop := Signals(cmd.Context())
+	defer stop()
+	return Started(agent.Run(ctx, agent.Options{
+		Config: c.file, Data: c.DataDir(), Plugins: c.Plugins, Version: Version(), Log: c.Err, Reload: reload, Hub: c.hub,
+	}))
+}
+
+// Started gives what agent.Run returns its exit code.
+func Started(err error) error {
 	if err == nil {
 		return nil
 	}
 	var errs config.Errors
 	if errors.As(err, &errs) || errors.Is(err, os.ErrNotExist) {
-		return &failure{exitUsage, err}
+		return Exit(ExitUsage, err)
 	}
-	return &failure{exitNo, err}
+	return Exit(ExitNo, err)
 }

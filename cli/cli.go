@@ -21,10 +21,12 @@ import (
 
 // Exit codes.
 const (
-	exitYes         = 0
-	exitNo          = 1 // the answer is no
-	exitUsage       = 2
-	exitUnreachable = 3
+	ExitYes         = 0
+	ExitNo          = 1 // the answer is no
+	ExitUsage       = 2
+	ExitUnreachable = 3
+	ExitForbidden   = 4
+	ExitNotFound    = 5
 )
 
 // failure is an error that ends the program with a code of its own.
@@ -36,6 +38,9 @@ type failure struct {
 func (f *failure) Error() string { return f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
 
+// Exit makes err end the program with an exit code of its own.
+func Exit(code int, err error) error { return &failure{code, err} }
+
 // Program says which program runs.
 type Program struct {
 	Name    string // creel or creel-agent
@@ -43,52 +48,57 @@ type Program struct {
 
 	// AgentIsDefault makes the program without a command run the agent.
 	AgentIsDefault bool
+
+	// More returns further commands of the program; nil: there are none.
+	More func(*Commands) []*cobra.Command
 }
 
 // Main runs the program and returns its exit code.
 func Main(p Program, args []string, stdout, stderr io.Writer) int {
-	c := &commands{Program: p, out: stdout, err: stderr}
+	c := &Commands{Program: p, Out: stdout, Err: stderr}
 	root := c.root()
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(context.Background())
 	if err == nil {
-		return exitYes
+		return ExitYes
 	}
 	c.complain(err)
 	if f := (*failure)(nil); errors.As(err, &f) {
 		return f.code
 	}
-	return exitUsage // cobra found a wrong flag or command
+	return ExitUsage // cobra found a wrong flag or command
 }
 
-type commands struct {
+// Commands is what the program's commands work with.
+type Commands struct {
 	Program
-	out, err io.Writer
+	Out, Err io.Writer
 
 	file string // --config
 	data string // --data
+	hub  string // --hub
 }
 
 // complain prints an error; those of a configuration one by one, with their number.
-func (c *commands) complain(err error) {
+func (c *Commands) complain(err error) {
 	var errs config.Errors
 	if errors.As(err, &errs) {
 		for _, e := range errs {
-			fmt.Fprintln(c.err, e)
+			fmt.Fprintln(c.Err, e)
 		}
 		noun := "errors"
 		if len(errs) == 1 {
 			noun = "error"
 		}
-		fmt.Fprintf(c.err, "%s: %d %s in %s; nothing was started. %s explain PATH tells what can be written\n", c.Name, len(errs), noun, c.file, c.Name)
+		fmt.Fprintf(c.Err, "%s: %d %s in %s; nothing was started. %s explain PATH tells what can be written\n", c.Name, len(errs), noun, c.file, c.Name)
 		return
 	}
-	fmt.Fprintf(c.err, "%s: %v\n", c.Name, err)
+	fmt.Fprintf(c.Err, "%s: %v\n", c.Name, err)
 }
 
-func (c *commands) root() *cobra.Command {
+func (c *Commands) root() *cobra.Command {
 	root := &cobra.Command{
 		Use: c.Name, SilenceUsage: true, SilenceErrors: true, Args: cobra.NoArgs,
 		Short: "Collects logs, metrics and traces on this machine and delivers them.",
@@ -102,11 +112,14 @@ func (c *commands) root() *cobra.Command {
 		root.RunE = c.runAgent
 	}
 	root.AddCommand(c.agent(), c.validate(), c.explain(), c.schema(), c.graph(), c.status(), c.version())
+	if c.More != nil {
+		root.AddCommand(c.More(c)...)
+	}
 	return root
 }
 
-// withConfig adds the flag --config, which must be given.
-func (c *commands) withConfig(cmd *cobra.Command) *cobra.Command {
+// WithConfig adds the flag --config, which must be given.
+func (c *Commands) WithConfig(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().StringVarP(&c.file, "config", "c", "", "configuration `FILE`, YAML or JSON (required)")
 	cmd.MarkFlagFilename("config", "yaml", "yml", "json")
 	prev := cmd.PreRunE
@@ -122,15 +135,18 @@ func (c *commands) withConfig(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// withData adds the flag --data.
-func (c *commands) withData(cmd *cobra.Command) *cobra.Command {
+// WithData adds the flag --data.
+func (c *Commands) WithData(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().StringVar(&c.data, "data", "", "state `DIR` (default "+defaultData()+")")
 	cmd.MarkFlagDirname("data")
 	return cmd
 }
 
-// dataDir returns the state directory that is meant.
-func (c *commands) dataDir() string {
+// File returns the configuration file that was named.
+func (c *Commands) File() string { return c.file }
+
+// DataDir returns the state directory that is meant.
+func (c *Commands) DataDir() string {
 	if c.data != "" {
 		return c.data
 	}
@@ -152,15 +168,15 @@ func defaultData() string {
 	return filepath.Join(home, ".local", "state", "creel")
 }
 
-func (c *commands) version() *cobra.Command {
+func (c *Commands) version() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version.", Args: cobra.NoArgs,
-		Run: func(*cobra.Command, []string) { fmt.Fprintln(c.out, c.Name, version()) },
+		Run: func(*cobra.Command, []string) { fmt.Fprintln(c.Out, c.Name, Version()) },
 	}
 }
 
-// version is what the Go tool noted when it built the program: the module's version, or the revision of its source.
-func version() string {
+// Version is what the Go tool noted when it built the program: the module's version, or the revision of its source.
+func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

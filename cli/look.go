@@ -18,19 +18,19 @@ import (
 )
 
 // load reads the configuration for a command that only looks at it.
-func (c *commands) load() (*agent.Config, error) {
+func (c *Commands) load() (*agent.Config, error) {
 	cfg, err := agent.Load(c.file, config.OSEnv(), c.Plugins)
 	switch {
 	case err == nil:
 		return cfg, nil
 	case errors.Is(err, os.ErrNotExist):
-		return nil, &failure{exitUsage, err}
+		return nil, Exit(ExitUsage, err)
 	}
-	return nil, &failure{exitNo, err}
+	return nil, Exit(ExitNo, err)
 }
 
-func (c *commands) validate() *cobra.Command {
-	return c.withConfig(&cobra.Command{
+func (c *Commands) validate() *cobra.Command {
+	return c.WithConfig(&cobra.Command{
 		Use: "validate -c FILE", Short: "Check a configuration and say everything that is wrong.", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			cfg, err := c.load()
@@ -38,27 +38,27 @@ func (c *commands) validate() *cobra.Command {
 				return err
 			}
 			for _, w := range cfg.Plan.Warnings {
-				fmt.Fprintf(c.err, "warning: %s\n", w)
+				fmt.Fprintf(c.Err, "warning: %s\n", w)
 			}
-			fmt.Fprintf(c.out, "%s is right: %d collectors, %d pipelines, %d exporters\n", c.file,
+			fmt.Fprintf(c.Out, "%s is right: %d collectors, %d pipelines, %d exporters\n", c.file,
 				len(cfg.Plan.Collectors), len(cfg.Plan.Pipelines), len(cfg.Plan.Exporters))
 			return nil
 		},
 	})
 }
 
-func (c *commands) schema() *cobra.Command {
+func (c *Commands) schema() *cobra.Command {
 	return &cobra.Command{
 		Use: "schema", Short: "Print the JSON Schema of a configuration, for editors.", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			enc := json.NewEncoder(c.out)
+			enc := json.NewEncoder(c.Out)
 			enc.SetIndent("", "  ")
 			return enc.Encode(agent.JSONSchema(c.Plugins))
 		},
 	}
 }
 
-func (c *commands) graph() *cobra.Command {
+func (c *Commands) graph() *cobra.Command {
 	format := "text"
 	cmd := &cobra.Command{
 		Use: "graph -c FILE", Short: "Show which way records go.", Args: cobra.NoArgs,
@@ -69,9 +69,9 @@ func (c *commands) graph() *cobra.Command {
 			}
 			switch format {
 			case "text":
-				graphText(c.out, cfg.Plan)
+				graphText(c.Out, cfg.Plan)
 			case "dot":
-				graphDot(c.out, cfg.Plan)
+				graphDot(c.Out, cfg.Plan)
 			default:
 				return fmt.Errorf("unknown output %q; say -o text or -o dot", format)
 			}
@@ -79,7 +79,7 @@ func (c *commands) graph() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", format, "text, or dot for Graphviz")
-	return c.withConfig(cmd)
+	return c.WithConfig(cmd)
 }
 
 func graphText(w io.Writer, p *pipeline.Plan) {
@@ -135,7 +135,7 @@ func graphDot(w io.Writer, p *pipeline.Plan) {
 	fmt.Fprintln(w, "}")
 }
 
-func (c *commands) explain() *cobra.Command {
+func (c *Commands) explain() *cobra.Command {
 	return &cobra.Command{
 		Use: "explain [PATH]", Short: "Tell what can be written in a configuration.", Args: cobra.MaximumNArgs(1),
 		Example: fmt.Sprintf("  %[1]s explain\n  %[1]s explain exporters\n  %[1]s explain exporters.otlp.delivery.batch", c.Name),
@@ -156,17 +156,17 @@ func (c *commands) explain() *cobra.Command {
 	}
 }
 
-func (c *commands) explainPath(path string) error {
+func (c *Commands) explainPath(path string) error {
 	section, rest, _ := strings.Cut(path, ".")
 	switch section {
 	case "":
-		fmt.Fprintln(c.out, "A configuration has these sections:")
-		fmt.Fprintln(c.out, "  agent       the agent itself: labels, log, admin endpoint\n  collectors  where records come from\n  processors  what happens to them\n  exporters   where they go\n  pipelines   who sends to whom: from, through, to")
+		fmt.Fprintln(c.Out, "A configuration has these sections:")
+		fmt.Fprintln(c.Out, "  agent       the agent itself: labels, log, admin endpoint\n  collectors  where records come from\n  processors  what happens to them\n  exporters   where they go\n  pipelines   who sends to whom: from, through, to")
 		for k := creel.KindCollector; k <= creel.KindExporter; k++ {
-			fmt.Fprintln(c.out)
+			fmt.Fprintln(c.Out)
 			c.listPlugins(k)
 		}
-		fmt.Fprintf(c.out, "\nMore: %s explain exporters.otlp, %s explain pipelines\n", c.Name, c.Name)
+		fmt.Fprintf(c.Out, "\nMore: %s explain exporters.otlp, %s explain pipelines\n", c.Name, c.Name)
 		return nil
 	case "agent":
 		return c.explainOptions("agent", agent.SettingsSchema(), rest)
@@ -192,7 +192,7 @@ func (c *commands) explainPath(path string) error {
 			}
 			if p.Name == name {
 				if options == "" {
-					fmt.Fprintf(c.out, "%s %s: %s\n\n", p.Kind, p.Name, p.Doc)
+					fmt.Fprintf(c.Out, "%s %s: %s\n\n", p.Kind, p.Name, p.Doc)
 				}
 				return c.explainOptions(section+"."+id, pipeline.Schema(p), options)
 			}
@@ -203,9 +203,9 @@ func (c *commands) explainPath(path string) error {
 	return c.unknown(fmt.Sprintf("there is no section %q", section), section, append(known, "agent", "pipelines"))
 }
 
-func (c *commands) explainOptions(at string, s config.Schema, path string) error {
+func (c *Commands) explainOptions(at string, s config.Schema, path string) error {
 	if path == "" {
-		s.Explain(c.out)
+		s.Explain(c.Out)
 		return nil
 	}
 	f, ok := s.Lookup(path)
@@ -217,23 +217,23 @@ func (c *commands) explainOptions(at string, s config.Schema, path string) error
 		first, _, _ := strings.Cut(path, ".")
 		return c.unknown(fmt.Sprintf("%s has no option %q", at, path), first, names)
 	}
-	f.Explain(c.out)
+	f.Explain(c.Out)
 	return nil
 }
 
-func (c *commands) unknown(what, name string, known []string) error {
+func (c *Commands) unknown(what, name string, known []string) error {
 	hint := config.DidYouMean(name, known)
 	if hint == "" {
 		hint = "known are " + strings.Join(known, ", ")
 	}
-	return &failure{exitNo, fmt.Errorf("%s; %s", what, hint)}
+	return Exit(ExitNo, fmt.Errorf("%s; %s", what, hint))
 }
 
-func (c *commands) listPlugins(k creel.Kind) {
-	fmt.Fprintf(c.out, "%s:\n", pipeline.Section(k))
+func (c *Commands) listPlugins(k creel.Kind) {
+	fmt.Fprintf(c.Out, "%s:\n", pipeline.Section(k))
 	for _, p := range c.Plugins {
 		if p.Kind == k {
-			fmt.Fprintf(c.out, "  %-8s %s\n", p.Name, p.Doc)
+			fmt.Fprintf(c.Out, "  %-8s %s\n", p.Name, p.Doc)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -19,7 +21,7 @@ import (
 	"github.com/creelhq/creel/report"
 )
 
-func (c *commands) status() *cobra.Command {
+func (c *Commands) status() *cobra.Command {
 	format := "table"
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show how the agent on this machine is.", Args: cobra.NoArgs,
@@ -28,29 +30,29 @@ func (c *commands) status() *cobra.Command {
 			var s agentStatus
 			for path, into := range map[string]any{"/healthz": &s.Health, "/components": &s.Components, "/ledger": &s.Ledger} {
 				if err := c.ask(cmd.Context(), path, into); err != nil {
-					return &failure{exitUnreachable, err}
+					return Exit(ExitUnreachable, err)
 				}
 			}
 			switch format {
 			case "json":
-				enc := json.NewEncoder(c.out)
+				enc := json.NewEncoder(c.Out)
 				enc.SetIndent("", "  ")
 				if err := enc.Encode(s); err != nil {
 					return err
 				}
 			case "table":
-				s.print(c.out)
+				s.print(c.Out)
 			default:
 				return fmt.Errorf("unknown output %q; say -o table or -o json", format)
 			}
 			if s.Health.Health != "healthy" {
-				return &failure{exitNo, errors.New("the agent is degraded: see ERROR above")}
+				return Exit(ExitNo, errors.New("the agent is degraded: see ERROR above"))
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", format, "table or json")
-	return c.withData(cmd)
+	return c.WithData(cmd)
 }
 
 type agentStatus struct {
@@ -60,8 +62,12 @@ type agentStatus struct {
 }
 
 // ask gets one path of the admin endpoint.
-func (c *commands) ask(ctx context.Context, path string, into any) error {
-	socket := agent.AdminSocket(c.dataDir())
+func (c *Commands) ask(ctx context.Context, path string, into any) error {
+	data := c.DataDir()
+	if _, err := os.Stat(filepath.Join(data, "hub.json")); err == nil { // a hub's: its agent is meant
+		data = filepath.Join(data, "agent")
+	}
+	socket := agent.AdminSocket(data)
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -90,6 +96,17 @@ func (c *commands) ask(ctx context.Context, path string, into any) error {
 func (s *agentStatus) print(out io.Writer) {
 	h := s.Health
 	fmt.Fprintf(out, "agent %s, version %s, %s and %s since %s\n", h.ID, h.Version, h.State, h.Health, h.Started.Local().Format(time.DateTime))
+	if hub := h.Hub; hub.URL != "" {
+		how := "connected to"
+		if !hub.Connected {
+			how = "not connected to"
+		}
+		fmt.Fprintf(out, "%s hub %s since %s", how, hub.URL, hub.Since.Local().Format(time.DateTime))
+		if hub.Error != "" {
+			fmt.Fprintf(out, ": %s", hub.Error)
+		}
+		fmt.Fprintln(out)
+	}
 	if r := h.Reload; r.Error != "" {
 		fmt.Fprintf(out, "last reload refused at %s:\n  %s\n", r.Time.Local().Format(time.DateTime), strings.ReplaceAll(r.Error, "\n", "\n  "))
 	}

@@ -66,7 +66,7 @@ func (s socketsOf) Listen(network, address string) (net.Listener, error) {
 	} else {
 		l, err := net.Listen(network, address)
 		if err != nil {
-			return nil, explainListen(err, network, address)
+			return nil, ExplainListen(err, network, address)
 		}
 		sock = &socket{Listener: l, conns: make(chan net.Conn), failed: make(chan struct{}), closed: make(chan struct{})}
 		go sock.accept()
@@ -164,8 +164,8 @@ func (s *sockets) drop(h *handle) error {
 	return h.Listener.Close()
 }
 
-// explainListen says who holds a port that is taken.
-func explainListen(err error, network, address string) error {
+// ExplainListen says who holds a port that is taken.
+func ExplainListen(err error, network, address string) error {
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return err
 	}

@@ -25,6 +25,7 @@ type Config struct {
 	Include         []Glob        `doc:"Files to follow. ** stands for any number of directories." example:"/var/log/**/*.log"`
 	Exclude         []Glob        `doc:"Files not to follow, among those that include matches." optional:"true" example:"/var/log/**/*.gz"`
 	StartAt         string        `doc:"Where to start in a file that is there when nothing is remembered about it. Files that appear later are always read from their beginning." enum:"beginning|end" default:"end"`
+	Last            config.Size   `doc:"How much of a file's end to read after all, with start_at: end." default:"0B" max:"1TiB" example:"1MiB"`
 	PollInterval    time.Duration `doc:"How often to look for new lines and new files." default:"200ms" min:"1ms" max:"1m"`
 	MaxLineSize     config.Size   `doc:"Longest line. A longer one is split, and its parts carry the attribute creel.line: start, middle or end." default:"1MiB" min:"16" max:"16MiB"`
 	ReadSize        config.Size   `doc:"How much to read from one file before it is the next one's turn." default:"256KiB" min:"1KiB" max:"16MiB"`

@@ -107,7 +107,7 @@ func (c *collector) start(path string, fi fs.FileInfo, first bool) int64 {
 	case c.before.paths[path]: // it has taken the place of one that was followed
 	case !c.before.saved.IsZero() && born(path).After(c.before.saved):
 	default:
-		return fi.Size()
+		return max(0, fi.Size()-int64(c.cfg.Last))
 	}
 	return 0
 }

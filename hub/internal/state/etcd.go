@@ -1,0 +1,226 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/concurrency"
+)
+
+const (
+	root     = "/creel/v1/" // what all keys begin with in etcd
+	page     = 1000         // entries asked for at once
+	leaseTTL = 10           // seconds that a hub's lease outlives it
+)
+
+// etcd is a Store on an etcd client.
+type etcd struct {
+	client *clientv3.Client
+	stop   func() // what else is to be closed, after the client
+	cancel context.CancelFunc
+	ctx    context.Context
+
+	mu      sync.Mutex
+	session *concurrency.Session // nil until something is leased
+	lost    chan struct{}
+	once    sync.Once
+	losing  sync.Once
+}
+
+// DialOptions say where an etcd cluster is.
+type DialOptions struct {
+	Endpoints []string
+	Timeout   time.Duration // for the first answer; 0: 5 s
+}
+
+// Dial returns a Store in an etcd cluster outside.
+func Dial(ctx context.Context, o DialOptions) (Store, error) {
+	if o.Timeout == 0 {
+		o.Timeout = 5 * time.Second
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: o.Endpoints, DialTimeout: o.Timeout, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
+		Logger: quiet(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(o.Endpoints, ", "), err)
+	}
+	s := newEtcd(client, func() {})
+	first, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	if _, err := client.Get(first, root+"incarnation"); err != nil {
+		return nil, errors.Join(fmt.Errorf("reach etcd at %s: %w; is it running, and may this host reach it?", strings.Join(o.Endpoints, ", "), err), s.Close())
+	}
+	return s, nil
+}
+
+func newEtcd(client *clientv3.Client, stop func()) *etcd {
+	s := &etcd{client: client, stop: stop, lost: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// Get returns an entry.
+func (s *etcd) Get(ctx context.Context, key string) (Entry, error) {
+	resp, err := s.client.Get(ctx, root+key)
+	if err != nil {
+		return Entry{}, fmt.Errorf("get %s: %w", key, err)
+	}
+	if len(resp.Kvs) == 0 {
+		return Entry{}, ErrNotFound
+	}
+	return Entry{key, resp.Kvs[0].Value, resp.Kvs[0].ModRevision}, nil
+}
+
+// List asks page by page, all at the revision of the first.
+func (s *etcd) List(ctx context.Context, prefix string) ([]Entry, int64, error) {
+	from, end := root+prefix, clientv3.GetPrefixRangeEnd(root+prefix)
+	list, revision := []Entry{}, int64(0)
+	for {
+		resp, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(page), clientv3.WithRev(revision))
+		if err != nil {
+			return nil, 0, fmt.Errorf("list %s: %w", prefix, err)
+		}
+		if revision == 0 {
+			revision = resp.Header.Revision
+		}
+		for _, kv := range resp.Kvs {
+			list = append(list, Entry{strings.TrimPrefix(string(kv.Key), root), kv.Value, kv.ModRevision})
+		}
+		if !resp.More {
+			return list, revision, nil
+		}
+		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+	}
+}
+
+// compare is a Condition as etcd has it.
+func (c Condition) compare(key string) []clientv3.Cmp {
+	if c.Any {
+		return nil
+	}
+	return []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(root+key), "=", c.Revision)}
+}
+
+// Put writes an entry.
+func (s *etcd) Put(ctx context.Context, key string, value []byte, leased bool, c Condition) (int64, error) {
+	var options []clientv3.OpOption
+	if leased {
+		session, err := s.lease(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("put %s: %w", key, err)
+		}
+		options = append(options, clientv3.WithLease(session.Lease()))
+	}
+	resp, err := s.client.Txn(ctx).If(c.compare(key)...).Then(clientv3.OpPut(root+key, string(value), options...)).Commit()
+	switch {
+	case errors.Is(err, rpctypes.ErrLeaseNotFound):
+		s.lose()
+		return 0, fmt.Errorf("put %s: %w", key, err)
+	case err != nil:
+		return 0, fmt.Errorf("put %s: %w", key, err)
+	case !resp.Succeeded:
+		return 0, ErrConflict
+	}
+	return resp.Header.Revision, nil
+}
+
+// lease returns the session whose lease leased entries hang on, making it at first.
+func (s *etcd) lease(ctx context.Context) (*concurrency.Session, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.session != nil {
+		return s.session, nil
+	}
+	granted, err := s.client.Grant(ctx, leaseTTL)
+	if err != nil {
+		return nil, fmt.Errorf("get a lease: %w", err)
+	}
+	session, err := concurrency.NewSession(s.client, concurrency.WithLease(granted.ID), concurrency.WithContext(s.ctx))
+	if err != nil {
+		return nil, fmt.Errorf("keep a lease: %w", err)
+	}
+	s.session = session
+	go func() {
+		<-session.Done()
+		s.lose()
+	}()
+	return session, nil
+}
+
+func (s *etcd) lose() { s.losing.Do(func() { close(s.lost) }) }
+
+// Lost is closed when the lease cannot be kept.
+func (s *etcd) Lost() <-chan struct{} { return s.lost }
+
+// Delete removes an entry.
+func (s *etcd) Delete(ctx context.Context, key string, c Condition) error {
+	resp, err := s.client.Txn(ctx).If(c.compare(key)...).Then(clientv3.OpDelete(root + key)).Commit()
+	if err != nil {
+		return fmt.Errorf("delete %s: %w", key, err)
+	}
+	if !resp.Succeeded {
+		return ErrConflict
+	}
+	return nil
+}
+
+// Watch calls f with every change.
+func (s *etcd) Watch(ctx context.Context, prefix string, after int64, f func(Entry) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	news := s.client.Watch(clientv3.WithRequireLeader(ctx), root+prefix, clientv3.WithPrefix(), clientv3.WithRev(after+1))
+	for resp := range news {
+		if errors.Is(resp.Err(), rpctypes.ErrCompacted) {
+			return ErrCompacted
+		}
+		if err := resp.Err(); err != nil {
+			return fmt.Errorf("watch %s: %w", prefix, err)
+		}
+		for _, e := range resp.Events {
+			entry := Entry{Key: strings.TrimPrefix(string(e.Kv.Key), root), Revision: e.Kv.ModRevision}
+			if e.Type == clientv3.EventTypePut {
+				if entry.Value = e.Kv.Value; entry.Value == nil {
+					entry.Value = []byte{}
+				}
+			}
+			if err := f(entry); err != nil {
+				return err
+			}
+		}
+	}
+	if s.ctx.Err() != nil {
+		return errClosed
+	}
+	return ctx.Err()
+}
+
+// Close gives the lease back, so that what hangs on it goes at once.
+func (s *etcd) Close() error {
+	var err error
+	s.once.Do(func() {
+		s.mu.Lock()
+		session := s.session
+		s.mu.Unlock()
+		if session != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			_, _ = s.client.Revoke(ctx, session.Lease()) // else it ends by itself
+			cancel()
+			session.Orphan()
+		}
+		s.cancel()
+		err = s.client.Close()
+		s.stop()
+	})
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("close etcd client: %w", err)
+	}
+	return nil
+}

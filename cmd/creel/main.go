@@ -1,13 +1,14 @@
-// Command creel is everything: the agent and the commands to look after it.
+// Command creel is everything: the agent, the hub, and the commands to look after them.
 package main
 
 import (
 	"os"
 
 	"github.com/creelhq/creel/cli"
+	"github.com/creelhq/creel/cli/full"
 	"github.com/creelhq/creel/plugins/all"
 )
 
 func main() {
-	os.Exit(cli.Main(cli.Program{Name: "creel", Plugins: all.Plugins()}, os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(cli.Main(cli.Program{Name: "creel", Plugins: all.Plugins(), More: full.Commands}, os.Args[1:], os.Stdout, os.Stderr))
 }

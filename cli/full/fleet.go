@@ -1,0 +1,181 @@
+package full
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/config"
+)
+
+func (c *commands) get() *cobra.Command {
+	cmd := &cobra.Command{Use: "get", Short: "List what the hub knows.", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(c.getAgents(), c.getDocuments())
+	return cmd
+}
+
+func (c *commands) getAgents() *cobra.Command {
+	var q api.AgentQuery
+	cmd := &cobra.Command{
+		Use: "agents [WORD...]", Aliases: []string{"agent"}, Short: "List agents, worst first.",
+		Long:    "List the agents whose name, id, version, cause or labels contain all words, worst first.",
+		Example: "  creel get agents --status lost\n  creel get agents -l site=north -o json",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			q.Search = strings.Join(args, " ")
+			list := api.AgentList{Agents: []api.Agent{}}
+			for q.Limit = 1000; ; q.Cursor = list.Next {
+				page, err := client.Agents(cmd.Context(), q)
+				if err != nil {
+					return failed(err)
+				}
+				page.Agents = append(list.Agents, page.Agents...)
+				if list = page; list.Next == "" {
+					break
+				}
+			}
+			ids := make([]string, len(list.Agents))
+			for i, a := range list.Agents {
+				ids[i] = a.ID
+			}
+			return c.print(list, ids, func(w *tabwriter.Writer) { agentTable(w, list.Agents) })
+		},
+	}
+	cmd.Flags().StringVar(&q.Status, "status", "", "only `STATUS`: lost, degraded, disconnected, unknown or healthy")
+	cmd.Flags().StringVarP(&q.Label, "label", "l", "", "only with these labels: `KEY=VALUE`, separated by commas")
+	cmd.Flags().StringVar(&q.Config, "config", "", "only those that run this document `ID`")
+	return c.answering(cmd)
+}
+
+func agentTable(w *tabwriter.Writer, agents []api.Agent) {
+	fmt.Fprintln(w, "STATUS\tNAME\tID\tVERSION\tIN/S\tOUT/S\tDROPPED\tQUEUE\tSEEN\tCAUSE")
+	for _, a := range agents {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\t%.0f\t%d\t%s\t%s\t%s\n", a.Status(), plain(a.Name), a.ID, plain(a.Version), a.In, a.Out,
+			a.Totals.Dropped, config.Size(a.QueueBytes), ago(a.LastSeen), plain(firstLine(a.Cause)))
+	}
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	return s
+}
+
+func (c *commands) getDocuments() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "documents [ID]", Aliases: []string{"document"}, Short: "List the configurations that run, or print one.", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				d, err := client.Document(cmd.Context(), args[0])
+				if err != nil {
+					return failed(err)
+				}
+				return c.print(d, []string{d.ID}, func(w *tabwriter.Writer) { fmt.Fprintln(w, d.Text) })
+			}
+			list, err := client.Documents(cmd.Context())
+			if err != nil {
+				return failed(err)
+			}
+			ids := make([]string, len(list.Documents))
+			for i, d := range list.Documents {
+				ids[i] = d.ID
+			}
+			return c.print(list, ids, func(w *tabwriter.Writer) {
+				fmt.Fprintln(w, "ID\tAGENTS")
+				for _, d := range list.Documents {
+					fmt.Fprintf(w, "%s\t%d\n", d.ID, len(d.Agents))
+				}
+			})
+		},
+	}
+	return c.answering(cmd)
+}
+
+func (c *commands) describe() *cobra.Command {
+	agent := &cobra.Command{
+		Use: "agent ID", Short: "Show one agent: components, pipelines, ledger, configuration, timeline.", Args: cobra.ExactArgs(1),
+		Long: "Show all that the hub knows of an agent. The beginning of its id will do when it is unique, and so will its name.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			d, err := client.Agent(cmd.Context(), args[0])
+			if err != nil {
+				if list, e := client.Agents(cmd.Context(), api.AgentQuery{Label: "host.name=" + args[0]}); e == nil && list.Total == 1 {
+					d, err = client.Agent(cmd.Context(), list.Agents[0].ID)
+				}
+			}
+			if err != nil {
+				return failed(err)
+			}
+			return c.print(d, []string{d.ID}, func(w *tabwriter.Writer) { describeAgent(w, &d) })
+		},
+	}
+	cmd := &cobra.Command{Use: "describe", Short: "Show one thing that the hub knows, with all about it.", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(c.answering(agent))
+	return cmd
+}
+
+func describeAgent(w *tabwriter.Writer, d *api.AgentDetail) {
+	fmt.Fprintf(w, "agent\t%s\nname\t%s\ntype\t%s %s\nstatus\t%s\n", d.ID, plain(d.Name), plain(d.Type), plain(d.Version), d.Status())
+	if d.Cause != "" {
+		fmt.Fprintf(w, "cause\t%s\n", plain(d.Cause))
+	}
+	fmt.Fprintf(w, "last seen\t%s (%s)\nstarted\t%s\nheartbeat\t%gs\nconfiguration\t%s\n", stamp(d.LastSeen), ago(d.LastSeen), stamp(d.Started), d.Heartbeat, d.Config)
+	for _, k := range slices.Sorted(maps.Keys(d.Labels)) {
+		fmt.Fprintf(w, "label\t%s=%s\n", plain(k), plain(d.Labels[k]))
+	}
+	fmt.Fprintln(w, "\nCOMPONENT\tHEALTH\tQUEUE\tERROR")
+	for _, x := range d.Components {
+		health, queue := "healthy", ""
+		if !x.Healthy {
+			health = "degraded"
+		}
+		if x.Limit > 0 {
+			queue = fmt.Sprintf("%s of %s", config.Size(x.Queued), config.Size(x.Limit))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", plain(x.Component), health, queue, plain(firstLine(x.Error)))
+	}
+	if len(d.Routes) > 0 {
+		fmt.Fprintln(w, "\nPIPELINE\tFROM\tTHROUGH\tTO\tIN/S")
+		for _, r := range d.Routes {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\n", r.Pipeline, strings.Join(r.From, " "), strings.Join(r.Through, " "), strings.Join(r.To, " "), r.In)
+		}
+	}
+	if len(d.Ledger.Pipelines) > 0 {
+		fmt.Fprintln(w, "\nLEDGER\tEXPORTER\tIN\tDELIVERED\tQUEUED\tDROPPED")
+		for _, p := range d.Ledger.Pipelines {
+			for _, x := range p.Exporters {
+				dropped := int64(0)
+				for _, n := range x.Dropped {
+					dropped += n
+				}
+				fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\n", p.Pipeline, x.Exporter, x.In, x.Delivered, x.Queued, dropped)
+			}
+		}
+	}
+	fmt.Fprintln(w, "\nTIME\tEVENT\tCAUSE")
+	for _, e := range d.Timeline {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", stamp(e.Time), e.Kind, plain(e.Cause))
+	}
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return "unknown"
+	}
+	return t.Local().Format(time.DateTime)
+}

@@ -1,0 +1,175 @@
+// Package full adds to the command line what runs a hub and what asks one. The agent's own program does without it.
+//
+// Like package cli it reads flags, calls, and prints.
+package full
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v4"
+
+	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/cli"
+	"github.com/creelhq/creel/hub"
+)
+
+// Commands returns the commands, for cli.Program.More.
+func Commands(c *cli.Commands) []*cobra.Command {
+	f := &commands{Commands: c}
+	return []*cobra.Command{f.up(), f.hubCommand(), f.get(), f.describe(), f.top(), f.query(), f.logs(), f.doctor()}
+}
+
+type commands struct {
+	*cli.Commands
+
+	hub    string // --hub
+	token  string // --token
+	output string // -o
+}
+
+// asking adds the flags of a command that asks a hub.
+func (c *commands) asking(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().StringVar(&c.hub, "hub", "", "`URL` of the hub (default: CREEL_HUB, or the hub whose state directory is here, or http://"+hub.DefaultAddress+")")
+	cmd.Flags().StringVar(&c.token, "token", "", "the hub's `TOKEN` (default: CREEL_TOKEN, or what the hub's state directory says)")
+	return c.WithData(cmd)
+}
+
+// answering adds the flag -o as well.
+func (c *commands) answering(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().StringVarP(&c.output, "output", "o", "table", "table, json, yaml or name")
+	return c.asking(cmd)
+}
+
+// client returns what asks the hub that is meant.
+func (c *commands) client() (*api.Client, error) {
+	client := &api.Client{URL: first(c.hub, os.Getenv("CREEL_HUB")), Token: first(c.token, os.Getenv("CREEL_TOKEN"))}
+	here, found := c.hubHere()
+	if client.URL == "" {
+		client.URL = "http://" + hub.DefaultAddress
+		if found {
+			client.URL = here.URL
+		}
+	}
+	u, err := url.Parse(client.URL)
+	if err != nil || u.Host == "" {
+		return nil, fmt.Errorf("read --hub: must be a URL such as http://%s, got %q", hub.DefaultAddress, client.URL)
+	}
+	if client.Token == "" && isLoopback(u.Hostname()) { // the token is not sent to others
+		text, err := os.ReadFile(filepath.Join(c.DataDir(), "token"))
+		if err == nil {
+			client.Token = strings.TrimSpace(string(text))
+		}
+	}
+	return client, nil
+}
+
+// hubHere returns what the state directory says of a running hub.
+func (c *commands) hubHere() (e hub.Endpoints, found bool) {
+	text, err := os.ReadFile(filepath.Join(c.DataDir(), "hub.json"))
+	return e, err == nil && json.Unmarshal(text, &e) == nil && e.URL != ""
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func first(list ...string) string {
+	for _, s := range list {
+		if s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
+// failed gives an error of the client its exit code.
+func failed(err error) error {
+	var e *api.Error
+	switch {
+	case errors.Is(err, api.ErrUnreachable):
+		return cli.Exit(cli.ExitUnreachable, err)
+	case !errors.As(err, &e):
+		return cli.Exit(cli.ExitNo, err)
+	case e.Code == "unauthorized" || e.Code == "forbidden":
+		return cli.Exit(cli.ExitForbidden, err)
+	case e.Code == "not_found":
+		return cli.Exit(cli.ExitNotFound, err)
+	case e.Code == "bad_request" || e.Code == "bad_data":
+		return cli.Exit(cli.ExitUsage, err)
+	}
+	return cli.Exit(cli.ExitNo, err)
+}
+
+// print writes v as -o says. names are what -o name prints; table writes the table.
+func (c *commands) print(v any, names []string, table func(w *tabwriter.Writer)) error {
+	switch c.output {
+	case "table":
+		w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
+		table(w)
+		return w.Flush()
+	case "name":
+		for _, n := range names {
+			fmt.Fprintln(c.Out, n)
+		}
+		return nil
+	case "json":
+		enc := json.NewEncoder(c.Out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	case "yaml":
+		text, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		var plain any // with the names that JSON has
+		if err := yaml.Unmarshal(text, &plain); err != nil {
+			return err
+		}
+		text, err = yaml.Marshal(plain)
+		if err != nil {
+			return err
+		}
+		_, err = c.Out.Write(text)
+		return err
+	}
+	return fmt.Errorf("unknown output %q; say -o table, json, yaml or name", c.output)
+}
+
+// ago says how long ago t was.
+func ago(t time.Time) string {
+	d := time.Since(t)
+	switch {
+	case t.IsZero():
+		return "never"
+	case d < time.Second:
+		return "now"
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}
+
+// plain keeps control characters of others' texts from the terminal.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,129 @@
+// Package quicklook is the hub's store for a first look: metrics in rooms of their own (series), logs and spans in
+// another (rows), and the exporter that fills both.
+//
+// It keeps what fits, for as long as it may, and says what it could not keep. It knows neither who asks nor who sent.
+package quicklook
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/hub/internal/quicklook/rows"
+	"github.com/creelhq/creel/hub/internal/quicklook/series"
+	"github.com/creelhq/creel/metric"
+)
+
+// Options configure a Store. Dir is required.
+type Options struct {
+	Dir      string
+	MaxBytes int64         // of all files; 0: 4 GiB. Half is for metrics, half for logs and spans
+	MaxAge   time.Duration // of records; 0: 7 days
+	Log      *slog.Logger
+	Metrics  *metric.Set
+}
+
+// A Store keeps records. Its methods may be called concurrently.
+type Store struct {
+	Rows   *rows.Store
+	Series *series.Store
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+
+	mu      sync.Mutex
+	stopped string // why nothing is stored
+}
+
+// Open opens the store. Damaged files are set aside, the others serve.
+func Open(o Options) (*Store, error) {
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 4 << 30
+	}
+	if o.MaxAge == 0 {
+		o.MaxAge = 7 * 24 * time.Hour
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = metric.NewSet()
+	}
+	r, err := rows.Open(rows.Options{Dir: filepath.Join(o.Dir, "rows"), MaxBytes: o.MaxBytes / 2, MaxAge: o.MaxAge, Log: o.Log, Metrics: o.Metrics})
+	if err != nil {
+		return nil, err
+	}
+	m, err := series.Open(series.Options{Dir: filepath.Join(o.Dir, "series"), MaxBytes: o.MaxBytes / 2, MaxAge: o.MaxAge, Log: o.Log, Metrics: o.Metrics})
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	s := &Store{Rows: r, Series: m}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop = cancel
+	s.done.Go(func() { s.retain(ctx, o.Log) })
+	return s, nil
+}
+
+// retain deletes each minute what is too old or too much.
+func (s *Store) retain(ctx context.Context, log *slog.Logger) {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := s.Rows.Retain(); err != nil {
+				log.Error("delete old logs and spans", "error", err)
+			}
+		}
+	}
+}
+
+// Close ends the store. Nobody may use it any more.
+func (s *Store) Close() error {
+	s.stop()
+	s.done.Wait()
+	return errors.Join(s.Rows.Close(), s.Series.Close())
+}
+
+// Plugin returns the exporter that stores. Its Config is empty.
+func (s *Store) Plugin() creel.Plugin {
+	type none struct{}
+	return creel.NewExporter("quicklook", "Stores in this hub's quick look: what the web UI and the hub's API show.", func(none, creel.Host) (creel.Exporter, error) {
+		return creel.ExporterFunc(s.export), nil
+	})
+}
+
+func (s *Store) export(ctx context.Context, batches []*creel.Batch) error {
+	var err error
+	switch batches[0].Signal() {
+	case creel.Logs:
+		err = s.Rows.ExportLogs(ctx, batches)
+	case creel.Traces:
+		err = s.Rows.ExportSpans(ctx, batches)
+	case creel.Metrics:
+		err = s.Series.Export(ctx, batches)
+	}
+	partial := (*creel.Partial)(nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped = ""; err != nil && !errors.As(err, &partial) && ctx.Err() == nil {
+		s.stopped = err.Error()
+	}
+	return err
+}
+
+// Status returns how the store is.
+func (s *Store) Status() api.QuickLook {
+	bytes, oldest, damaged := s.Rows.Stats()
+	more, n, set := s.Series.Stats()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return api.QuickLook{Bytes: bytes + more, Series: n, Oldest: oldest, Stopped: s.stopped, Damaged: append(damaged, set...)}
+}

@@ -1,0 +1,202 @@
+package rows
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/api"
+)
+
+// A condition is one filter: a key, how to compare, and with what.
+type condition struct {
+	key, op, value string
+	number         float64 // of value, if isNumber
+	isNumber       bool
+}
+
+// operators, longest first.
+var operators = []string{"!=", ">=", "<=", "=", ">", "<"}
+
+func parseFilters(texts []string) ([]condition, error) {
+	var list []condition
+	for _, text := range texts {
+		at, op := -1, ""
+		for _, o := range operators {
+			if i := strings.Index(text, o); i > 0 && (at < 0 || i < at || i == at && len(o) > len(op)) {
+				at, op = i, o
+			}
+		}
+		if at < 0 {
+			return nil, &api.Error{Code: "bad_request", Message: fmt.Sprintf("filter must be key=value, key!=value or severity>=WARN, got %q", text)}
+		}
+		c := condition{key: strings.TrimSpace(text[:at]), op: op, value: strings.TrimSpace(text[at+len(op):])}
+		if c.key == "severity" {
+			n, ok := severityNumber(c.value)
+			if !ok {
+				return nil, &api.Error{Code: "bad_request", Message: fmt.Sprintf("severity must be TRACE, DEBUG, INFO, WARN, ERROR, FATAL or a number from 0 to 24, got %q", c.value)}
+			}
+			c.value = strconv.Itoa(n)
+		}
+		number, err := strconv.ParseFloat(c.value, 64)
+		c.number, c.isNumber = number, err == nil
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+func severityNumber(text string) (int, bool) {
+	if n, err := strconv.Atoi(text); err == nil && n >= 0 && n <= 24 {
+		return n, true
+	}
+	for n := creel.Severity(1); n <= 24; n++ {
+		if strings.EqualFold(n.String(), text) {
+			return int(n), true
+		}
+	}
+	return 0, false
+}
+
+// holds compares what a record has.
+func (c *condition) holds(have string, is bool) bool {
+	if !is {
+		return c.op == "!="
+	}
+	order := strings.Compare(have, c.value)
+	if n, err := strconv.ParseFloat(have, 64); err == nil && c.isNumber {
+		switch {
+		case n < c.number:
+			order = -1
+		case n > c.number:
+			order = 1
+		default:
+			order = 0
+		}
+	}
+	switch c.op {
+	case "=":
+		return order == 0
+	case "!=":
+		return order != 0
+	case ">=":
+		return order >= 0
+	case "<=":
+		return order <= 0
+	case ">":
+		return order > 0
+	}
+	return order < 0
+}
+
+// attributes are those of a record or a resource, decoded when somebody asks.
+type attributes struct {
+	text   string
+	values map[string]json.RawMessage
+}
+
+func (a *attributes) get(key string) (string, bool) {
+	if a.values == nil {
+		a.values = make(map[string]json.RawMessage)
+		_ = json.Unmarshal([]byte(a.text), &a.values) // it is what Attrs.Append wrote
+	}
+	raw, ok := a.values[key]
+	if !ok {
+		return "", false
+	}
+	var s string
+	if json.Unmarshal(raw, &s) == nil {
+		return s, true
+	}
+	return string(raw), true
+}
+
+// isColumn reports whether a key is a field of the record rather than an attribute.
+func isColumn(key string) bool {
+	return slices.Contains([]string{"severity", "service", "trace_id", "span_id", "event", "name", "status"}, key)
+}
+
+// words is a full-text query.
+type words struct {
+	all     []string // tokens that must occur, lower case
+	phrases []string // texts that must occur, lower case
+	none    []string // words that must not occur
+}
+
+// parseWords reads words, "phrases" and -words.
+func parseWords(text string) (q words, err error) {
+	for rest := strings.TrimSpace(text); rest != ""; rest = strings.TrimSpace(rest) {
+		if rest[0] == '"' {
+			end := strings.IndexByte(rest[1:], '"')
+			if end < 0 {
+				return q, &api.Error{Code: "bad_request", Message: "query has a phrase without an end: a \" is missing"}
+			}
+			if phrase := strings.ToLower(rest[1 : 1+end]); phrase != "" {
+				q.phrases = append(q.phrases, phrase)
+				q.all = append(q.all, tokens(phrase)...)
+			}
+			rest = rest[end+2:]
+			continue
+		}
+		word, after, _ := strings.Cut(rest, " ")
+		if w, not := strings.CutPrefix(word, "-"); not && w != "" {
+			q.none = append(q.none, strings.ToLower(w))
+		} else {
+			word = strings.ToLower(word)
+			ts := tokens(word)
+			q.all = append(q.all, ts...)
+			if len(ts) != 1 || ts[0] != word { // a word of several tokens, such as a path: all of it must occur
+				q.phrases = append(q.phrases, word)
+			}
+		}
+		rest = after
+	}
+	return q, nil
+}
+
+// tokens are the words of a text as the index has them: letters and digits in a row.
+func tokens(text string) []string {
+	return strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+}
+
+// match is the query for the index, "" if it cannot help.
+func (q *words) match() string {
+	var parts []string
+	for _, t := range q.all {
+		parts = append(parts, `"`+t+`"`)
+	}
+	return strings.Join(parts, " AND ")
+}
+
+func (q *words) empty() bool { return len(q.all)+len(q.phrases)+len(q.none) == 0 }
+
+// holds looks at a body itself: what the index says is not exact.
+func (q *words) holds(body string) bool {
+	if q.empty() {
+		return true
+	}
+	lower := strings.ToLower(body)
+	for _, p := range q.phrases {
+		if !strings.Contains(lower, p) {
+			return false
+		}
+	}
+	if len(q.all)+len(q.none) == 0 {
+		return true
+	}
+	have := tokens(lower)
+	for _, t := range q.all {
+		if !slices.Contains(have, t) {
+			return false
+		}
+	}
+	for _, n := range q.none {
+		if ts := tokens(n); len(ts) == 1 && ts[0] == n && slices.Contains(have, n) || (len(ts) != 1 || ts[0] != n) && strings.Contains(lower, n) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,68 @@
+package rows
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/api"
+)
+
+func manyLogs(n int, at time.Time, every time.Duration) []creel.Log {
+	o := &creel.Origin{Resource: creel.Resource{Attrs: creel.Attrs{{Key: "service.name", Value: creel.String("cart")}, {Key: "host.name", Value: creel.String("h")}}}}
+	logs := make([]creel.Log, n)
+	for i := range logs {
+		logs[i] = creel.Log{
+			Origin: o, Time: at.Add(time.Duration(i) * every).UnixNano(), Severity: creel.Severity(9 + 4*(i%3/2)),
+			Body:  creel.String(fmt.Sprintf("10.0.%d.%d - GET /api/cart/%d HTTP/1.1 200 %d \"Mozilla/5.0 (X11; Linux x86_64)\" request %x took %dms in zone eu-west", i%250, i%13, i%1000, i%5000, uint32(i)*2654435761, i%400)),
+			Attrs: creel.Attrs{{Key: "http.method", Value: creel.String("GET")}, {Key: "http.status_code", Value: creel.Int(200)}, {Key: "user", Value: creel.String(fmt.Sprint("u", i%1000))}, {Key: "log.file.name", Value: creel.String("access.log")}, {Key: "ok", Value: creel.Bool(true)}},
+		}
+	}
+	return logs
+}
+
+// BenchmarkExportLogs stores batches of 5 000 logs of 150 bytes with 5 attributes. The mark is 60 k a second and core.
+func BenchmarkExportLogs(b *testing.B) {
+	s := open(b, Options{})
+	logs := manyLogs(5000, time.Now().Truncate(time.Hour), time.Millisecond)
+	for b.Loop() {
+		if err := s.ExportLogs(b.Context(), []*creel.Batch{creel.NewLogs(logs)}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)*5000/b.Elapsed().Seconds(), "logs/s")
+}
+
+// BenchmarkSearchLogs searches 15 minutes of an hour of 1 M logs, the newest 100: for all, for a frequent and a rare
+// word, for one that is nowhere, by an attribute; and counts them.
+func BenchmarkSearchLogs(b *testing.B) {
+	end := time.Now().Truncate(time.Hour)
+	s := open(b, Options{Now: func() time.Time { return end }})
+	for i := range 200 {
+		logs := manyLogs(5000, end.Add(time.Duration(i-200)*18*time.Second), 3600*time.Microsecond)
+		if err := s.ExportLogs(b.Context(), []*creel.Batch{creel.NewLogs(logs)}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	window := api.Window{Start: end.Add(-15 * time.Minute), End: end}
+	for name, q := range map[string]api.LogQuery{
+		"all": {}, "frequent": {Query: "GET"}, "rare": {Query: `"10.0.7.3 -"`}, "nowhere": {Query: "absent"}, "attribute": {Filters: []string{"user=u77"}}, "missing": {Filters: []string{"user=nobody"}},
+	} {
+		q.Window = window
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if r, err := s.SearchLogs(b.Context(), q); err != nil || r.Partial != "" {
+					b.Fatal(err, r.Partial)
+				}
+			}
+		})
+		b.Run(name+"/histogram", func(b *testing.B) {
+			for b.Loop() {
+				if r, err := s.CountLogs(b.Context(), q); err != nil || r.Partial != "" {
+					b.Fatal(err, r.Partial)
+				}
+			}
+		})
+	}
+}

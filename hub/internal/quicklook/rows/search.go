@@ -1,0 +1,471 @@
+package rows
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/api"
+)
+
+// patience is for how long a search goes on; then it answers with what it has found.
+const patience = 8 * time.Second
+
+// A search is an api.LogQuery that was understood.
+type search struct {
+	from, to   int64 // ids: from inclusive, to exclusive
+	words      words
+	conditions []condition
+	ascending  bool
+	limit      int
+	deadline   time.Time
+}
+
+func (s *Store) understand(q api.LogQuery) (*search, error) {
+	x := &search{limit: q.Limit, ascending: q.Order == "asc"}
+	if q.Order != "" && q.Order != "asc" && q.Order != "desc" {
+		return nil, &api.Error{Code: "bad_request", Message: fmt.Sprintf("order must be asc or desc, got %q", q.Order)}
+	}
+	if x.limit == 0 {
+		x.limit = 100
+	}
+	if x.limit < 1 || x.limit > 5000 {
+		return nil, &api.Error{Code: "bad_request", Message: fmt.Sprintf("limit must be 1 to 5000, got %d", q.Limit)}
+	}
+	start, end, err := s.window(q.Window)
+	if err != nil {
+		return nil, err
+	}
+	x.from, x.to = idAt(start), idAt(end)
+	if x.words, err = parseWords(q.Query); err != nil {
+		return nil, err
+	}
+	if x.conditions, err = parseFilters(q.Filters); err != nil {
+		return nil, err
+	}
+	if q.Cursor != "" {
+		id, err := strconv.ParseInt(q.Cursor, 10, 64)
+		if err != nil {
+			return nil, &api.Error{Code: "bad_request", Message: "cursor must be what the answer before gave as next"}
+		}
+		if x.ascending {
+			x.from = max(x.from, id+1)
+		} else {
+			x.to = min(x.to, id)
+		}
+	}
+	x.deadline = time.Now().Add(patience)
+	return x, nil
+}
+
+// window fills in what is missing: the last hour, until now.
+func (s *Store) window(w api.Window) (start, end time.Time, err error) {
+	if w.End.IsZero() {
+		w.End = s.o.Now().Add(time.Second) // with what has just come
+	}
+	if w.Start.IsZero() {
+		w.Start = w.End.Add(-time.Hour)
+	}
+	floor, ceiling := time.Unix(0, 0), time.UnixMilli(1<<(63-counterBits)-1) // what an id can say
+	if w.Start.Before(floor) {
+		w.Start = floor
+	}
+	if w.End.After(ceiling) {
+		w.End = ceiling
+	}
+	if !w.Start.Before(w.End) {
+		return w.Start, w.End, &api.Error{Code: "bad_request", Message: "start must be before end"}
+	}
+	return w.Start, w.End, nil
+}
+
+// plain reports whether every record in the window matches.
+func (x *search) plain() bool { return x.words.empty() && len(x.conditions) == 0 }
+
+const logColumns = "log.id, log.time, log.severity, log.severity_text, log.resource, log.scope, log.event, log.trace, log.span, log.body, log.json, log.attrs"
+
+// row is a log record as it lies in the table.
+type row struct {
+	id, time                  int64
+	severity                  int
+	text                      string
+	resource                  int64
+	scope, event, trace, span string
+	body                      string
+	isJSON                    bool
+	attrs                     attributes
+}
+
+func (r *row) scan(rows *sql.Rows) error {
+	r.attrs = attributes{}
+	return rows.Scan(&r.id, &r.time, &r.severity, &r.text, &r.resource, &r.scope, &r.event, &r.trace, &r.span, &r.body, &r.isJSON, &r.attrs.text)
+}
+
+// resource is a row of the table of resources.
+type resource struct {
+	service string
+	attributes
+}
+
+func resources(ctx context.Context, db *sql.DB) (map[int64]*resource, error) {
+	rows, err := db.QueryContext(ctx, "SELECT id, service, json FROM resource")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	all := make(map[int64]*resource)
+	for rows.Next() {
+		var id int64
+		r := &resource{}
+		if err := rows.Scan(&id, &r.service, &r.text); err != nil {
+			return nil, err
+		}
+		all[id] = r
+	}
+	return all, rows.Err()
+}
+
+// matches looks at the record itself.
+func (x *search) matches(r *row, res *resource) bool {
+	for i := range x.conditions {
+		c := &x.conditions[i]
+		have, is := "", true
+		switch c.key {
+		case "severity":
+			have = strconv.Itoa(r.severity)
+		case "service":
+			have = res.service
+		case "trace_id":
+			have = r.trace
+		case "span_id":
+			have = r.span
+		case "event":
+			have = r.event
+		default:
+			if have, is = r.attrs.get(c.key); !is {
+				have, is = res.get(c.key)
+			}
+		}
+		if !c.holds(have, is) {
+			return false
+		}
+	}
+	return x.words.holds(r.body)
+}
+
+// sql returns the query for candidates in one file: all that match, and perhaps others.
+func (x *search) sql(columns string, all map[int64]*resource) (query string, args []any) {
+	query = "SELECT " + columns + " FROM log WHERE log.id >= ? AND log.id < ?"
+	if match := x.words.match(); match != "" {
+		// CROSS JOIN keeps the order: the index leads, and is read in the order of ids.
+		query = "SELECT " + columns + " FROM text CROSS JOIN log ON log.id = text.rowid WHERE text MATCH ? AND text.rowid >= ? AND text.rowid < ?"
+		args = append(args, match)
+	}
+	args = append(args, x.from, x.to)
+	for i := range x.conditions {
+		clause, more := x.conditions[i].sql("log", all)
+		if clause != "" {
+			query += " AND " + clause
+			args = append(args, more...)
+		}
+	}
+	order := " DESC"
+	if x.ascending {
+		order = " ASC"
+	}
+	if x.words.match() != "" {
+		return query + " ORDER BY text.rowid" + order, args
+	}
+	return query + " ORDER BY log.id" + order, args
+}
+
+// sql returns a clause that all records which match fulfil; "" if none is known.
+func (c *condition) sql(table string, all map[int64]*resource) (string, []any) {
+	switch {
+	case c.key == "severity" && table == "log":
+		return "log.severity " + c.op + " ?", []any{int(c.number)}
+	case c.key == "trace_id" && c.op == "=":
+		return table + ".trace = ?", []any{c.value}
+	case c.key == "service":
+		return table + ".resource IN " + ids(all, func(r *resource) bool { return c.holds(r.service, true) }), nil
+	case isColumn(c.key) || c.op != "=" || c.isNumber || c.value == "":
+		return "", nil
+	}
+	// The attribute as it was written, in the record or in its resource.
+	pair := creel.Attrs{{Key: c.key, Value: creel.String(c.value)}}.Append(nil)
+	in := ids(all, func(r *resource) bool {
+		have, is := r.get(c.key)
+		return c.holds(have, is)
+	})
+	if c.value == "true" || c.value == "false" {
+		return "", nil
+	}
+	return "(instr(" + table + ".attrs, ?) > 0 OR " + table + ".resource IN " + in + ")", []any{string(pair[1 : len(pair)-1])}
+}
+
+// ids lists the resources for which f holds.
+func ids(all map[int64]*resource, f func(*resource) bool) string {
+	var list []string
+	for id, r := range all {
+		if f(r) {
+			list = append(list, strconv.FormatInt(id, 10))
+		}
+	}
+	slices.Sort(list)
+	return "(" + strings.Join(list, ",") + ")"
+}
+
+// each calls f with the records that match in one file, in order, until f returns false or time is up.
+func (x *search) each(ctx context.Context, file *file, f func(*row, *resource) bool) error {
+	return file.read(ctx, func(db *sql.DB) error {
+		all, err := resources(ctx, db)
+		if err != nil {
+			return err
+		}
+		query, args := x.sql(logColumns, all)
+		rows, err := db.QueryContext(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		var r row
+		for n := 0; rows.Next(); n++ {
+			if err := r.scan(rows); err != nil {
+				return err
+			}
+			res := all[r.resource]
+			if res == nil {
+				if res, err = resourceOf(ctx, db, r.resource); err != nil {
+					return err
+				}
+				all[r.resource] = res
+			}
+			if x.matches(&r, res) && !f(&r, res) {
+				return nil
+			}
+			if n%256 == 255 && time.Now().After(x.deadline) {
+				return errSlow
+			}
+		}
+		return rows.Err()
+	})
+}
+
+// resourceOf finds a resource that has been added since.
+func resourceOf(ctx context.Context, db *sql.DB, id int64) (*resource, error) {
+	r := &resource{}
+	err := db.QueryRowContext(ctx, "SELECT service, json FROM resource WHERE id = ?", id).Scan(&r.service, &r.text)
+	return r, err
+}
+
+type slowError struct{}
+
+func (slowError) Error() string { return "it took too long" }
+
+var errSlow = slowError{}
+
+// inTime returns a context that ends a little after the search's deadline: one statement may find nothing for long.
+func (x *search) inTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithDeadline(ctx, x.deadline.Add(time.Second))
+}
+
+// explain says why an answer is not whole.
+func explain(file *file, err error) string {
+	if err == errSlow || strings.Contains(err.Error(), "interrupt") || strings.Contains(err.Error(), "deadline") {
+		return fmt.Sprintf("the search took too long and ended in the hour from %s: ask for less time, or say more of what you look for", file.hour.Format(hourLayout))
+	}
+	return fmt.Sprintf("the file of %s cannot be read: %v", file.hour.Format(hourLayout), err)
+}
+
+// SearchLogs returns the log records that match. Its errors are *api.Error when q is wrong.
+func (s *Store) SearchLogs(ctx context.Context, q api.LogQuery) (api.LogResult, error) {
+	x, err := s.understand(q)
+	if err != nil {
+		return api.LogResult{}, err
+	}
+	limited, cancel := x.inTime(ctx)
+	defer cancel()
+	files, partial := s.within(limited, logKind, x.from, x.to)
+	x.sort(files)
+	result := api.LogResult{Logs: []api.Log{}, Partial: partial}
+	for i := range files {
+		if len(result.Logs) > x.limit && x.settled(result.Logs[x.limit].ID, files[i]) {
+			break
+		}
+		n := 0
+		err := x.each(limited, files[i].file, func(r *row, res *resource) bool {
+			result.Logs = append(result.Logs, r.log(res))
+			n++
+			return n <= x.limit // one more tells that there are more
+		})
+		if ctx.Err() != nil {
+			return api.LogResult{}, ctx.Err()
+		}
+		if err != nil {
+			result.Partial = cmp.Or(result.Partial, explain(files[i].file, err))
+		}
+		slices.SortFunc(result.Logs, func(a, b api.Log) int { return x.order(number(a.ID), number(b.ID)) })
+	}
+	if len(result.Logs) > x.limit {
+		result.Logs = result.Logs[:x.limit]
+		result.Next = result.Logs[x.limit-1].ID
+	}
+	return result, nil
+}
+
+// order compares ids as the search wants them.
+func (x *search) order(a, b int64) int {
+	if x.ascending {
+		return cmp.Compare(a, b)
+	}
+	return cmp.Compare(b, a)
+}
+
+// sort puts the files first whose records come first.
+func (x *search) sort(files []ranged) {
+	slices.SortFunc(files, func(a, b ranged) int {
+		if x.ascending {
+			return cmp.Compare(a.first, b.first)
+		}
+		return cmp.Compare(b.last, a.last)
+	})
+}
+
+// settled reports whether nothing in a file comes before the record with an id.
+func (x *search) settled(id string, f ranged) bool {
+	if x.ascending {
+		return f.first > number(id)
+	}
+	return f.last < number(id)
+}
+
+func number(id string) int64 {
+	n, err := strconv.ParseInt(id, 10, 64)
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	return n
+}
+
+// log is the record as the API has it.
+func (r *row) log(res *resource) api.Log {
+	l := api.Log{
+		ID: strconv.FormatInt(r.id, 10), Time: time.Unix(0, r.time).UTC(), Severity: cmp.Or(creel.Severity(r.severity).String(), r.text), SeverityNumber: r.severity,
+		Service: res.service, Event: r.event, TraceID: r.trace, SpanID: r.span, Attributes: json.RawMessage(r.attrs.text), Resource: json.RawMessage(res.text), Scope: r.scope,
+	}
+	if r.isJSON && json.Valid([]byte(r.body)) {
+		l.Body = json.RawMessage(r.body)
+	} else {
+		text, err := json.Marshal(r.body)
+		if err != nil {
+			panic("BUG: " + err.Error())
+		}
+		l.Body = text
+	}
+	return l
+}
+
+// CountLogs counts the log records that match, over time and by severity. The window is widened to whole buckets.
+func (s *Store) CountLogs(ctx context.Context, q api.LogQuery) (api.Histogram, error) {
+	x, err := s.understand(api.LogQuery{Window: q.Window, Query: q.Query, Filters: q.Filters})
+	if err != nil {
+		return api.Histogram{}, err
+	}
+	start, end := timeOf(x.from), timeOf(x.to)
+	width, err := bucketWidth(q.Interval, end.Sub(start))
+	if err != nil {
+		return api.Histogram{}, err
+	}
+	start = start.Truncate(width)
+	n := int((end.Sub(start) + width - 1) / width)
+	h := api.Histogram{Interval: width.Seconds(), Buckets: make([]api.Bucket, n)}
+	for i := range h.Buckets {
+		h.Buckets[i] = api.Bucket{Time: start.Add(time.Duration(i) * width), Counts: map[string]int64{}}
+	}
+	x.from, x.to = idAt(start), idAt(start.Add(time.Duration(n)*width))
+	limited, cancel := x.inTime(ctx)
+	defer cancel()
+	files, partial := s.within(limited, logKind, x.from, x.to)
+	h.Partial = partial
+	for _, f := range files {
+		if err := x.count(limited, f.file, &h, start, width); err != nil {
+			h.Partial = cmp.Or(h.Partial, explain(f.file, err))
+		}
+		if ctx.Err() != nil {
+			return api.Histogram{}, ctx.Err()
+		}
+	}
+	return h, nil
+}
+
+// bucketWidth returns the width that was asked for, or one that makes about 60 buckets: of round numbers.
+func bucketWidth(seconds float64, window time.Duration) (time.Duration, error) {
+	if seconds != 0 {
+		width := time.Duration(seconds * float64(time.Second))
+		if width < time.Millisecond || window/width > 5000 {
+			return 0, &api.Error{Code: "bad_request", Message: fmt.Sprintf("interval must be at least a millisecond and a 5000th of the time, got %g s", seconds)}
+		}
+		return width, nil
+	}
+	for _, w := range []time.Duration{time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 20 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute,
+		10 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 3 * time.Hour, 6 * time.Hour, 12 * time.Hour} {
+		if window/w <= 75 {
+			return w, nil
+		}
+	}
+	return max(24*time.Hour, (window / 75).Truncate(24*time.Hour)), nil
+}
+
+// count adds what one file has.
+func (x *search) count(ctx context.Context, file *file, h *api.Histogram, start time.Time, width time.Duration) error {
+	add := func(at int64, severity int, n int64) { // at is in milliseconds
+		i := int((at - start.UnixMilli()) / width.Milliseconds())
+		if i >= 0 && i < len(h.Buckets) {
+			h.Buckets[i].Counts[severityName(severity)] += n
+			h.Total += n
+		}
+	}
+	if !x.plain() {
+		return x.each(ctx, file, func(r *row, _ *resource) bool {
+			add(r.id>>counterBits, r.severity, 1)
+			return true
+		})
+	}
+	return file.read(ctx, func(db *sql.DB) error {
+		query, args := "SELECT slot * 10000, severity, n FROM rollup WHERE slot >= ? AND slot < ?", []any{start.Unix() / slotSeconds, timeOf(x.to).Unix() / slotSeconds}
+		if width%(slotSeconds*time.Second) != 0 {
+			ms := width.Milliseconds()
+			query = fmt.Sprintf("SELECT (id >> %d) / %d * %d AS at, severity, count(*) FROM log WHERE id >= ? AND id < ? GROUP BY at, severity", counterBits, ms, ms)
+			args = []any{x.from, x.to}
+		}
+		rows, err := db.QueryContext(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var at, n int64
+			var severity int
+			if err := rows.Scan(&at, &severity, &n); err != nil {
+				return err
+			}
+			add(at, severity, n)
+		}
+		return rows.Err()
+	})
+}
+
+// severityName returns the name of the range that a severity is in.
+func severityName(n int) string {
+	if n < 1 || n > 24 {
+		return "unknown"
+	}
+	return creel.Severity((n-1)/4*4 + 1).String()
+}

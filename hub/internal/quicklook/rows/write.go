@@ -1,0 +1,279 @@
+package rows
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/creelhq/creel"
+)
+
+// rowsAtOnce is how many records one INSERT has: a statement costs several times as much as a row.
+const rowsAtOnce = 50
+
+// slotSeconds is the width of the counts that are kept for histograms.
+const slotSeconds = 10
+
+// ExportLogs stores the logs of batches. When it returns nil, they survive the end of the process.
+func (s *Store) ExportLogs(ctx context.Context, batches []*creel.Batch) error {
+	now := s.o.Now()
+	byHour := make(map[time.Time][]*creel.Log)
+	for _, b := range batches {
+		logs := b.Logs()
+		for i := range logs {
+			hour := s.hourOf(logTime(&logs[i], now), now)
+			byHour[hour] = append(byHour[hour], &logs[i])
+		}
+	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	for hour, logs := range byHour {
+		err := s.transact(ctx, hour, func(t *transaction) error { return t.logs(logs, now) })
+		if err != nil {
+			return fmt.Errorf("store logs: %w", err)
+		}
+	}
+	return nil
+}
+
+// ExportSpans stores the spans of batches, as ExportLogs does.
+func (s *Store) ExportSpans(ctx context.Context, batches []*creel.Batch) error {
+	now := s.o.Now()
+	byHour := make(map[time.Time][]*creel.Span)
+	for _, b := range batches {
+		spans := b.Spans()
+		for i := range spans {
+			hour := s.hourOf(time.Unix(0, spans[i].Start), now)
+			byHour[hour] = append(byHour[hour], &spans[i])
+		}
+	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	for hour, spans := range byHour {
+		err := s.transact(ctx, hour, func(t *transaction) error { return t.spans(spans, now) })
+		if err != nil {
+			return fmt.Errorf("store spans: %w", err)
+		}
+	}
+	return nil
+}
+
+// logTime is when a log record happened, as far as it is known.
+func logTime(l *creel.Log, now time.Time) time.Time {
+	switch {
+	case l.Time > 0:
+		return time.Unix(0, l.Time)
+	case l.Observed > 0:
+		return time.Unix(0, l.Observed)
+	}
+	return now
+}
+
+// A transaction writes records of one hour.
+type transaction struct {
+	*writer
+	s      *Store
+	file   *file
+	ctx    context.Context
+	tx     *sql.Tx
+	fresh  map[string]int64 // resources that it adds
+	lasts  *creel.Origin    // of the record before
+	lastID int64            // its resource
+	first  map[kind][2]int64
+	after  []func() // to be called when it is committed
+}
+
+// transact runs f in a transaction on the file of an hour.
+func (s *Store) transact(ctx context.Context, hour time.Time, f func(*transaction) error) error {
+	file := s.fileOf(hour)
+	w, err := file.write(ctx)
+	if err != nil {
+		return err
+	}
+	tx, err := w.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	t := &transaction{writer: w, s: s, file: file, ctx: ctx, tx: tx, fresh: make(map[string]int64), first: make(map[kind][2]int64)}
+	if err = f(t); err == nil {
+		err = tx.Commit()
+	}
+	if err != nil {
+		_ = tx.Rollback() // the first error counts
+		clear(w.operations)
+		if isDamage(err) {
+			s.setAside(file, err)
+		}
+		return err
+	}
+	for text, id := range t.fresh {
+		w.resources[text] = id
+	}
+	for k, r := range t.first {
+		file.widen(k, r[0], r[1])
+	}
+	for _, f := range t.after {
+		f()
+	}
+	return nil
+}
+
+// insert writes rows into a table, many with one statement.
+func (t *transaction) insert(table string, columns, n int, row func(i int, args []any) []any) error {
+	values := "(" + strings.TrimSuffix(strings.Repeat("?,", columns), ",") + "),"
+	many, err := t.prepare(table, values, min(n, rowsAtOnce))
+	if err != nil {
+		return err
+	}
+	defer many.Close()
+	args := make([]any, 0, columns*rowsAtOnce)
+	for i := 0; i < n; {
+		args = args[:0]
+		from := i
+		for ; i < n && i-from < rowsAtOnce; i++ {
+			args = row(i, args)
+		}
+		if i-from == min(n, rowsAtOnce) {
+			_, err = many.ExecContext(t.ctx, args...)
+		} else {
+			_, err = t.tx.ExecContext(t.ctx, "INSERT INTO "+table+" VALUES "+strings.TrimSuffix(strings.Repeat(values, i-from), ","), args...)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *transaction) prepare(table, values string, n int) (*sql.Stmt, error) {
+	return t.tx.PrepareContext(t.ctx, "INSERT INTO "+table+" VALUES "+strings.TrimSuffix(strings.Repeat(values, n), ","))
+}
+
+// resource returns the id of an origin's resource, adding it if it is new.
+func (t *transaction) resource(o *creel.Origin) (int64, error) {
+	if o == t.lasts && t.lastID != 0 {
+		return t.lastID, nil
+	}
+	attrs := creel.Attrs(nil)
+	if o != nil {
+		attrs = o.Resource.Attrs
+	}
+	text := string(attrs.Append(nil))
+	id, ok := t.resources[text]
+	if !ok {
+		id, ok = t.fresh[text]
+	}
+	if !ok {
+		service, _ := attrs.Get("service.name")
+		res, err := t.tx.ExecContext(t.ctx, "INSERT INTO resource (service, json) VALUES (?, ?)", service.String(), text)
+		if err != nil {
+			return 0, err
+		}
+		if id, err = res.LastInsertId(); err != nil {
+			return 0, err
+		}
+		t.fresh[strings.Clone(text)] = id
+	}
+	t.lasts, t.lastID = o, id
+	return id, nil
+}
+
+// note widens the range of ids that the transaction adds.
+func (t *transaction) note(k kind, id int64) {
+	r, ok := t.first[k]
+	if !ok {
+		r = [2]int64{id, id}
+	}
+	t.first[k] = [2]int64{min(r[0], id), max(r[1], id)}
+}
+
+func scopeOf(o *creel.Origin) string {
+	if o == nil {
+		return ""
+	}
+	return o.Scope.Name
+}
+
+type slot struct {
+	at       int64
+	severity int
+}
+
+func (t *transaction) logs(logs []*creel.Log, now time.Time) error {
+	ids, bodies, resources := make([]int64, len(logs)), make([]string, len(logs)), make([]int64, len(logs))
+	counts := make(map[slot]int)
+	for i, l := range logs {
+		at := logTime(l, now)
+		ids[i] = t.id(at)
+		t.note(logKind, ids[i])
+		bodies[i] = strings.ToValidUTF8(l.Body.String(), "\uFFFD")
+		var err error
+		if resources[i], err = t.resource(l.Origin); err != nil {
+			return err
+		}
+		counts[slot{at.Unix() / slotSeconds, int(l.Severity)}]++
+	}
+	var attrs []byte
+	err := t.insert("log", 12, len(logs), func(i int, args []any) []any {
+		l := logs[i]
+		attrs = l.Attrs.Append(attrs[:0])
+		isJSON := 0
+		if l.Body.Kind() != creel.ValueString {
+			isJSON = 1
+		}
+		return append(args, ids[i], logTime(l, now).UnixNano(), int(l.Severity), l.SeverityText, resources[i], scopeOf(l.Origin), l.Event,
+			l.TraceID.String(), l.SpanID.String(), bodies[i], isJSON, string(attrs))
+	})
+	if err != nil {
+		return err
+	}
+	err = t.insert("text (rowid, body)", 2, len(logs), func(i int, args []any) []any { return append(args, ids[i], bodies[i]) })
+	if err != nil {
+		return err
+	}
+	for at, n := range counts {
+		if _, err := t.tx.ExecContext(t.ctx, "INSERT INTO rollup VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n", at.at, at.severity, n); err != nil {
+			return err
+		}
+	}
+	t.after = append(t.after, func() { t.s.publish(logs, ids, now) })
+	return nil
+}
+
+func (t *transaction) spans(spans []*creel.Span, now time.Time) error {
+	resources := make([]int64, len(spans))
+	for i, sp := range spans {
+		var err error
+		if resources[i], err = t.resource(sp.Origin); err != nil {
+			return err
+		}
+		service := serviceOf(sp.Origin)
+		if op := [2]string{service, sp.Name}; !t.operations[op] && len(t.operations) < 10_000 {
+			if _, err := t.tx.ExecContext(t.ctx, "INSERT OR IGNORE INTO operation VALUES (?, ?)", service, sp.Name); err != nil {
+				return err
+			}
+			t.operations[[2]string{strings.Clone(service), strings.Clone(sp.Name)}] = true
+		}
+	}
+	return t.insert("span", 15, len(spans), func(i int, args []any) []any {
+		sp := spans[i]
+		start := time.Unix(0, sp.Start)
+		if sp.Start <= 0 {
+			start = now
+		}
+		id := t.id(start)
+		t.note(spanKind, id)
+		return append(args, id, sp.TraceID.String(), sp.SpanID.String(), sp.Parent.String(), sp.Name, int(sp.Kind), start.UnixNano(), max(0, sp.End-sp.Start),
+			int(sp.Status.Code), sp.Status.Message, resources[i], scopeOf(sp.Origin), string(sp.Attrs.Append(nil)), eventsJSON(sp.Events), linksJSON(sp.Links))
+	})
+}
+
+func serviceOf(o *creel.Origin) string {
+	if o == nil {
+		return ""
+	}
+	v, _ := o.Resource.Attrs.Get("service.name")
+	return v.String()
+}

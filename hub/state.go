@@ -1,0 +1,65 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/creelhq/creel/agent"
+	"github.com/creelhq/creel/hub/internal/state"
+)
+
+func newID() string { return uuid.Must(uuid.NewV7()).String() }
+
+// keep returns what a file of one line says, and makes the file if it is not there.
+func keep(file string, fresh func() string) (string, error) {
+	text, err := os.ReadFile(file)
+	if value := strings.TrimSpace(string(text)); err == nil && value != "" {
+		return value, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read %s: %w", file, err)
+	}
+	value := fresh()
+	if err := agent.WriteFile(file, []byte(value+"\n")); err != nil {
+		return "", fmt.Errorf("write %s: %w", file, err)
+	}
+	return value, nil
+}
+
+// stateOf is the control state as the registry sees it.
+type stateOf struct{ state.Store }
+
+// Put writes a value.
+func (s stateOf) Put(ctx context.Context, key string, value []byte, leased bool) error {
+	_, err := s.Store.Put(ctx, key, value, leased, state.Always())
+	return err
+}
+
+// Delete removes a value.
+func (s stateOf) Delete(ctx context.Context, key string) error {
+	return s.Store.Delete(ctx, key, state.Always())
+}
+
+// List calls f with every value under a prefix.
+func (s stateOf) List(ctx context.Context, prefix string, f func(key string, value []byte)) error {
+	entries, _, err := s.Store.List(ctx, prefix)
+	for _, e := range entries {
+		f(e.Key, e.Value)
+	}
+	return err
+}
+
+// openState opens the control state: in a cluster, or in an etcd within.
+func (h *hub) openState(ctx context.Context) (state.Store, error) {
+	if len(h.Etcd) > 0 {
+		return state.Dial(ctx, state.DialOptions{Endpoints: h.Etcd})
+	}
+	return state.Embedded(ctx, state.EmbeddedOptions{Dir: filepath.Join(h.Data, "etcd"), Log: h.log})
+}

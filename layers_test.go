@@ -46,20 +46,21 @@ var rooms = []room{
 	{"test", []string{"cli/full"}, "tests see everything, nobody sees them"},
 }
 
+// roomOf returns the room that a folder belongs to: the one with the longest name, a wildcard last.
 func roomOf(dir string) *room {
-	for pass := range 2 { // exact names first
-		for i := range rooms {
-			r := &rooms[i]
-			prefix, wild := strings.CutSuffix(r.name, "/*")
-			if pass == 0 && !wild && (dir == r.name || r.name != "" && strings.HasPrefix(dir, r.name+"/")) {
-				return r
-			}
-			if pass == 1 && wild && strings.HasPrefix(dir, prefix+"/") {
-				return r
-			}
+	var found *room
+	for i := range rooms {
+		r := &rooms[i]
+		prefix, wild := strings.CutSuffix(r.name, "/*")
+		switch {
+		case wild && found == nil && strings.HasPrefix(dir, prefix+"/"):
+			found = r
+		case wild || dir != r.name && (r.name == "" || !strings.HasPrefix(dir, r.name+"/")):
+		case found == nil || strings.HasSuffix(found.name, "/*") || len(r.name) > len(found.name):
+			found = r
 		}
 	}
-	return nil
+	return found
 }
 
 // allowed returns the names of all rooms that r may see.

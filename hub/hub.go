@@ -98,6 +98,7 @@ func Run(ctx context.Context, o Options) error {
 	defer unlock()
 	h := &hub{Options: o, started: time.Now(), metrics: metric.NewSet()}
 	h.log = slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	h.libraries = slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	defer h.closeAll()
 	if err := h.open(ctx); err != nil {
 		return err
@@ -142,6 +143,9 @@ type hub struct {
 	token   string
 	started time.Time
 	log     *slog.Logger
+
+	libraries *slog.Logger // for those that say more than an operator wants to read
+
 	metrics *metric.Set
 	close   []func() // in the order of opening
 
@@ -171,7 +175,7 @@ func (h *hub) open(ctx context.Context) error {
 	var stateErr, quickErr error
 	wg.Go(func() { h.state, stateErr = h.openState(ctx) })
 	wg.Go(func() {
-		h.quick, quickErr = quicklook.Open(quicklook.Options{Dir: filepath.Join(h.Data, "quicklook"), MaxBytes: h.MaxBytes, MaxAge: h.MaxAge, Log: h.log, Metrics: h.metrics})
+		h.quick, quickErr = quicklook.Open(quicklook.Options{Dir: filepath.Join(h.Data, "quicklook"), MaxBytes: h.MaxBytes, MaxAge: h.MaxAge, Log: h.libraries, Metrics: h.metrics})
 	})
 	wg.Wait()
 	if quickErr == nil {

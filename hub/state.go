@@ -61,5 +61,5 @@ func (h *hub) openState(ctx context.Context) (state.Store, error) {
 	if len(h.Etcd) > 0 {
 		return state.Dial(ctx, state.DialOptions{Endpoints: h.Etcd})
 	}
-	return state.Embedded(ctx, state.EmbeddedOptions{Dir: filepath.Join(h.Data, "etcd"), Log: h.log})
+	return state.Embedded(ctx, state.EmbeddedOptions{Dir: filepath.Join(h.Data, "etcd"), Log: h.libraries})
 }

@@ -177,7 +177,7 @@ func (m *machine) config() string {
 	fmt.Fprintf(&b, "  otlp: {grpc: {endpoint: %q}, http: {endpoint: %q}}\n", m.grpc, m.http)
 	if m.journal {
 		logs = append(logs, "journald")
-		b.WriteString("  journald: {}\n")
+		b.WriteString("  journald: {last: 1000}\n")
 	}
 	if len(m.logs) > 0 {
 		logs = append(logs, "file/var-log")
@@ -200,7 +200,7 @@ func (c *commands) welcome(e hub.Endpoints, m machine, file string) {
 	if file == "" {
 		fmt.Fprintf(w, "  Collects  metrics of this machine every 5 s, creel's own metrics and log\n")
 		if m.journal {
-			fmt.Fprintf(w, "            systemd's journal\n")
+			fmt.Fprintf(w, "            systemd's journal: the last 1 000 entries, and what comes\n")
 		}
 		if n := len(m.logs); n > 0 {
 			fmt.Fprintf(w, "            %d log files under /var/log: the last 1 MiB of each, and what comes\n", n)
@@ -212,7 +212,7 @@ func (c *commands) welcome(e hub.Endpoints, m machine, file string) {
 		}
 	}
 	fmt.Fprintf(w, "  A second agent here:\n            %s agent -c examples/edge.yaml --data run/second --hub %s\n", os.Args[0], e.URL)
-	fmt.Fprintf(w, "  Ask it    %s get agents, %s top, %s logs, %s query metrics 'up', %s doctor\n\n", c.Name, c.Name, c.Name, c.Name, c.Name)
+	fmt.Fprintf(w, "  Ask it    %s get agents, %s top, %s logs, %s query metrics system_cpu_load_average_1m, %s doctor\n\n", c.Name, c.Name, c.Name, c.Name, c.Name)
 }
 
 var errStopped = errors.New("stopped")

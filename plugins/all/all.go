@@ -5,7 +5,9 @@ import (
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/plugins/debug"
 	"github.com/creelhq/creel/plugins/file"
+	"github.com/creelhq/creel/plugins/generate"
 	"github.com/creelhq/creel/plugins/host"
+	"github.com/creelhq/creel/plugins/journald"
 	"github.com/creelhq/creel/plugins/null"
 	"github.com/creelhq/creel/plugins/otlp"
 	"github.com/creelhq/creel/plugins/sample"
@@ -16,7 +18,9 @@ import (
 func Plugins() []creel.Plugin {
 	return []creel.Plugin{
 		file.Plugin,
+		generate.Plugin,
 		host.Plugin,
+		journald.Plugin,
 		otlp.Collector,
 		self.Plugin,
 

@@ -57,8 +57,15 @@ type agent struct {
 	ledger     report.Ledger
 	effective  string
 
-	now, before sample
+	now  sample
+	past []sample // oldest first; what rates are reckoned from is the first
 }
+
+// Rates are over rateWindow at least, for what many collectors do they do in rounds; a sample is kept each rateStep.
+const (
+	rateWindow = 10.0 // seconds
+	rateStep   = rateWindow / 4
+)
 
 // sample is what an agent had counted at a moment.
 type sample struct {
@@ -160,7 +167,7 @@ func (a *agent) wait(cause string, heard time.Time) {
 // gone ends a session. a.mu is held.
 func (a *agent) gone(c api.Connection, cause string) {
 	a.Connection, a.Cause, a.timer = c, short(cause), nil
-	a.now, a.before = sample{}, sample{} // no rates any more
+	a.now, a.past = sample{}, nil // no rates any more
 	a.event(string(c), cause)
 	a.r.connected.Add(-1)
 	a.r.keeper.delete(sessionsPrefix + a.ID)
@@ -355,7 +362,13 @@ func (a *agent) count(b *control.Beat) {
 	}
 	s := sample{b.Uptime, a.ledger, a.components}
 	if a.now.uptime > b.Uptime { // it was started again
-		a.now = sample{}
+		a.past = nil
 	}
-	a.before, a.now = a.now, s
+	if n := len(a.past); n == 0 || s.uptime-a.past[n-1].uptime >= rateStep {
+		a.past = append(a.past, s)
+	}
+	for len(a.past) > 1 && s.uptime-a.past[1].uptime >= rateWindow {
+		a.past = a.past[1:]
+	}
+	a.now = s
 }

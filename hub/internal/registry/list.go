@@ -34,18 +34,18 @@ func (a *agent) row() api.Agent {
 		x.QueueLimit += c.Limit
 	}
 	if span := a.span(); span > 0 {
-		now, before := a.now.ledger.Totals(), a.before.ledger.Totals()
+		now, before := a.now.ledger.Totals(), a.past[0].ledger.Totals()
 		x.In, x.Out = rate(now.In, before.In, span), rate(now.Out, before.Out, span)
 	}
 	return x
 }
 
-// span is the seconds between the last two samples, 0 if there are none.
+// span is the seconds that rates are over, 0 if there are none.
 func (a *agent) span() float64 {
-	if a.before.uptime == 0 {
+	if len(a.past) == 0 {
 		return 0
 	}
-	return a.now.uptime - a.before.uptime
+	return a.now.uptime - a.past[0].uptime
 }
 
 func rate(now, before int64, seconds float64) float64 { return float64(max(0, now-before)) / seconds }
@@ -237,7 +237,7 @@ func (a *agent) flow(route report.Route) api.Flow {
 	if span <= 0 {
 		return f
 	}
-	now, before := sums(&a.now), sums(&a.before)
+	now, before := sums(&a.now), sums(&a.past[0])
 	f.In = rate(now[route.Pipeline], before[route.Pipeline], span)
 	for _, id := range route.From {
 		k := "collectors." + id

@@ -164,7 +164,8 @@ func freePort() (url.URL, error) {
 // quiet is a logger that keeps to itself, and panics where zap would end the process.
 func quiet() *zap.Logger { return bridge(slog.New(slog.DiscardHandler)) }
 
-// bridge passes etcd's warnings and errors on.
+// bridge passes etcd's warnings and errors on, each a level lower than etcd has it: what is an error to a cluster's member
+// is as a rule none to a member that is alone, and what keeps it from working comes back as an error besides.
 func bridge(log *slog.Logger) *zap.Logger {
 	return zap.New(core{log: log.With("component", "etcd")}, zap.WithFatalHook(zapcore.WriteThenPanic))
 }
@@ -196,8 +197,8 @@ func (c core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	for _, f := range append(c.fields[:len(c.fields):len(c.fields)], fields...) {
 		f.AddTo(values)
 	}
-	level := slog.LevelWarn
-	if e.Level >= zapcore.ErrorLevel {
+	level := slog.LevelInfo
+	if e.Level > zapcore.ErrorLevel {
 		level = slog.LevelError
 	}
 	args := make([]any, 0, 2*len(values.Fields))

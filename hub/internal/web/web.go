@@ -119,7 +119,7 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, &api.Error{Code: "not_found", Message: "there is no " + r.Method + " " + r.URL.Path + "; " + api.Prefix + "/openapi.json lists what there is"})
 	})
-	s.mux.HandleFunc("GET /", s.page)
+	s.mux.HandleFunc("/", s.page)
 }
 
 // ServeHTTP answers a request, if it comes from somebody who may ask at all.
@@ -238,6 +238,10 @@ func (s *Server) enter(w http.ResponseWriter, token string) bool {
 
 // page serves the UI: a file of it, or, for the paths that the UI makes up itself, its entrance.
 func (s *Server) page(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		fail(w, &api.Error{Code: "not_found", Message: "there is no " + r.Method + " " + r.URL.Path})
+		return
+	}
 	name := strings.TrimPrefix(path.Clean(r.URL.Path), "/")
 	if info, err := fs.Stat(s.Pages, name); err != nil || info.IsDir() {
 		if strings.HasPrefix(name, "assets/") {

@@ -25,8 +25,13 @@ func manyLogs(n int, at time.Time, every time.Duration) []creel.Log {
 // BenchmarkExportLogs stores batches of 5 000 logs of 150 bytes with 5 attributes. The mark is 60 k a second and core.
 func BenchmarkExportLogs(b *testing.B) {
 	s := open(b, Options{})
-	logs := manyLogs(5000, time.Now().Truncate(time.Hour), time.Millisecond)
+	at := time.Now().Truncate(time.Hour)
+	logs := manyLogs(5000, at, 0)
 	for b.Loop() {
+		for i := range logs {
+			at = at.Add(20 * time.Microsecond)
+			logs[i].Time = at.UnixNano()
+		}
 		if err := s.ExportLogs(b.Context(), []*creel.Batch{creel.NewLogs(logs)}); err != nil {
 			b.Fatal(err)
 		}

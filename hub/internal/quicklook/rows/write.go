@@ -166,8 +166,7 @@ func (t *transaction) resource(o *creel.Origin) (int64, error) {
 		id, ok = t.fresh[text]
 	}
 	if !ok {
-		service, _ := attrs.Get("service.name")
-		res, err := t.tx.ExecContext(t.ctx, "INSERT INTO resource (service, json) VALUES (?, ?)", service.String(), text)
+		res, err := t.tx.ExecContext(t.ctx, "INSERT INTO resource (service, json) VALUES (?, ?)", serviceOf(o), text)
 		if err != nil {
 			return 0, err
 		}
@@ -274,6 +273,8 @@ func serviceOf(o *creel.Origin) string {
 	if o == nil {
 		return ""
 	}
-	v, _ := o.Resource.Attrs.Get("service.name")
-	return v.String()
+	if v, ok := o.Resource.Attrs.Get("service.name"); ok {
+		return v.String()
+	}
+	return ""
 }

@@ -33,7 +33,7 @@ bench: ## measure the agent against what this machine can do at all
 	$(GO) run ./bench
 
 docs: ## write the reference pages anew
-	$(GO) test ./cli -run Reference -rewrite
+	$(GO) test ./cli ./api -run Reference -rewrite
 
 fuzz: ## look for input that breaks a parser, a minute each
 	$(GO) test ./config -fuzz FuzzParse -fuzztime 1m

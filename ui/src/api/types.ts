@@ -1,0 +1,325 @@
+// The types of the hub's API. Generated from package api by `make docs`; not to be changed by hand.
+
+export interface Agent {
+  /** Why it is not connected or not healthy: the first cause. */
+  cause?: string
+  /** The document that it runs: the first 12 digits of the SHA-256 of its configuration. */
+  config: string
+  /** connected, lost or disconnected. */
+  connection: string
+  first_seen: string
+  /** healthy, degraded or unknown. */
+  health: string
+  /** The hub that it is or was connected to. */
+  hub: string
+  /** The agent's id, a UUID; it survives restarts. */
+  id: string
+  /** Records accepted per second. */
+  in: number
+  /** What agent.labels says, creel.role and attributes of the machine. */
+  labels: Record<string, string>
+  /** When the hub heard from it last, by the hub's clock. */
+  last_seen: string
+  /** The host's name, or what a foreign agent calls itself. */
+  name: string
+  /** Records delivered per second. */
+  out: number
+  /** Bytes in the queues of its exporters. */
+  queue_bytes: number
+  /** Bytes that these queues can hold. */
+  queue_limit: number
+  /** Records since the agent was started. */
+  totals: ReportTotals
+  /** creel, or the service.name of a foreign OpAMP agent. */
+  type: string
+  version: string
+}
+
+export interface AgentDetail {
+  /** Why it is not connected or not healthy: the first cause. */
+  cause?: string
+  components: ReportComponent[]
+  /** The document that it runs: the first 12 digits of the SHA-256 of its configuration. */
+  config: string
+  /** connected, lost or disconnected. */
+  connection: string
+  /** The configuration that runs, secrets redacted: JSON or YAML, as the agent reports it. */
+  effective: string
+  first_seen: string
+  /** healthy, degraded or unknown. */
+  health: string
+  /** The interval that the hub has asked for. */
+  heartbeat_seconds: number
+  /** The hub that it is or was connected to. */
+  hub: string
+  /** The agent's id, a UUID; it survives restarts. */
+  id: string
+  /** Records accepted per second. */
+  in: number
+  /** What agent.labels says, creel.role and attributes of the machine. */
+  labels: Record<string, string>
+  /** When the hub heard from it last, by the hub's clock. */
+  last_seen: string
+  ledger: ReportLedger
+  /** The host's name, or what a foreign agent calls itself. */
+  name: string
+  /** Records delivered per second. */
+  out: number
+  /** Bytes in the queues of its exporters. */
+  queue_bytes: number
+  /** Bytes that these queues can hold. */
+  queue_limit: number
+  /** Its pipelines, with rates. */
+  routes: Flow[]
+  started?: string
+  /** What happened to it, newest first. */
+  timeline: Event[]
+  /** Records since the agent was started. */
+  totals: ReportTotals
+  /** creel, or the service.name of a foreign OpAMP agent. */
+  type: string
+  version: string
+}
+
+export interface AgentList {
+  /** Worst first, then by name and id. */
+  agents: Agent[]
+  /** Agents of the whole fleet by status: lost, degraded, disconnected, unknown, healthy. */
+  counts: Record<string, number>
+  /** The cursor of the next page; none on the last. */
+  next?: string
+  /** Agents that match, on all pages. */
+  total: number
+}
+
+export interface Bucket {
+  /** By severity: TRACE, DEBUG, INFO, WARN, ERROR, FATAL, or unknown. */
+  counts: Record<string, number>
+  /** Its beginning. */
+  time: string
+}
+
+export interface Document {
+  /** The agents that run it. */
+  agents: string[]
+  /** The first 12 digits of the SHA-256 of its text. */
+  id: string
+  /** Only when one document is asked for. */
+  text?: string
+}
+
+export interface DocumentList {
+  documents: Document[]
+}
+
+export interface ErrorBody {
+  /** A word for programs: bad_request, unauthorized, forbidden, not_found, too_much, timeout, unavailable or internal. */
+  code: string
+  /** What is wrong, why, and what to do. */
+  message: string
+}
+
+export interface Event {
+  cause?: string
+  /** connected, disconnected, lost, degraded, healthy, started, configured or refused. */
+  kind: string
+  time: string
+}
+
+export interface Flow {
+  from: string[]
+  /** Sent by each collector, to all its pipelines. */
+  from_rates: Record<string, number>
+  /** Accepted by the pipeline. */
+  in: number
+  outputs?: string[]
+  pipeline: string
+  through: string[]
+  to: string[]
+  /** Delivered by each exporter for this pipeline. */
+  to_rates: Record<string, number>
+}
+
+export interface Histogram {
+  /** From oldest to newest, empty ones included. */
+  buckets: Bucket[]
+  /** Seconds per bucket. */
+  interval: number
+  partial?: string
+  total: number
+}
+
+export interface Hub {
+  /** The fleet by status. */
+  agents: Record<string, number>
+  id: string
+  listen: ReportEndpoint[]
+  quick_look: QuickLook
+  started: string
+  version: string
+}
+
+export interface Log {
+  /** An object. */
+  attributes: unknown
+  /** A string as a rule; any JSON. */
+  body: unknown
+  event?: string
+  /** Unique in this hub, and a cursor. */
+  id: string
+  /** An object. */
+  resource: unknown
+  scope?: string
+  service?: string
+  /** TRACE to FATAL with a step, such as INFO or WARN2. */
+  severity?: string
+  severity_number?: number
+  span_id?: string
+  /** When it happened; when it was observed if that is unknown. */
+  time: string
+  trace_id?: string
+}
+
+export interface LogResult {
+  logs: Log[]
+  /** Cursor of what follows, if more matches. */
+  next?: string
+  /** Why the answer may lack records: a damaged file, the time ran out. */
+  partial?: string
+}
+
+export interface QuickLook {
+  /** On disk. */
+  bytes: number
+  /** Files that were set aside because they could not be read. */
+  damaged?: string[]
+  /** Records that were not stored, by reason. */
+  dropped?: Record<string, number>
+  /** Of logs and spans. */
+  oldest?: string
+  /** Metric series in memory. */
+  series: number
+  /** Why nothing is being stored. */
+  stopped?: string
+}
+
+export interface ReportComponent {
+  component: string
+  error?: string
+  healthy: boolean
+  plugin: string
+  queue_limit_bytes?: number
+  queued_bytes?: number
+  records?: number
+  since?: string
+}
+
+export interface ReportEndpoint {
+  address: string
+  component: string
+  network: string
+}
+
+export interface ReportExporter {
+  delivered: number
+  dropped?: Record<string, number>
+  exporter: string
+  in: number
+  queued: number
+  unexplained: number
+}
+
+export interface ReportLedger {
+  pipelines: ReportPipeline[]
+}
+
+export interface ReportPipeline {
+  absorbed: number
+  accepted: number
+  created: number
+  dropped?: Record<string, number>
+  exporters: ReportExporter[]
+  filtered: number
+  held: number
+  passed: number
+  pipeline: string
+  routed: number
+  unexplained: number
+}
+
+export interface ReportTotals {
+  dropped: number
+  in: number
+  out: number
+  queued: number
+}
+
+export interface Service {
+  name: string
+  /** Names of spans, at most 200. */
+  operations: string[]
+}
+
+export interface ServiceList {
+  services: Service[]
+}
+
+export interface Span {
+  /** An object. */
+  attributes: unknown
+  duration_ms: number
+  events?: SpanEvent[]
+  /** internal, server, client, producer, consumer or unspecified. */
+  kind: string
+  links?: SpanLink[]
+  /** Of the status. */
+  message?: string
+  name: string
+  parent_id?: string
+  /** An object. */
+  resource: unknown
+  scope?: string
+  service: string
+  span_id: string
+  start: string
+  /** unset, ok or error. */
+  status: string
+}
+
+export interface SpanEvent {
+  attributes: unknown
+  name: string
+  time: string
+}
+
+export interface SpanLink {
+  attributes: unknown
+  span_id: string
+  trace_id: string
+}
+
+export interface Trace {
+  partial?: string
+  spans: Span[]
+  trace_id: string
+}
+
+export interface TraceList {
+  partial?: string
+  traces: TraceSummary[]
+}
+
+export interface TraceSummary {
+  /** From the first start to the last end. */
+  duration_ms: number
+  errors: number
+  /** Likewise. */
+  name: string
+  /** Of the root, or of the earliest span when no root is here. */
+  service: string
+  /** Spans by service. */
+  services: Record<string, number>
+  spans: number
+  start: string
+  trace_id: string
+}

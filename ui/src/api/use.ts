@@ -1,0 +1,61 @@
+import { useCallback, useEffect, useRef, useState } from 'react'
+import { type Failure, get, type Params, watch } from './client'
+
+// Answer is what is known: the last value, and why there is no newer one.
+export interface Answer<T> {
+  value?: T
+  failure?: Failure | undefined
+  loading: boolean
+}
+
+// useAsked asks when the key changes, and again when asked to; the last value stays until the next is there.
+export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Promise<T>): Answer<T> & { again: () => void } {
+  const [state, set] = useState<Answer<T>>({ loading: true })
+  const [round, setRound] = useState(0)
+  const latest = useRef(ask)
+  latest.current = ask
+  useEffect(() => {
+    if (key === null) return
+    const abort = new AbortController()
+    set((s) => ({ ...s, loading: true }))
+    latest.current(abort.signal).then(
+      (value) => !abort.signal.aborted && set({ value, loading: false }),
+      (failure: Failure) => !abort.signal.aborted && set((s) => ({ ...s, failure, loading: false })),
+    )
+    return () => abort.abort()
+  }, [key, round])
+  return { ...state, again: useCallback(() => setRound((n) => n + 1), []) }
+}
+
+// useGet asks one of the hub's operations.
+export function useGet<T>(path: string | null, params: Params = {}): Answer<T> & { again: () => void } {
+  return useAsked<T>(path === null ? null : path + JSON.stringify(params), (signal) => get<T>(path ?? '', params, signal))
+}
+
+// useWatched has the newest event of one of the hub's streams.
+export function useWatched<T>(path: string, params: Params, event: string): Answer<T> {
+  const [state, set] = useState<Answer<T>>({ loading: true })
+  const key = path + JSON.stringify(params)
+  useEffect(
+    () =>
+      watch<T>(
+        path,
+        params,
+        event,
+        (value) => set({ value, loading: false }),
+        (failure) => set((s) => ({ ...s, failure, loading: false })),
+      ),
+    [key], // eslint-disable-line -- path and params are in key
+  )
+  return state
+}
+
+// useNow is the time, renewed each so many milliseconds.
+export function useNow(every: number): number {
+  const [now, set] = useState(Date.now())
+  useEffect(() => {
+    const timer = setInterval(() => set(Date.now()), every)
+    return () => clearInterval(timer)
+  }, [every])
+  return now
+}

@@ -1,0 +1,45 @@
+import type { ReactNode } from 'react'
+import type { Failure } from '../api/client'
+import type { Agent } from '../api/types'
+import type { Answer } from '../api/use'
+import { text } from '../text'
+
+export type StatusName = keyof typeof text.status
+
+// statusOf is an agent's one word: its connection, or its health while it is connected.
+export function statusOf(a: Agent): StatusName {
+  return (a.connection === 'connected' ? a.health : a.connection) as StatusName
+}
+
+export function Status({ name }: { name: StatusName }) {
+  return <span className={'status ' + name}>{text.status[name] ?? name}</span>
+}
+
+// Trouble says why an answer is not there, or is old.
+export function Trouble({ failure }: { failure?: Failure | undefined }) {
+  if (!failure) return null
+  return (
+    <p className="warn" role="alert">
+      {failure.code === 'unreachable' ? text.state.offline : failure.message}
+    </p>
+  )
+}
+
+// Known shows what is known of an answer: its value, else why there is none.
+export function Known<T>({ answer, children }: { answer: Answer<T>; children: (value: T) => ReactNode }) {
+  return (
+    <>
+      <Trouble failure={answer.failure} />
+      {answer.value !== undefined ? children(answer.value) : answer.loading && !answer.failure && <p className="empty">{text.state.loading}</p>}
+    </>
+  )
+}
+
+export function Partial({ why }: { why?: string | undefined }) {
+  return why ? (
+    <p className="warn" role="alert">
+      {text.state.partial}
+      {why}
+    </p>
+  ) : null
+}

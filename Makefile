@@ -1,4 +1,5 @@
-# Everything one does with creel's source. Go is all that is needed; the rest is fetched.
+# Everything one does with creel's source. Go is all that is needed; the rest is fetched. Only the web UI's own build and
+# tests want Node.js and Chromium.
 
 .DEFAULT_GOAL := help
 GO ?= go
@@ -11,15 +12,24 @@ build: ## make bin/creel and bin/creel-agent
 	$(STATIC) -o bin/creel ./cmd/creel
 	$(STATIC) -o bin/creel-agent ./cmd/creel-agent
 
-run: build ## run an agent that shows this machine's metrics and new log lines
-	@mkdir -p run
-	@echo "This machine's metrics and the lines of run/*.log and /var/log go out over OTLP, come in again, and are printed."
-	@echo "In another terminal: echo hello >> run/demo.log    and: bin/creel status --data run/data    (ctrl-C ends it)"
-	@touch run/demo.log
-	bin/creel agent -c examples/this-machine.yaml --data run/data
+run: build ## show this machine in a browser: hub, agent, store and UI
+	bin/creel up --data run/data
 
 test: ## run the tests
 	$(GO) test ./...
+
+test-ui: build ui/node_modules ## test the web UI: its parts, in a browser, and that dist is what its source makes
+	cd ui && npm run -s test
+	cd ui && npm run -s build
+	@test -z "$$(git status --porcelain ui/dist)" || { echo "ui/dist is not what the source makes; commit:"; git status --short ui/dist; exit 1; }
+	cd ui && npm run -s test:browser
+
+ui: ui/node_modules ## build the web UI
+	cd ui && npm run -s build
+
+ui/node_modules: ui/package-lock.json
+	cd ui && npm ci --no-audit --no-fund
+	@touch $@
 
 check: ## run what else must be green before a change lands
 	$(GO) vet ./...
@@ -39,4 +49,4 @@ fuzz: ## look for input that breaks a parser, a minute each
 	$(GO) test ./config -fuzz FuzzParse -fuzztime 1m
 	for f in FuzzParseLogs FuzzParseMetrics FuzzParseTraces FuzzParseJSON; do $(GO) test ./otlp -run '^$$' -fuzz "^$$f$$" -fuzztime 1m || exit 1; done
 
-.PHONY: help build run test check bench docs fuzz
+.PHONY: help build run test test-ui ui check bench docs fuzz

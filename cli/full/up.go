@@ -147,7 +147,8 @@ func look() machine {
 		}
 		return nil
 	})
-	m.grpc, m.http = m.free("OTLP/gRPC", 4317), m.free("OTLP/HTTP", 4318)
+	m.grpc = m.free("OTLP/gRPC", 4317)
+	m.http = m.free("OTLP/HTTP", 4318) // looks at m.grpc
 	return m
 }
 

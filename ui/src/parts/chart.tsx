@@ -5,7 +5,7 @@ import uPlot from 'uplot'
 import { bytes, clock, milliseconds, short, stamp } from '../format'
 import { text } from '../text'
 import { useTheme } from '../theme'
-import { align, common, nameOf, type Series, unitOf } from './promql'
+import { align, common, nameOf, type Series, stack, type unitOf } from './promql'
 
 const palette = ['#1f9e91', '#d98324', '#5d7fe0', '#c7518d', '#7aa63c', '#8f6bd1', '#d1584c', '#3aa6cf', '#b59a2b', '#7d8894']
 export const mostSeries = 40
@@ -35,17 +35,6 @@ interface Props {
   legend?: 'table' | 'line'
   label: string
   zoom: (from: number, to: number) => void // milliseconds
-}
-
-// stack adds each column to those before it.
-export function stack(columns: (number | null)[][]): (number | null)[][] {
-  let below: (number | null)[] | undefined
-  return columns.map((column, i) => {
-    if (i === 0) return column
-    const sum: (number | null)[] = column.map((v, j) => (v === null ? (below?.[j] ?? null) : v + (below?.[j] ?? 0)))
-    below = sum
-    return sum
-  })
 }
 
 export function Chart({ series: all, from, to, step, unit, height, stacked, legend = 'table', label, zoom }: Props) {

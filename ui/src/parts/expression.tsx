@@ -1,6 +1,7 @@
 // A field for a PromQL expression that knows the names of metrics and labels.
 
 import { useEffect, useRef, useState } from 'react'
+import { flushSync } from 'react-dom'
 import { promGet } from '../api/client'
 import { useAsked } from '../api/use'
 import { text } from '../text'
@@ -18,12 +19,13 @@ export function Expression({ value, run }: { value: string; run: (expression: st
   const accept = (p: Proposal) => {
     const insert = p.text + (p.kind === 'function' ? '(' : '')
     const next = typed.slice(0, from) + insert + typed.slice(caret)
-    setTyped(next)
-    setCaret(-1)
-    requestAnimationFrame(() => {
-      field.current?.focus()
-      field.current?.setSelectionRange(from + insert.length, from + insert.length)
+    // At once, not with the next frame: by then the next key may have come.
+    flushSync(() => {
+      setTyped(next)
+      setCaret(-1)
     })
+    field.current?.focus()
+    field.current?.setSelectionRange(from + insert.length, from + insert.length)
   }
   const key = (e: React.KeyboardEvent) => {
     if (list.length === 0) {
@@ -73,7 +75,10 @@ export function Expression({ value, run }: { value: string; run: (expression: st
       {list.length > 0 && (
         <ul className="proposals" id="proposals" role="listbox">
           {list.map((p, i) => (
-            <li key={p.kind + p.text} id={`proposal-${i}`} role="option" aria-selected={i === chosen} onMouseDown={() => accept(p)}>
+            <li key={p.kind + p.text} id={`proposal-${i}`} role="option" aria-selected={i === chosen} onMouseDown={(e) => {
+                e.preventDefault() // the field keeps the focus
+                accept(p)
+              }}>
               <span className="mono">{p.text}</span> <span className="faint">{p.kind}</span>
             </li>
           ))}

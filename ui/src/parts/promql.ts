@@ -107,6 +107,17 @@ export function align(series: Series[], from: number, to: number, step: number):
   ]
 }
 
+// stack adds each column to those before it.
+export function stack(columns: (number | null)[][]): (number | null)[][] {
+  let below: (number | null)[] | undefined
+  return columns.map((column, i) => {
+    if (i === 0) return column
+    const sum: (number | null)[] = column.map((v, j) => (v === null ? (below?.[j] ?? null) : v + (below?.[j] ?? 0)))
+    below = sum
+    return sum
+  })
+}
+
 // unitOf guesses how a metric's values are written, from its name.
 export function unitOf(expression: string): 'bytes' | 'percent' | 'seconds' | 'number' {
   if (/_ratio\b/.test(expression)) return 'percent'

@@ -1,0 +1,238 @@
+// What a person would look at, in a real browser, on a real hub with a second agent that sends made-up records.
+// It needs ../bin/creel and Chromium ($CHROMIUM or /usr/bin/chromium). With SCREENSHOTS=DIR each page is kept as a picture.
+
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { after, before, test } from 'node:test'
+import { chromium } from 'playwright-core'
+
+const creel = path.resolve(import.meta.dirname, '../../bin/creel')
+const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'creel-ui-'))
+const patience = 30_000
+const children = []
+let hub, token, browser, page, otlp
+
+function start(...args) {
+  const log = fs.openSync(path.join(dir, `log-${children.length}`), 'w')
+  const child = spawn(creel, args, { stdio: ['ignore', log, log] })
+  child.ended = new Promise((done) => child.on('exit', done))
+  children.push(child)
+  return child
+}
+
+async function until(what, f) {
+  const late = Date.now() + patience
+  for (;;) {
+    const value = await f()
+    if (value) return value
+    assert.ok(Date.now() < late, `${what}: not within ${patience} ms`)
+    await new Promise((done) => setTimeout(done, 50))
+  }
+}
+
+const readJSON = (file) => (fs.existsSync(file) ? JSON.parse(fs.readFileSync(file, 'utf8')) : undefined)
+
+function second(config) {
+  fs.writeFileSync(path.join(dir, 'second.yaml'), config)
+  return start('agent', '-c', path.join(dir, 'second.yaml'), '--data', path.join(dir, 'second'), '--hub', hub)
+}
+
+const sending = () => `
+agent: {labels: {site: north}}
+collectors:
+  generate/logs: {signal: logs, rate: 50}
+  generate/traces: {signal: traces, rate: 50}
+processors:
+  sample: {rate: 1}
+exporters:
+  otlp/hub: {endpoint: "${otlp}", tls: {insecure: true}}
+pipelines:
+  logs: {from: [generate/logs], to: [otlp/hub]}
+  traces: {from: [generate/traces], through: [sample], to: [otlp/hub]}
+`
+
+before(async () => {
+  start('up', '--data', path.join(dir, 'hub'), '--listen', '127.0.0.1:0', '--opamp', 'none', '--heartbeat', '200ms', '--demo-fleet', '3')
+  const here = await until('the hub runs', () => readJSON(path.join(dir, 'hub/hub.json')))
+  hub = here.url
+  token = fs.readFileSync(path.join(dir, 'hub/token'), 'utf8').trim()
+  const endpoints = await until('the agent listens', () => readJSON(path.join(dir, 'hub/agent/endpoints.json')))
+  otlp = endpoints.listen.find((e) => e.component === 'collectors.otlp').address
+  second(sending())
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox'] })
+  page = await (await browser.newContext({ viewport: { width: 1400, height: 900 }, colorScheme: 'light' })).newPage()
+  page.setDefaultTimeout(patience)
+  page.on('pageerror', (e) => assert.fail(`the page has failed: ${e.stack}`))
+  page.on('request', (r) => assert.ok(r.url().startsWith(hub) || r.url().startsWith('data:'), `the page asks ${r.url()}`))
+})
+
+after(async () => {
+  await browser?.close()
+  for (const child of children) child.kill('SIGTERM')
+  await Promise.all(children.map((c) => c.ended))
+  fs.rmSync(dir, { recursive: true })
+})
+
+async function picture(name) {
+  if (process.env.SCREENSHOTS) await page.screenshot({ path: path.join(process.env.SCREENSHOTS, name + '.png'), fullPage: true })
+}
+
+const go = (to) => page.goto(hub + to)
+const see = (selector) => page.locator(selector).first().waitFor()
+
+test('nobody sees anything before signing in', async () => {
+  await go('/fleet')
+  await see('text=Sign in to this hub')
+  await page.getByLabel('Token').fill('wrong')
+  await page.getByRole('button', { name: 'Sign in' }).click()
+  await see('[role=alert]')
+  await page.getByLabel('Token').fill(token)
+  await page.getByRole('button', { name: 'Sign in' }).click()
+  await see('h1:text("Fleet")')
+})
+
+test('the link that the hub prints signs in', async () => {
+  const other = await (await browser.newContext()).newPage()
+  await other.goto(`${hub}/signin?token=${token}`)
+  await other.locator('h1:text("Fleet")').waitFor()
+  await other.context().close()
+})
+
+test('fleet: this machine and the second agent, live, filtered, found', async () => {
+  await go('/fleet')
+  await see('.label:text("creel.role=hub")')
+  const sender = page.locator('tr[data-row]', { has: page.locator('.label:text("site=north")') }).filter({ hasNotText: 'demo=' })
+  await sender.waitFor()
+  await until('records flow', async () => Number(await sender.locator('td').nth(4).textContent()) > 20)
+  await picture('fleet')
+  const shown = Number((await page.locator('.count').first().textContent()).replace(/\D/g, ''))
+  assert.equal(shown, 5, 'the hub, the second agent and three simulated ones')
+  assert.equal(await page.locator('tr[data-row]').count(), shown, 'the count is that of the list')
+  await page.locator('.label:text("demo=true")').first().click()
+  await until('three rows are left', async () => (await page.locator('tr[data-row]').count()) === 3)
+  assert.match(page.url(), /label=demo%3Dtrue/)
+  await page.locator('.chip').click()
+  await page.keyboard.press('/')
+  await page.keyboard.type('creel.role=hub')
+  await until('one row is left', async () => (await page.locator('tr[data-row]').count()) === 1)
+})
+
+test('an agent that is killed shows as lost with its cause, and returns as the same', async () => {
+  await go('/fleet')
+  const child = children[1]
+  const id = await page.evaluate(async () => (await (await fetch('/api/creel/v1/agents?label=site%3Dnorth')).json()).agents.find((a) => !a.labels.demo).id)
+  const row = page.locator('tr[data-row]', { has: page.locator(`a[href="/agents/${id}"]`) })
+  await row.locator('.status.healthy').waitFor()
+  child.kill('SIGKILL')
+  await child.ended
+  await row.locator('.status.lost').waitFor()
+  assert.match(await row.locator('.cause').textContent(), /three heartbeats missed/)
+  assert.equal(await page.locator('tr[data-row]').first().locator('.status').textContent(), 'lost', 'the worst comes first')
+  await picture('lost')
+  second(sending())
+  await row.locator('.status.healthy').waitFor()
+})
+
+test('agent: its graph moves, its ledger balances, its configuration and timeline are there', async () => {
+  const id = await page.evaluate(async () => (await (await fetch('/api/creel/v1/agents?label=site%3Dnorth')).json()).agents.find((a) => !a.labels.demo).id)
+  await go('/agents/' + id)
+  for (const part of ['generate/logs', 'generate/traces', 'otlp/hub', 'sample', 'traces']) await see(`.graph .node text:text-is("${part}")`)
+  await see('.graph .moving')
+  const before = await page.locator('#ledger tbody tr').first().textContent()
+  await until('the ledger counts on', async () => (await page.locator('#ledger tbody tr').first().textContent()) !== before)
+  await see('.config:has-text("generate/logs")')
+  await see('.timeline .status.lost')
+  await picture('agent')
+  await page.locator('#configuration a').click()
+  await until('the list of those that run it', async () => (await page.locator('tr[data-row]').count()) === 1)
+})
+
+test('metrics: the overview draws this machine, names are completed, an expression is drawn', async () => {
+  await go('/explore/metrics')
+  const cpu = page.locator('.tile', { hasText: 'CPU in use' })
+  await cpu.locator('canvas').waitFor()
+  await cpu.locator('.legend:has-text("user")').waitFor()
+  await picture('metrics')
+  await page.keyboard.press('/')
+  await page.keyboard.type('sum(rate(system_cpu_ti')
+  await page.locator('.proposals li').first().waitFor()
+  await page.keyboard.press('Tab')
+  await page.keyboard.type('[1m])) by (cpu_mode)')
+  await page.keyboard.press('Enter')
+  await see('.legend-table td:has-text(\'cpu_mode="user"\')')
+  assert.match(decodeURIComponent(page.url()), /system_cpu_time_seconds_total/)
+  await picture('expression')
+  await go('/explore/metrics?query=' + encodeURIComponent('sum by ('))
+  await see('[role=alert]:has-text("parse error")')
+})
+
+test('logs: found, counted, filtered by what one sees, and live', async () => {
+  await go('/explore/logs?service=service-1')
+  await see('.record .service:text("service-1")')
+  assert.equal(await page.locator('.record .service', { hasNotText: 'service-1' }).count(), 0)
+  await see('.bars rect.severity')
+  await page.locator('.record [data-row]').first().click()
+  const attribute = page.locator('.attributes dl > div', { hasText: 'user.id' })
+  await attribute.hover()
+  const user = await attribute.locator('dd').textContent()
+  await attribute.getByRole('button', { name: /Only these/ }).click()
+  await see('.chip')
+  await until('few are left', async () => (await page.locator('.record').count()) < 50)
+  assert.equal(await page.locator('.chip').textContent(), `user.id=${user.replace(/[+−]/g, '')} ✕`)
+  await picture('logs')
+  await go('/explore/logs?query=' + encodeURIComponent('"payment cart" -timeout'))
+  await see('.record')
+  for (const body of await page.locator('.record .body').allTextContents()) {
+    assert.match(body, /payment cart/)
+    assert.doesNotMatch(body, /\btimeout\b/)
+  }
+  await go('/explore/logs?live=true&service=service-0')
+  await see('.record')
+  const first = await page.locator('.record .body').first().textContent()
+  await until('more come', async () => (await page.locator('.record .body').first().textContent()) !== first)
+})
+
+test('traces: found, opened by id, their spans told', async () => {
+  await go('/explore/traces?error=true')
+  await see('tr[data-row]')
+  const link = page.locator('tr[data-row] a').first()
+  const id = (await link.getAttribute('href')).split('/').at(-1)
+  await picture('traces')
+  await go('/explore/traces')
+  await page.getByLabel('Trace id').fill(id)
+  await page.keyboard.press('Enter')
+  await see('.span .bad')
+  await page.locator('.span').first().click()
+  await see('.details:has-text("generate.sequence")')
+  await picture('trace')
+  await go('/explore/traces/' + '0'.repeat(31) + '1')
+  await see('[role=alert]')
+})
+
+test('by keyboard, light and dark', async () => {
+  await go('/fleet')
+  await see('tr[data-row]')
+  const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor)
+  const light = await ground()
+  await page.keyboard.press('t')
+  await page.keyboard.press('t')
+  assert.notEqual(await ground(), light, 'dark is dark')
+  await picture('dark')
+  await page.keyboard.press('t')
+  await page.keyboard.press('j')
+  await page.keyboard.press('j')
+  await page.keyboard.press('k')
+  await page.keyboard.press('Enter')
+  await see('#timeline')
+  for (const [keys, title] of [['gl', 'Logs'], ['gt', 'Traces'], ['gm', 'Metrics'], ['gf', 'Fleet']]) {
+    for (const k of keys) await page.keyboard.press(k)
+    await see(`h1:text("${title}")`)
+  }
+  await page.keyboard.press('?')
+  await see('[role=dialog]')
+  await page.keyboard.press('Escape')
+  await until('the dialog is gone', async () => (await page.locator('[role=dialog]').count()) === 0)
+})

@@ -128,7 +128,7 @@ func (c *Client) send(ctx context.Context, path string, parameters url.Values) (
 	}
 	resp, err := h.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%w at %s: %w; is it running? --hub or CREEL_HUB names another", ErrUnreachable, c.URL, errors.Unwrap(err))
+		return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, c.URL, errors.Unwrap(err))
 	}
 	return resp, nil
 }

@@ -98,7 +98,7 @@ func failed(err error) error {
 	var e *api.Error
 	switch {
 	case errors.Is(err, api.ErrUnreachable):
-		return cli.Exit(cli.ExitUnreachable, err)
+		return cli.Exit(cli.ExitUnreachable, fmt.Errorf("%w; start one with creel up or creel hub, or name another with --hub or CREEL_HUB", err))
 	case !errors.As(err, &e):
 		return cli.Exit(cli.ExitNo, err)
 	case e.Code == "unauthorized" || e.Code == "forbidden":

@@ -7,6 +7,7 @@ package quicklook
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -33,12 +34,19 @@ type Store struct {
 	Rows   *rows.Store
 	Series *series.Store
 
+	dir  string
 	stop context.CancelFunc
 	done sync.WaitGroup
 
 	mu      sync.Mutex
-	stopped string // why nothing is stored
+	stopped string    // why nothing is stored
+	looked  time.Time // when the disk's room was last looked at
+	full    bool
 }
+
+// reserve is what the quick look leaves free on its disk, for those to whom it matters more: the control state and the
+// positions of collectors.
+const reserve = 32 << 20
 
 // Open opens the store. Damaged files are set aside, the others serve.
 func Open(o Options) (*Store, error) {
@@ -62,7 +70,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
-	s := &Store{Rows: r, Series: m}
+	s := &Store{Rows: r, Series: m, dir: o.Dir}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
 	s.done.Go(func() { s.retain(ctx, o.Log) })
@@ -100,15 +108,19 @@ func (s *Store) Plugin() creel.Plugin {
 	})
 }
 
+// export stores batches. When the disk is full they are refused, not retried: a first look must not hold up those who
+// send, nor the other exporters of its pipelines.
 func (s *Store) export(ctx context.Context, batches []*creel.Batch) error {
-	var err error
-	switch batches[0].Signal() {
-	case creel.Logs:
-		err = s.Rows.ExportLogs(ctx, batches)
-	case creel.Traces:
-		err = s.Rows.ExportSpans(ctx, batches)
-	case creel.Metrics:
-		err = s.Series.Export(ctx, batches)
+	err := s.room()
+	if err == nil {
+		switch batches[0].Signal() {
+		case creel.Logs:
+			err = s.Rows.ExportLogs(ctx, batches)
+		case creel.Traces:
+			err = s.Rows.ExportSpans(ctx, batches)
+		case creel.Metrics:
+			err = s.Series.Export(ctx, batches)
+		}
 	}
 	partial := (*creel.Partial)(nil)
 	s.mu.Lock()
@@ -117,6 +129,20 @@ func (s *Store) export(ctx context.Context, batches []*creel.Batch) error {
 		s.stopped = err.Error()
 	}
 	return err
+}
+
+// room fails when the disk has less than reserve left. It looks once a second.
+func (s *Store) room() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := time.Now(); now.Sub(s.looked) > time.Second {
+		free, known := freeBytes(s.dir)
+		s.looked, s.full = now, known && free < reserve
+	}
+	if s.full {
+		return creel.Permanent(fmt.Errorf("the disk of %s is full: less than %d MiB are free; make room, or give the quick look less with --max-size", s.dir, reserve>>20))
+	}
+	return nil
 }
 
 // Status returns how the store is.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/otlptranslator"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
@@ -227,7 +228,7 @@ func (w *writer) labels(name string, attrs creel.Attrs, more []label) labels.Lab
 	for _, l := range more {
 		all[l.name] = l.value
 	}
-	all[labels.MetricName] = name
+	all[model.MetricNameLabel] = name
 	for k, v := range all {
 		if v != "" { // an empty label is none
 			b.Add(k, v)

@@ -112,7 +112,13 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return &world{T: t, dir: dir, otlp: freeAddress(t), listen: freeAddress(t)}
+	w := &world{T: t, dir: dir, otlp: freeAddress(t), listen: freeAddress(t)}
+	t.Cleanup(func() {
+		if t.Failed() && w.hub != nil {
+			t.Logf("the hub's log ends so:\n%s", w.hub.tail())
+		}
+	})
+	return w
 }
 
 func freeAddress(t *testing.T) string {
@@ -453,7 +459,7 @@ func TestDiskFull(t *testing.T) {
 	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=256m"); err != nil {
 		t.Skipf("a file system of its own needs root: %v", err)
 	}
-	t.Cleanup(func() { _ = syscall.Unmount(small, syscall.MNT_DETACH) })
+	t.Cleanup(func() { _ = syscall.Unmount(small, syscall.MNT_DETACH) }) // it goes with its last user
 	far := &sink{address: "127.0.0.1:0", lines: make(map[string]int)}
 	if err := far.open(); err != nil {
 		t.Fatal(err)

@@ -29,6 +29,9 @@ type EmbeddedOptions struct {
 	Timeout time.Duration // to start; 0: 30 s
 }
 
+// room is by how much the database can grow on a full disk: some 100 000 agents' worth.
+const room = 32 << 20
+
 // Embedded returns a Store in an etcd of its own, which listens nowhere but at a loopback port that its raft needs. One
 // process at a time may use the directory. When what is there is damaged, the error says so, and the way out.
 func Embedded(ctx context.Context, o EmbeddedOptions) (Store, error) {
@@ -47,6 +50,10 @@ func Embedded(ctx context.Context, o EmbeddedOptions) (Store, error) {
 	e, err := start(ctx, o)
 	if err != nil {
 		return nil, err
+	}
+	// etcd ends the process when it cannot write, and a hub must outlive a full disk. Its log reserves its room itself.
+	if err := reserve(filepath.Join(o.Dir, "member", "snap", "db"), room); err != nil {
+		o.Log.Warn("no room can be reserved for the control state; should its disk become full the hub will end", "error", err)
 	}
 	return newEtcd(v3client.New(e.Server), e.Close), nil
 }

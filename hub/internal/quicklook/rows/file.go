@@ -17,7 +17,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// kind is what a table holds.
+// kind is what records are.
 type kind string
 
 const (
@@ -25,12 +25,13 @@ const (
 	spanKind kind = "span"
 )
 
-// schema is a file's. Bodies are in the table log alone: the index text knows the words, not the text.
+// schema is a file's. Log records are in blocks: what they have not is told by head, what they have by body. How many
+// there are of each severity, in slots of time, is in rollup.
 const schema = `
 CREATE TABLE IF NOT EXISTS resource (id INTEGER PRIMARY KEY, service TEXT NOT NULL, json TEXT NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS log (id INTEGER PRIMARY KEY, time INTEGER, severity INTEGER, severity_text TEXT, resource INTEGER, scope TEXT,
-	event TEXT, trace TEXT, span TEXT, body TEXT, json INTEGER, attrs TEXT);
-CREATE VIRTUAL TABLE IF NOT EXISTS text USING fts5(body, content='', detail=none, columnsize=0);
+CREATE TABLE IF NOT EXISTS head (id INTEGER PRIMARY KEY, first INTEGER, last INTEGER, severities INTEGER, filter BLOB);
+CREATE INDEX IF NOT EXISTS head_time ON head (last, first);
+CREATE TABLE IF NOT EXISTS body (id INTEGER PRIMARY KEY, data BLOB);
 CREATE TABLE IF NOT EXISTS rollup (slot INTEGER, severity INTEGER, n INTEGER, PRIMARY KEY (slot, severity)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS span (id INTEGER PRIMARY KEY, trace TEXT, span TEXT, parent TEXT, name TEXT, kind INTEGER, start INTEGER, duration INTEGER,
 	status INTEGER, message TEXT, resource INTEGER, scope TEXT, attrs TEXT, events TEXT, links TEXT);
@@ -126,9 +127,12 @@ func (x *file) span(ctx context.Context, k kind) (first, last int64, err error) 
 func (x *file) findSpans(ctx context.Context) error {
 	found := make(map[kind][2]int64)
 	err := x.read(ctx, func(db *sql.DB) error {
-		for _, k := range []kind{logKind, spanKind} {
+		for k, query := range map[kind]string{
+			logKind:  "SELECT (SELECT min(first) FROM head), (SELECT max(last) FROM head)",
+			spanKind: "SELECT (SELECT min(id) FROM span), (SELECT max(id) FROM span)",
+		} {
 			var first, last sql.NullInt64
-			if err := db.QueryRowContext(ctx, "SELECT (SELECT min(id) FROM "+string(k)+"), (SELECT max(id) FROM "+string(k)+")").Scan(&first, &last); err != nil {
+			if err := db.QueryRowContext(ctx, query).Scan(&first, &last); err != nil {
 				return err
 			}
 			found[k] = [2]int64{first.Int64, last.Int64}
@@ -225,12 +229,23 @@ func (x *file) write(ctx context.Context) (*writer, error) {
 	return w, nil
 }
 
+// forget closes a writer whose transaction failed: what it has in memory is not what the file has.
+func (x *file) forget(w *writer) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.writer == w {
+		x.writer = nil
+	}
+	_ = w.close() // the transaction's error counts
+}
+
 // A writer is the one connection that writes to a file.
 type writer struct {
 	db         *sql.DB
 	resources  map[string]int64 // ids by JSON
 	operations map[[2]string]bool
 	counter    int64
+	block      *block // the one that is not full yet
 }
 
 func openWriter(ctx context.Context, path string) (*writer, error) {
@@ -238,7 +253,7 @@ func openWriter(ctx context.Context, path string) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{db: db, resources: make(map[string]int64), operations: make(map[[2]string]bool), counter: rand.Int64()}
+	w := &writer{db: db, resources: make(map[string]int64), operations: make(map[[2]string]bool), counter: rand.Int64(), block: newBlock()}
 	if _, err := db.ExecContext(ctx, schema); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

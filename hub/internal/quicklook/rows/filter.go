@@ -42,8 +42,7 @@ func parseFilters(texts []string) ([]condition, error) {
 			}
 			c.value = strconv.Itoa(n)
 		}
-		number, err := strconv.ParseFloat(c.value, 64)
-		c.number, c.isNumber = number, err == nil
+		c.number, c.isNumber = parseNumber(c.value)
 		list = append(list, c)
 	}
 	return list, nil
@@ -67,7 +66,7 @@ func (c *condition) holds(have string, is bool) bool {
 		return c.op == "!="
 	}
 	order := strings.Compare(have, c.value)
-	if n, err := strconv.ParseFloat(have, 64); err == nil && c.isNumber {
+	if n, ok := parseNumber(have); ok && c.isNumber {
 		switch {
 		case n < c.number:
 			order = -1
@@ -157,23 +156,14 @@ func parseWords(text string) (q words, err error) {
 	return q, nil
 }
 
-// tokens are the words of a text as the index has them: letters and digits in a row.
+// tokens are the words of a text as filters have them: letters and digits in a row, in lower case.
 func tokens(text string) []string {
 	return strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
 }
 
-// match is the query for the index, "" if it cannot help.
-func (q *words) match() string {
-	var parts []string
-	for _, t := range q.all {
-		parts = append(parts, `"`+t+`"`)
-	}
-	return strings.Join(parts, " AND ")
-}
-
 func (q *words) empty() bool { return len(q.all)+len(q.phrases)+len(q.none) == 0 }
 
-// holds looks at a body itself: what the index says is not exact.
+// holds looks at a body itself: what a filter says is not exact.
 func (q *words) holds(body string) bool {
 	if q.empty() {
 		return true

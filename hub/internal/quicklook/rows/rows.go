@@ -1,5 +1,5 @@
 // Package rows is the quick look's store of logs and spans: SQLite, one file for each hour, so that what is too old goes
-// with its file.
+// with its file. Spans are rows; log records lie in compressed blocks with filters.
 //
 // It knows neither who sends records nor who asks for them.
 package rows
@@ -40,6 +40,7 @@ const (
 // A Store keeps logs and spans. Its methods may be called concurrently.
 type Store struct {
 	o       Options
+	codec   codec
 	deleted *metric.Counter
 
 	writing sync.Mutex // one writes at a time
@@ -58,7 +59,7 @@ func Open(o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{o: o, tails: make(map[*tail]bool)}
+	s := &Store{o: o, codec: newCodec(), tails: make(map[*tail]bool)}
 	if o.Metrics != nil {
 		s.deleted = o.Metrics.Counter("creel.quicklook.files.deleted", "Files of logs and spans that were deleted because they were too old or too much.", "{file}")
 	} else {

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -89,9 +90,7 @@ func (s *Store) window(w api.Window) (start, end time.Time, err error) {
 // plain reports whether every record in the window matches.
 func (x *search) plain() bool { return x.words.empty() && len(x.conditions) == 0 }
 
-const logColumns = "log.id, log.time, log.severity, log.severity_text, log.resource, log.scope, log.event, log.trace, log.span, log.body, log.json, log.attrs"
-
-// row is a log record as it lies in the table.
+// row is a log record as it lies in a block.
 type row struct {
 	id, time                  int64
 	severity                  int
@@ -101,11 +100,6 @@ type row struct {
 	body                      string
 	isJSON                    bool
 	attrs                     attributes
-}
-
-func (r *row) scan(rows *sql.Rows) error {
-	r.attrs = attributes{}
-	return rows.Scan(&r.id, &r.time, &r.severity, &r.text, &r.resource, &r.scope, &r.event, &r.trace, &r.span, &r.body, &r.isJSON, &r.attrs.text)
 }
 
 // resource is a row of the table of resources.
@@ -160,37 +154,9 @@ func (x *search) matches(r *row, res *resource) bool {
 	return x.words.holds(r.body)
 }
 
-// sql returns the query for candidates in one file: all that match, and perhaps others.
-func (x *search) sql(columns string, all map[int64]*resource) (query string, args []any) {
-	query = "SELECT " + columns + " FROM log WHERE log.id >= ? AND log.id < ?"
-	if match := x.words.match(); match != "" {
-		// CROSS JOIN keeps the order: the index leads, and is read in the order of ids.
-		query = "SELECT " + columns + " FROM text CROSS JOIN log ON log.id = text.rowid WHERE text MATCH ? AND text.rowid >= ? AND text.rowid < ?"
-		args = append(args, match)
-	}
-	args = append(args, x.from, x.to)
-	for i := range x.conditions {
-		clause, more := x.conditions[i].sql("log", all)
-		if clause != "" {
-			query += " AND " + clause
-			args = append(args, more...)
-		}
-	}
-	order := " DESC"
-	if x.ascending {
-		order = " ASC"
-	}
-	if x.words.match() != "" {
-		return query + " ORDER BY text.rowid" + order, args
-	}
-	return query + " ORDER BY log.id" + order, args
-}
-
 // sql returns a clause that all records which match fulfil; "" if none is known.
 func (c *condition) sql(table string, all map[int64]*resource) (string, []any) {
 	switch {
-	case c.key == "severity" && table == "log":
-		return "log.severity " + c.op + " ?", []any{int(c.number)}
 	case c.key == "trace_id" && c.op == "=":
 		return table + ".trace = ?", []any{c.value}
 	case c.key == "service":
@@ -222,47 +188,141 @@ func ids(all map[int64]*resource, f func(*resource) bool) string {
 	return "(" + strings.Join(list, ",") + ")"
 }
 
-// each calls f with the records that match in one file, in order, until f returns false or time is up.
-func (x *search) each(ctx context.Context, file *file, f func(*row, *resource) bool) error {
-	return file.read(ctx, func(db *sql.DB) error {
-		all, err := resources(ctx, db)
-		if err != nil {
-			return err
-		}
-		query, args := x.sql(logColumns, all)
-		rows, err := db.QueryContext(ctx, query, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		var r row
-		for n := 0; rows.Next(); n++ {
-			if err := r.scan(rows); err != nil {
-				return err
-			}
-			res := all[r.resource]
-			if res == nil {
-				if res, err = resourceOf(ctx, db, r.resource); err != nil {
-					return err
+// A head tells of a block.
+type head struct{ id, first, last int64 }
+
+// wanted is what a block must have for a search, as far as filters know.
+type wanted struct {
+	tokens     [][]uint64 // of each, at least one
+	severities uint32
+}
+
+const maxAlternatives = 100 // tokens of which one must be there: more are not worth looking for
+
+// wants says what blocks to open in a file with these resources.
+func (x *search) wants(all map[int64]*resource) wanted {
+	w := wanted{severities: math.MaxUint32}
+	for _, word := range x.words.all {
+		w.tokens = append(w.tokens, []uint64{token(nil, 'w', word)})
+	}
+	for i := range x.conditions {
+		c := &x.conditions[i]
+		kind := map[string]byte{"trace_id": 't', "span_id": 's', "event": 'e'}[c.key]
+		var any []uint64
+		switch {
+		case c.key == "severity":
+			for n := range 25 {
+				if !c.holds(strconv.Itoa(n), true) {
+					w.severities &^= severityBit(n)
 				}
-				all[r.resource] = res
 			}
-			if x.matches(&r, res) && !f(&r, res) {
+			continue
+		case c.key == "service":
+			any = resourceTokens(all, func(r *resource) bool { return c.holds(r.service, true) })
+		case c.op != "=" || c.value == "" || kind != 0 && c.isNumber:
+			continue
+		case kind != 0:
+			any = []uint64{token(nil, kind, c.value)}
+		default:
+			any = resourceTokens(all, func(r *resource) bool {
+				have, is := r.get(c.key)
+				return c.holds(have, is)
+			})
+			any = append(any, pairToken(nil, c.key, c.value))
+		}
+		if len(any) <= maxAlternatives {
+			w.tokens = append(w.tokens, any)
+		}
+	}
+	return w
+}
+
+func resourceTokens(all map[int64]*resource, f func(*resource) bool) (tokens []uint64) {
+	for id, r := range all {
+		if f(r) {
+			tokens = append(tokens, resourceToken(id))
+		}
+	}
+	return tokens
+}
+
+// admits reports whether a block may have what is wanted.
+func (w *wanted) admits(severities uint32, f filter) bool {
+	if severities&w.severities == 0 {
+		return false
+	}
+	for _, any := range w.tokens {
+		if !slices.ContainsFunc(any, f.has) {
+			return false
+		}
+	}
+	return true
+}
+
+// each calls f with the records that match in one file, block by block in the search's order, until more returns false,
+// which is asked before each block, or time is up. Blocks may overlap.
+func (x *search) each(ctx context.Context, file *file, more func(head) bool, f func(*row, *resource)) error {
+	return file.read(ctx, func(db *sql.DB) error {
+		heads, all, err := x.heads(ctx, db)
+		if err != nil {
+			return err
+		}
+		for _, h := range heads {
+			if !more(h) {
 				return nil
 			}
-			if n%256 == 255 && time.Now().After(x.deadline) {
+			if time.Now().After(x.deadline) {
 				return errSlow
 			}
+			var data []byte
+			if err := db.QueryRowContext(ctx, "SELECT data FROM body WHERE id = ?", h.id).Scan(&data); err != nil {
+				return err
+			}
+			err := file.s.codec.decode(data, func(r *row) bool {
+				if r.id < x.from || r.id >= x.to {
+					return true
+				}
+				// A resource that is not there has come since the search began, and so have its records.
+				if res := all[r.resource]; res != nil && x.matches(r, res) {
+					f(r, res)
+				}
+				return true
+			})
+			if err != nil {
+				return err
+			}
 		}
-		return rows.Err()
+		return nil
 	})
 }
 
-// resourceOf finds a resource that has been added since.
-func resourceOf(ctx context.Context, db *sql.DB, id int64) (*resource, error) {
-	r := &resource{}
-	err := db.QueryRowContext(ctx, "SELECT service, json FROM resource WHERE id = ?", id).Scan(&r.service, &r.text)
-	return r, err
+// heads returns the blocks that may have something, in the search's order, and the file's resources.
+func (x *search) heads(ctx context.Context, db *sql.DB) (heads []head, all map[int64]*resource, err error) {
+	if all, err = resources(ctx, db); err != nil {
+		return nil, nil, err
+	}
+	order := "last DESC"
+	if x.ascending {
+		order = "first ASC"
+	}
+	want := x.wants(all)
+	rows, err := db.QueryContext(ctx, "SELECT id, first, last, severities, filter FROM head WHERE last >= ? AND first < ? ORDER BY "+order, x.from, x.to)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var h head
+		var severities uint32
+		var f sql.RawBytes
+		if err := rows.Scan(&h.id, &h.first, &h.last, &severities, &f); err != nil {
+			return nil, nil, err
+		}
+		if want.admits(severities, filter(f)) {
+			heads = append(heads, h)
+		}
+	}
+	return heads, all, rows.Err()
 }
 
 type slowError struct{}
@@ -295,29 +355,66 @@ func (s *Store) SearchLogs(ctx context.Context, q api.LogQuery) (api.LogResult, 
 	files, partial := s.within(limited, logKind, x.from, x.to)
 	x.sort(files)
 	result := api.LogResult{Logs: []api.Log{}, Partial: partial}
+	found := foundRows{search: x}
 	for i := range files {
-		if len(result.Logs) > x.limit && x.settled(result.Logs[x.limit].ID, files[i]) {
+		if found.settled(files[i].first, files[i].last) {
 			break
 		}
-		n := 0
-		err := x.each(limited, files[i].file, func(r *row, res *resource) bool {
-			result.Logs = append(result.Logs, r.log(res))
-			n++
-			return n <= x.limit // one more tells that there are more
-		})
+		err := x.each(limited, files[i].file, func(h head) bool { return !found.settled(h.first, h.last) }, found.add)
 		if ctx.Err() != nil {
 			return api.LogResult{}, ctx.Err()
 		}
 		if err != nil {
 			result.Partial = cmp.Or(result.Partial, explain(files[i].file, err))
 		}
-		slices.SortFunc(result.Logs, func(a, b api.Log) int { return x.order(number(a.ID), number(b.ID)) })
 	}
-	if len(result.Logs) > x.limit {
-		result.Logs = result.Logs[:x.limit]
+	found.trim()
+	for i := range found.rows[:min(len(found.rows), x.limit)] {
+		result.Logs = append(result.Logs, found.rows[i].log(found.rows[i].res))
+	}
+	if len(found.rows) > x.limit {
 		result.Next = result.Logs[x.limit-1].ID
 	}
 	return result, nil
+}
+
+// foundRows are those that a search has found: the first limit in its order, and one more that tells that there are more.
+type foundRows struct {
+	*search
+	rows []foundRow
+}
+
+type foundRow struct {
+	row
+	res *resource
+}
+
+func (f *foundRows) add(r *row, res *resource) {
+	if f.rows = append(f.rows, foundRow{*r, res}); len(f.rows) >= 2*f.limit+1024 {
+		f.trim()
+	}
+}
+
+// trim sorts, and leaves out what comes too late.
+func (f *foundRows) trim() {
+	slices.SortFunc(f.rows, func(a, b foundRow) int { return f.order(a.id, b.id) })
+	if len(f.rows) > f.limit+1 {
+		clear(f.rows[f.limit+1:])
+		f.rows = f.rows[:f.limit+1]
+	}
+}
+
+// settled reports whether nothing between two ids can come before what was found.
+func (f *foundRows) settled(first, last int64) bool {
+	if len(f.rows) <= f.limit {
+		return false
+	}
+	f.trim()
+	if end := f.rows[f.limit].id; f.ascending {
+		return first > end
+	} else {
+		return last < end
+	}
 }
 
 // order compares ids as the search wants them.
@@ -336,22 +433,6 @@ func (x *search) sort(files []ranged) {
 		}
 		return cmp.Compare(b.last, a.last)
 	})
-}
-
-// settled reports whether nothing in a file comes before the record with an id.
-func (x *search) settled(id string, f ranged) bool {
-	if x.ascending {
-		return f.first > number(id)
-	}
-	return f.last < number(id)
-}
-
-func number(id string) int64 {
-	n, err := strconv.ParseInt(id, 10, 64)
-	if err != nil {
-		panic("BUG: " + err.Error())
-	}
-	return n
 }
 
 // log is the record as the API has it.
@@ -432,19 +513,11 @@ func (x *search) count(ctx context.Context, file *file, h *api.Histogram, start 
 			h.Total += n
 		}
 	}
-	if !x.plain() {
-		return x.each(ctx, file, func(r *row, _ *resource) bool {
-			add(r.id>>counterBits, r.severity, 1)
-			return true
-		})
+	if !x.plain() || width%(slotSeconds*time.Second) != 0 {
+		return x.each(ctx, file, func(head) bool { return true }, func(r *row, _ *resource) { add(r.id>>counterBits, r.severity, 1) })
 	}
 	return file.read(ctx, func(db *sql.DB) error {
 		query, args := "SELECT slot * 10000, severity, n FROM rollup WHERE slot >= ? AND slot < ?", []any{start.Unix() / slotSeconds, timeOf(x.to).Unix() / slotSeconds}
-		if width%(slotSeconds*time.Second) != 0 {
-			ms := width.Milliseconds()
-			query = fmt.Sprintf("SELECT (id >> %d) / %d * %d AS at, severity, count(*) FROM log WHERE id >= ? AND id < ? GROUP BY at, severity", counterBits, ms, ms)
-			args = []any{x.from, x.to}
-		}
 		rows, err := db.QueryContext(ctx, query, args...)
 		if err != nil {
 			return err

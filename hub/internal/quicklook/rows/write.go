@@ -4,8 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/creelhq/creel"
 )
@@ -102,7 +104,7 @@ func (s *Store) transact(ctx context.Context, hour time.Time, f func(*transactio
 	}
 	if err != nil {
 		_ = tx.Rollback() // the first error counts
-		clear(w.operations)
+		file.forget(w)
 		if isDamage(err) {
 			s.setAside(file, err)
 		}
@@ -201,36 +203,36 @@ type slot struct {
 }
 
 func (t *transaction) logs(logs []*creel.Log, now time.Time) error {
-	ids, bodies, resources := make([]int64, len(logs)), make([]string, len(logs)), make([]int64, len(logs))
+	// In the order of time, so that blocks span little of it.
+	slices.SortStableFunc(logs, func(a, b *creel.Log) int { return logTime(a, now).Compare(logTime(b, now)) })
+	ids := make([]int64, len(logs))
 	counts := make(map[slot]int)
+	var attrs []byte
 	for i, l := range logs {
 		at := logTime(l, now)
 		ids[i] = t.id(at)
 		t.note(logKind, ids[i])
-		bodies[i] = strings.ToValidUTF8(l.Body.String(), "\uFFFD")
-		var err error
-		if resources[i], err = t.resource(l.Origin); err != nil {
+		resource, err := t.resource(l.Origin)
+		if err != nil {
 			return err
 		}
-		counts[slot{at.Unix() / slotSeconds, int(l.Severity)}]++
-	}
-	var attrs []byte
-	err := t.insert("log", 12, len(logs), func(i int, args []any) []any {
-		l := logs[i]
 		attrs = l.Attrs.Append(attrs[:0])
-		isJSON := 0
-		if l.Body.Kind() != creel.ValueString {
-			isJSON = 1
+		t.block.add(&row{
+			id: ids[i], time: at.UnixNano(), severity: int(l.Severity), text: l.SeverityText, resource: resource, scope: scopeOf(l.Origin), event: l.Event,
+			trace: l.TraceID.String(), span: l.SpanID.String(), body: clean(l.Body.String()), isJSON: l.Body.Kind() != creel.ValueString, attrs: attributes{text: alias(attrs)},
+		}, l.Attrs)
+		counts[slot{at.Unix() / slotSeconds, int(l.Severity)}]++
+		if t.block.full() {
+			if err := t.flush(); err != nil {
+				return err
+			}
+			t.block.clear()
 		}
-		return append(args, ids[i], logTime(l, now).UnixNano(), int(l.Severity), l.SeverityText, resources[i], scopeOf(l.Origin), l.Event,
-			l.TraceID.String(), l.SpanID.String(), bodies[i], isJSON, string(attrs))
-	})
-	if err != nil {
-		return err
 	}
-	err = t.insert("text (rowid, body)", 2, len(logs), func(i int, args []any) []any { return append(args, ids[i], bodies[i]) })
-	if err != nil {
-		return err
+	if t.block.n > 0 {
+		if err := t.flush(); err != nil {
+			return err
+		}
 	}
 	for at, n := range counts {
 		if _, err := t.tx.ExecContext(t.ctx, "INSERT INTO rollup VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n", at.at, at.severity, n); err != nil {
@@ -239,6 +241,28 @@ func (t *transaction) logs(logs []*creel.Log, now time.Time) error {
 	}
 	t.after = append(t.after, func() { t.s.publish(logs, ids, now) })
 	return nil
+}
+
+// alias lends bytes as a string, for as long as they do not change.
+func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// flush writes the block that is being filled, as it is now.
+func (t *transaction) flush() error {
+	b := t.block
+	data := t.s.codec.enc.EncodeAll(b.raw, nil)
+	if b.id == 0 {
+		res, err := t.tx.ExecContext(t.ctx, "INSERT INTO body (data) VALUES (?)", data)
+		if err != nil {
+			return err
+		}
+		if b.id, err = res.LastInsertId(); err != nil {
+			return err
+		}
+	} else if _, err := t.tx.ExecContext(t.ctx, "UPDATE body SET data = ? WHERE id = ?", data, b.id); err != nil {
+		return err
+	}
+	_, err := t.tx.ExecContext(t.ctx, "INSERT OR REPLACE INTO head VALUES (?, ?, ?, ?, ?)", b.id, b.first, b.last, b.severities, []byte(newFilter(b.tokens)))
+	return err
 }
 
 func (t *transaction) spans(spans []*creel.Span, now time.Time) error {

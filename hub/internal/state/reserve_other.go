@@ -1,0 +1,6 @@
+//go:build !linux
+
+package state
+
+// reserve can do nothing here.
+func reserve(string, int64) error { return nil }

@@ -77,6 +77,30 @@ type sender struct {
 	work  sync.WaitGroup
 	stop  context.CancelFunc // no more is taken, and pauses end
 	abort context.CancelFunc // attempts under way end
+
+	refusals struct { // that were logged
+		sync.Mutex
+		last   string
+		at     time.Time
+		silent int // records since, which were not
+	}
+}
+
+// refusalsEvery is how often the same refusal is logged: each batch may meet with it.
+const refusalsEvery = 10 * time.Second
+
+// logRefused logs that n records were refused, and how many there were since the last time that it said so.
+func (s *sender) logRefused(n int, signal creel.Signal, refusal error) {
+	l := &s.refusals
+	l.Lock()
+	defer l.Unlock()
+	now, text := time.Now(), refusal.Error()
+	l.silent += n
+	if text == l.last && now.Sub(l.at) < refusalsEvery {
+		return
+	}
+	s.log.Error("records refused", "records", l.silent, "signal", signal.String(), "error", refusal)
+	l.last, l.at, l.silent = text, now, 0
 }
 
 // start begins to send. Until halt has returned, the sender owns what it has taken.
@@ -159,7 +183,7 @@ func (r *request) divide(items []item, refusal error) (undone []item) {
 	}
 	if n <= 1 || r.refused >= hopeless {
 		r.refused += n
-		r.log.Error("records refused", "records", n, "signal", items[0].b.Signal().String(), "error", refusal)
+		r.logRefused(n, items[0].b.Signal(), refusal)
 		r.health.fail(refusal)
 		for _, it := range items {
 			it.settle(0, it.b.Len(), refusal)

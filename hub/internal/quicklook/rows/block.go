@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -113,38 +112,25 @@ func (r *row) append(raw []byte, before int64) []byte {
 
 var errBlock = errors.New("a block is damaged")
 
-// decode calls f with the records of a block, in the order of their ids. They alias raw.
-func (c codec) decode(data []byte, f func(*row) bool) error {
-	raw, err := c.dec.DecodeAll(data, nil)
+// decode calls f with each record of a block, in the order in which they came. buf is room to decompress in, which is
+// returned for the next time: the record and its strings are gone by then.
+func (c codec) decode(data, buf []byte, f func(*row)) ([]byte, error) {
+	raw, err := c.dec.DecodeAll(data, buf[:0])
 	if err != nil {
-		return errors.Join(errBlock, err)
+		return buf, errors.Join(errBlock, err)
 	}
-	text := string(raw)
-	rows := make([]row, 0, blockRows)
-	d := decoder{text: text}
-	for id, sorted := int64(0), true; ; {
-		if d.text == "" {
-			if !sorted {
-				slices.SortFunc(rows, func(a, b row) int { return int(max(-1, min(1, a.id-b.id))) })
-			}
-			break
-		}
-		step := d.varint()
-		sorted = sorted && (step >= 0 || len(rows) == 0)
-		id += step
-		r := row{id: id, time: d.varint() + (id>>counterBits)*1e6, severity: int(d.varint()), resource: d.varint(), isJSON: d.take(1) == "\x01"}
+	d := decoder{text: alias(raw)}
+	var r row
+	for id := int64(0); d.text != ""; {
+		id += d.varint()
+		r = row{id: id, time: d.varint() + (id>>counterBits)*1e6, severity: int(d.varint()), resource: d.varint(), isJSON: d.take(1) == "\x01"}
 		r.text, r.scope, r.event, r.trace, r.span, r.body, r.attrs.text = d.str(), d.str(), d.str(), d.str(), d.str(), d.str(), d.str()
 		if d.bad {
-			return errBlock
+			return raw, errBlock
 		}
-		rows = append(rows, r)
+		f(&r)
 	}
-	for i := range rows {
-		if !f(&rows[i]) {
-			return nil
-		}
-	}
-	return nil
+	return raw, nil
 }
 
 // decoder reads what row.append wrote.
@@ -268,13 +254,10 @@ func attrToken(scratch []byte, a *creel.Attr) uint64 {
 	case v.Kind() == creel.ValueInt:
 		return numberToken(scratch, a.Key, float64(v.Int()))
 	}
-	written := attributes{text: string(creel.Attrs{*a}.Append(nil))}
-	written.get("")
-	for key := range written.values {
-		value, _ := written.get(key)
-		return pairToken(scratch, key, value)
-	}
-	return 0
+	written := strings.TrimPrefix(string(creel.Attrs{*a}.Append(nil)), "{")
+	end := jsonEnd(written)
+	value := strings.TrimPrefix(written[end:], ":")
+	return pairToken(scratch, unquote(written[:end]), unquote(value[:jsonEnd(value)]))
 }
 
 // eachWord calls f with the tokens of a body's words: those that the function tokens returns.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/api"
@@ -91,26 +92,71 @@ func (c *condition) holds(have string, is bool) bool {
 	return order < 0
 }
 
-// attributes are those of a record or a resource, decoded when somebody asks.
-type attributes struct {
-	text   string
-	values map[string]json.RawMessage
+// attributes are those of a record or a resource, as Attrs.Append wrote them: a JSON object.
+type attributes struct{ text string }
+
+// get returns an attribute as text: a string as it is, anything else as JSON. Of two with one key it is the last.
+func (a *attributes) get(key string) (value string, is bool) {
+	if !strings.Contains(a.text, key) && !strings.Contains(a.text, `\`) {
+		return "", false // without a look at each: as a rule it is so
+	}
+	for rest := strings.TrimPrefix(a.text, "{"); rest != "" && rest[0] == '"'; {
+		end := jsonEnd(rest)
+		name := rest[:end]
+		rest = strings.TrimPrefix(rest[end:], ":")
+		end = jsonEnd(rest)
+		if unquote(name) == key {
+			value, is = unquote(rest[:end]), true
+		}
+		rest = strings.TrimPrefix(rest[end:], ",")
+	}
+	return value, is
 }
 
-func (a *attributes) get(key string) (string, bool) {
-	if a.values == nil {
-		a.values = make(map[string]json.RawMessage)
-		_ = json.Unmarshal([]byte(a.text), &a.values) // it is what Attrs.Append wrote
+// unquote returns a JSON string's text; other JSON as it is.
+func unquote(text string) string {
+	if text == "" || text[0] != '"' {
+		return text
 	}
-	raw, ok := a.values[key]
-	if !ok {
-		return "", false
+	if !strings.Contains(text, `\`) {
+		return text[1 : len(text)-1]
 	}
 	var s string
-	if json.Unmarshal(raw, &s) == nil {
-		return s, true
+	_ = json.Unmarshal([]byte(text), &s) // it is what Attrs.Append wrote
+	return s
+}
+
+// jsonEnd returns where the JSON value ends that text, which is sound, begins with.
+func jsonEnd(text string) int {
+	depth := 0
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case '"':
+			for i++; i < len(text) && text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+			if depth < 0 {
+				return i // of what it is in
+			}
+		case ',', ':':
+			if depth == 0 {
+				return i
+			}
+			continue
+		default:
+			continue
+		}
+		if depth == 0 {
+			return min(i+1, len(text))
+		}
 	}
-	return string(raw), true
+	return len(text)
 }
 
 // isColumn reports whether a key is a field of the record rather than an attribute.
@@ -158,7 +204,7 @@ func parseWords(text string) (q words, err error) {
 
 // tokens are the words of a text as filters have them: letters and digits in a row, in lower case.
 func tokens(text string) []string {
-	return strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+	return strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return !isWord(r) })
 }
 
 func (q *words) empty() bool { return len(q.all)+len(q.phrases)+len(q.none) == 0 }
@@ -168,25 +214,43 @@ func (q *words) holds(body string) bool {
 	if q.empty() {
 		return true
 	}
-	lower := strings.ToLower(body)
+	lower := strings.ToLower(body) // no copy of what is so already
 	for _, p := range q.phrases {
 		if !strings.Contains(lower, p) {
 			return false
 		}
 	}
-	if len(q.all)+len(q.none) == 0 {
-		return true
-	}
-	have := tokens(lower)
 	for _, t := range q.all {
-		if !slices.Contains(have, t) {
+		if !hasWord(lower, t) {
 			return false
 		}
 	}
 	for _, n := range q.none {
-		if ts := tokens(n); len(ts) == 1 && ts[0] == n && slices.Contains(have, n) || (len(ts) != 1 || ts[0] != n) && strings.Contains(lower, n) {
+		if ts := tokens(n); len(ts) == 1 && ts[0] == n && hasWord(lower, n) || (len(ts) != 1 || ts[0] != n) && strings.Contains(lower, n) {
 			return false
 		}
 	}
 	return true
+}
+
+// hasWord reports whether a word is one of the tokens of a text in lower case.
+func hasWord(text, word string) bool {
+	for from := 0; ; {
+		i := strings.Index(text[from:], word)
+		if i < 0 {
+			return false
+		}
+		i += from
+		before, _ := utf8.DecodeLastRuneInString(text[:i])
+		after, _ := utf8.DecodeRuneInString(text[i+len(word):])
+		if !isWord(before) && !isWord(after) {
+			return true
+		}
+		_, size := utf8.DecodeRuneInString(text[i:])
+		from = i + size
+	}
+}
+
+func isWord(r rune) bool {
+	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r))
 }

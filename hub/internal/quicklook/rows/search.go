@@ -267,6 +267,12 @@ func (x *search) each(ctx context.Context, file *file, more func(head) bool, f f
 		if err != nil {
 			return err
 		}
+		body, err := db.PrepareContext(ctx, "SELECT data FROM body WHERE id = ?")
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		var buf []byte
 		for _, h := range heads {
 			if !more(h) {
 				return nil
@@ -275,18 +281,17 @@ func (x *search) each(ctx context.Context, file *file, more func(head) bool, f f
 				return errSlow
 			}
 			var data []byte
-			if err := db.QueryRowContext(ctx, "SELECT data FROM body WHERE id = ?", h.id).Scan(&data); err != nil {
+			if err := body.QueryRowContext(ctx, h.id).Scan(&data); err != nil {
 				return err
 			}
-			err := file.s.codec.decode(data, func(r *row) bool {
+			buf, err = file.s.codec.decode(data, buf, func(r *row) {
 				if r.id < x.from || r.id >= x.to {
-					return true
+					return
 				}
 				// A resource that is not there has come since the search began, and so have its records.
 				if res := all[r.resource]; res != nil && x.matches(r, res) {
 					f(r, res)
 				}
-				return true
 			})
 			if err != nil {
 				return err
@@ -382,6 +387,7 @@ func (s *Store) SearchLogs(ctx context.Context, q api.LogQuery) (api.LogResult, 
 type foundRows struct {
 	*search
 	rows []foundRow
+	full bool // the first limit+1 are sorted, and nothing behind the last of them matters
 }
 
 type foundRow struct {
@@ -390,7 +396,14 @@ type foundRow struct {
 }
 
 func (f *foundRows) add(r *row, res *resource) {
-	if f.rows = append(f.rows, foundRow{*r, res}); len(f.rows) >= 2*f.limit+1024 {
+	if f.full && f.order(r.id, f.rows[f.limit].id) > 0 {
+		return
+	}
+	kept := *r
+	for _, s := range []*string{&kept.text, &kept.scope, &kept.event, &kept.trace, &kept.span, &kept.body, &kept.attrs.text} {
+		*s = strings.Clone(*s)
+	}
+	if f.rows = append(f.rows, foundRow{kept, res}); len(f.rows) >= 2*f.limit+1024 {
 		f.trim()
 	}
 }
@@ -402,6 +415,7 @@ func (f *foundRows) trim() {
 		clear(f.rows[f.limit+1:])
 		f.rows = f.rows[:f.limit+1]
 	}
+	f.full = len(f.rows) > f.limit
 }
 
 // settled reports whether nothing between two ids can come before what was found.

@@ -95,7 +95,10 @@ func (b *bench) run() error {
 		}
 		b.print(r, f)
 	}
-	return nil
+	if !strings.Contains("hub", b.only) {
+		return nil
+	}
+	return b.runHub()
 }
 
 func (b *bench) print(r row, f figure) {

@@ -438,7 +438,7 @@ func TestKilled(t *testing.T) {
 	}
 	acknowledged := 0
 	lines := bufio.NewScanner(out)
-	for lines.Scan() && acknowledged < 50 {
+	for acknowledged < 50 && lines.Scan() {
 		acknowledged++
 	}
 	if err := cmd.Process.Kill(); err != nil {

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -67,6 +68,9 @@ type Options struct {
 	// Ready is told once everything runs, if it is not nil.
 	Ready func(Endpoints)
 }
+
+// QuickLook returns the exporter quicklook for programs that only check or explain configurations. Run brings its own.
+func QuickLook() creel.Plugin { return (*quicklook.Store)(nil).Plugin() }
 
 // Endpoints say where a running hub is. They are in the file hub.json of its state directory.
 type Endpoints struct {
@@ -280,8 +284,10 @@ func (h *hub) run(ctx context.Context) error {
 		return fmt.Errorf("write %s: %w", file, err)
 	}
 	defer os.Remove(file)
+	own := h.quick.Plugin()
+	plugins := slices.DeleteFunc(slices.Clone(h.Plugins), func(p creel.Plugin) bool { return p.Kind == own.Kind && p.Name == own.Name })
 	return agent.Run(ctx, agent.Options{
-		Config: h.Config, Text: h.Text, Data: AgentData(h.Data), Plugins: append([]creel.Plugin{h.quick.Plugin()}, h.Plugins...),
+		Config: h.Config, Text: h.Text, Data: AgentData(h.Data), Plugins: append(plugins, own),
 		Version: h.Version, Log: h.Log, Env: h.Env, Reload: h.Reload, Hub: e.URL, Labels: map[string]string{"creel.role": "hub"},
 		Metrics: h.metrics,
 		Ready: func() {

@@ -9,10 +9,11 @@ import (
 
 	"github.com/creelhq/creel/agent"
 	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/hub"
 	"github.com/creelhq/creel/plugins/all"
 )
 
-// TestExamplesRun starts an agent with every example.
+// TestExamplesRun starts an agent with every example, and a hub with the hub's.
 func TestExamplesRun(t *testing.T) {
 	files, err := filepath.Glob("../examples/*.yaml")
 	if err != nil || len(files) < 3 {
@@ -41,17 +42,25 @@ func TestExamplesRun(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			ran := false
-			c, err := agent.Load(file, env, all.Plugins())
+			plugins := append(all.Plugins(), hub.QuickLook())
+			c, err := agent.Load(file, env, plugins)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, w := range c.Plan.Warnings {
 				t.Error(w)
 			}
-			err = agent.Run(ctx, agent.Options{Config: file, Data: filepath.Join(dir, "data"), Plugins: all.Plugins(), Env: &env, Log: t.Output(), Ready: func() {
-				ran = true
-				cancel()
-			}})
+			if data := filepath.Join(dir, "data"); filepath.Base(file) == "hub.yaml" {
+				err = hub.Run(ctx, hub.Options{Config: file, Data: data, Address: "127.0.0.1:0", OpAMP: "none", Plugins: plugins, Env: &env, Log: t.Output(), Ready: func(hub.Endpoints) {
+					ran = true
+					cancel()
+				}})
+			} else {
+				err = agent.Run(ctx, agent.Options{Config: file, Data: data, Plugins: plugins, Env: &env, Log: t.Output(), Ready: func() {
+					ran = true
+					cancel()
+				}})
+			}
 			if err != nil || !ran {
 				t.Errorf("ran: %v, %v", ran, err)
 			}

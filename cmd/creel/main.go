@@ -6,9 +6,10 @@ import (
 
 	"github.com/creelhq/creel/cli"
 	"github.com/creelhq/creel/cli/full"
+	"github.com/creelhq/creel/hub"
 	"github.com/creelhq/creel/plugins/all"
 )
 
 func main() {
-	os.Exit(cli.Main(cli.Program{Name: "creel", Plugins: all.Plugins(), More: full.Commands}, os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(cli.Main(cli.Program{Name: "creel", Plugins: append(all.Plugins(), hub.QuickLook()), More: full.Commands}, os.Args[1:], os.Stdout, os.Stderr))
 }

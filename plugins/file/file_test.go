@@ -170,6 +170,27 @@ func rename(t *testing.T, from, to string) {
 	}
 }
 
+// TestLast: with start_at: end the last bytes of what is there are read, from the beginning of the line that they begin
+// in; a file that has fewer is read whole, and what follows is read as ever.
+func TestLast(t *testing.T) {
+	dir := t.TempDir()
+	long, short := filepath.Join(dir, "long.log"), filepath.Join(dir, "short.log")
+	if err := errors.Join(os.WriteFile(long, []byte("first line\nsecond line\nthird line\n"), 0o600), os.WriteFile(short, []byte("all\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	f := follow(t, &state{}, nil, "start_at: end, last: 15, include: ["+dir+"/*.log]")
+	f.want("second line", "third line", "all")
+	out, err := os.OpenFile(long, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if _, err := out.WriteString("fourth line\n"); err != nil {
+		t.Fatal(err)
+	}
+	f.want("second line", "third line", "all", "fourth line")
+}
+
 func TestStartAt(t *testing.T) {
 	for _, c := range []struct {
 		at   string

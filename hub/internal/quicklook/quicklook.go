@@ -100,10 +100,13 @@ func (s *Store) Close() error {
 	return errors.Join(s.Rows.Close(), s.Series.Close())
 }
 
-// Plugin returns the exporter that stores. Its Config is empty.
+// Plugin returns the exporter that stores in s. Its Config is empty. With a nil Store it can be configured, but not opened.
 func (s *Store) Plugin() creel.Plugin {
 	type none struct{}
-	return creel.NewExporter("quicklook", "Stores in this hub's quick look: what the web UI and the hub's API show.", func(none, creel.Host) (creel.Exporter, error) {
+	return creel.NewExporter("quicklook", "Stores in the hub's quick look: what its web UI and its API show.", func(none, creel.Host) (creel.Exporter, error) {
+		if s == nil {
+			return nil, errors.New("only a hub has a quick look: run this configuration with creel hub -c FILE")
+		}
 		return creel.ExporterFunc(s.export), nil
 	})
 }

@@ -398,6 +398,15 @@ func (b *Batch) Hold() {
 // the framework had to stop first, and a collector that can collect them again must.
 func (b *Batch) OnDone(f func(err error)) { Attach(b, NewTicket(nil, f)) }
 
+// Records returns the memory that b's records lie in, after unsharing it as EditLogs does. What a processor adds to
+// records (attributes, lists, maps) is taken from its slabs, which costs no allocation once they are warm. It may be used
+// so until b is sent on, held, cloned, split or joined; the records themselves are those of EditLogs and its likes.
+func (b *Batch) Records() *Records {
+	b.look(b.signal)
+	b.edit()
+	return b.rec
+}
+
 func (b *Batch) mustLive() {
 	if b.state.Load() != 0 {
 		panic("BUG: a batch was used after it was settled or joined to another")

@@ -73,6 +73,17 @@ type Records struct {
 // Decode fills r with the records of wire, which is known to be sound; so it cannot fail. Strings alias wire.
 type Decode func(wire []byte, r *Records)
 
+// Extend returns as, moved to where at least n attributes more can be appended or Set without an allocation. What is
+// appended beyond that is on the heap, as ever.
+func (r *Records) Extend(as Attrs, n int) Attrs {
+	if cap(as)-len(as) >= n {
+		return as
+	}
+	out := r.Attrs.Make(len(as) + n)[:len(as)]
+	copy(out, as)
+	return out
+}
+
 // decoded makes sure that the records have been decoded.
 func (r *Records) decoded() {
 	r.mu.Lock()

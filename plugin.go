@@ -43,6 +43,10 @@ type Plugin struct {
 	Doc    string // one sentence
 	Polled bool   // Collect is one round; the scheduler calls it
 
+	// Example is a whole configuration, in YAML, that shows what the plugin is for; "" if there is none. The reference
+	// page has it, and a test runs the tests that stand in it: see WithExample.
+	Example string
+
 	// Config drives decoding, checks, help, reference pages and forms.
 	Config config.Schema
 
@@ -72,6 +76,12 @@ func NewProcessor[C any](name, doc string, open func(C, Host) (Processor, error)
 // NewExporter returns the Plugin of an exporter.
 func NewExporter[C any](name, doc string, open func(C, Host) (Exporter, error)) Plugin {
 	return newPlugin(KindExporter, name, doc, open)
+}
+
+// WithExample returns p with a configuration that shows what it is for: package file's embedded example.yaml, say.
+func (p Plugin) WithExample(yaml string) Plugin {
+	p.Example = yaml
+	return p
 }
 
 func newPlugin[C, I any](kind Kind, name, doc string, open func(C, Host) (I, error)) Plugin {

@@ -80,7 +80,7 @@ func TestAttributesAreFound(t *testing.T) {
 			if !f.has(token(nil, 'w', w)) {
 				t.Fatalf("the filter does not know the word %q of %q", w, body)
 			}
-			if q, err := parseWords(w); err != nil || !q.holds(body) {
+			if q, err := parseWords(w); err != nil || !q.holds(body, new([]byte)) {
 				t.Fatalf("%q is not found in %q", w, body)
 			}
 		}
@@ -140,5 +140,20 @@ func TestBlocks(t *testing.T) {
 		_, _ = c.decode(broken, nil, func(*row) {}) // it may be an unused bit
 		cut := c.enc.EncodeAll(b.raw[:r.IntN(len(b.raw))], nil)
 		_, _ = c.decode(cut, nil, func(*row) {}) // it may be between two records
+	}
+}
+
+// TestLowerCase: it is what strings.ToLower says, for all lengths and every byte.
+func TestLowerCase(t *testing.T) {
+	var room []byte
+	for n := range 20 {
+		for c := range 256 {
+			for at := range n {
+				text := strings.Repeat("aZ", 10)[:at] + string([]byte{byte(c)}) + strings.Repeat("@[", 10)[:n-at-1]
+				if got, want := lowerCase(text, &room), strings.ToLower(text); got != want {
+					t.Fatalf("%q became %q, not %q", text, got, want)
+				}
+			}
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package rows
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -168,7 +169,8 @@ func isColumn(key string) bool {
 type words struct {
 	all     []string // tokens that must occur, lower case
 	phrases []string // texts that must occur, lower case
-	none    []string // words that must not occur
+	none    []string // words that must not occur: tokens, lower case
+	nowhere []string // texts that must not occur, lower case
 }
 
 // parseWords reads words, "phrases" and -words.
@@ -188,12 +190,15 @@ func parseWords(text string) (q words, err error) {
 		}
 		word, after, _ := strings.Cut(rest, " ")
 		if w, not := strings.CutPrefix(word, "-"); not && w != "" {
-			q.none = append(q.none, strings.ToLower(w))
+			if w = strings.ToLower(w); isToken(w) {
+				q.none = append(q.none, w)
+			} else {
+				q.nowhere = append(q.nowhere, w)
+			}
 		} else {
 			word = strings.ToLower(word)
-			ts := tokens(word)
-			q.all = append(q.all, ts...)
-			if len(ts) != 1 || ts[0] != word { // a word of several tokens, such as a path: all of it must occur
+			q.all = append(q.all, tokens(word)...)
+			if !isToken(word) { // a word of several tokens, such as a path: all of it must occur
 				q.phrases = append(q.phrases, word)
 			}
 		}
@@ -207,14 +212,22 @@ func tokens(text string) []string {
 	return strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return !isWord(r) })
 }
 
-func (q *words) empty() bool { return len(q.all)+len(q.phrases)+len(q.none) == 0 }
+// isToken reports whether text, which is in lower case, is one token.
+func isToken(text string) bool {
+	ts := tokens(text)
+	return len(ts) == 1 && ts[0] == text
+}
 
-// holds looks at a body itself: what a filter says is not exact.
-func (q *words) holds(body string) bool {
+func (q *words) empty() bool {
+	return len(q.all)+len(q.phrases)+len(q.none)+len(q.nowhere) == 0
+}
+
+// holds looks at a body itself: what a filter says is not exact. room is memory for the body in lower case.
+func (q *words) holds(body string, room *[]byte) bool {
 	if q.empty() {
 		return true
 	}
-	lower := strings.ToLower(body) // no copy of what is so already
+	lower := lowerCase(body, room)
 	for _, p := range q.phrases {
 		if !strings.Contains(lower, p) {
 			return false
@@ -226,11 +239,45 @@ func (q *words) holds(body string) bool {
 		}
 	}
 	for _, n := range q.none {
-		if ts := tokens(n); len(ts) == 1 && ts[0] == n && hasWord(lower, n) || (len(ts) != 1 || ts[0] != n) && strings.Contains(lower, n) {
+		if hasWord(lower, n) {
+			return false
+		}
+	}
+	for _, n := range q.nowhere {
+		if strings.Contains(lower, n) {
 			return false
 		}
 	}
 	return true
+}
+
+// lowerCase returns text in lower case, in room if it is all ASCII.
+func lowerCase(text string, room *[]byte) string {
+	const every, high = 0x0101010101010101, 0x8080808080808080
+	buf := append((*room)[:0], text...)
+	*room = buf
+	for rest := buf; len(rest) > 0; {
+		if len(rest) < 8 {
+			for i, c := range rest {
+				if c >= utf8.RuneSelf {
+					return strings.ToLower(text)
+				}
+				if c >= 'A' && c <= 'Z' {
+					rest[i] = c + 'a' - 'A'
+				}
+			}
+			break
+		}
+		w := binary.LittleEndian.Uint64(rest)
+		if w&high != 0 {
+			return strings.ToLower(text)
+		}
+		// The high bit of each byte that is a capital: at least 'A', and not beyond 'Z'.
+		capital := (w + (0x80-'A')*every) &^ (w + (0x80-'Z'-1)*every) & high
+		binary.LittleEndian.PutUint64(rest, w+capital>>2)
+		rest = rest[8:]
+	}
+	return alias(buf)
 }
 
 // hasWord reports whether a word is one of the tokens of a text in lower case.

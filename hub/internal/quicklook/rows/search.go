@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/creelhq/creel"
@@ -126,8 +128,8 @@ func resources(ctx context.Context, db *sql.DB) (map[int64]*resource, error) {
 	return all, rows.Err()
 }
 
-// matches looks at the record itself.
-func (x *search) matches(r *row, res *resource) bool {
+// matches looks at the record itself. room is for words.holds.
+func (x *search) matches(r *row, res *resource, room *[]byte) bool {
 	for i := range x.conditions {
 		c := &x.conditions[i]
 		have, is := "", true
@@ -151,7 +153,7 @@ func (x *search) matches(r *row, res *resource) bool {
 			return false
 		}
 	}
-	return x.words.holds(r.body)
+	return x.words.holds(r.body, room)
 }
 
 // sql returns a clause that all records which match fulfil; "" if none is known.
@@ -272,32 +274,69 @@ func (x *search) each(ctx context.Context, file *file, more func(head) bool, f f
 			return err
 		}
 		defer body.Close()
-		var buf []byte
-		for _, h := range heads {
-			if !more(h) {
+		opened := make([]openBlock, runtime.GOMAXPROCS(0))
+		for len(heads) > 0 {
+			n := 0
+			for ; n < min(len(opened), len(heads)) && more(heads[n]); n++ {
+				if err := body.QueryRowContext(ctx, heads[n].id).Scan(&opened[n].data); err != nil {
+					return err
+				}
+			}
+			if n == 0 {
 				return nil
 			}
 			if time.Now().After(x.deadline) {
 				return errSlow
 			}
-			var data []byte
-			if err := body.QueryRowContext(ctx, h.id).Scan(&data); err != nil {
+			if err := x.look(file.s.codec, opened[:n], all); err != nil {
 				return err
 			}
-			buf, err = file.s.codec.decode(data, buf, func(r *row) {
-				if r.id < x.from || r.id >= x.to {
-					return
+			for i := range opened[:n] {
+				for j := range opened[i].found {
+					r := &opened[i].found[j]
+					f(r, all[r.resource])
 				}
-				// A resource that is not there has come since the search began, and so have its records.
-				if res := all[r.resource]; res != nil && x.matches(r, res) {
-					f(r, res)
-				}
-			})
-			if err != nil {
-				return err
 			}
+			heads = heads[n:]
 		}
 		return nil
+	})
+}
+
+// openBlock is a block and the records in it that match. Their strings lie in raw.
+type openBlock struct {
+	data, raw []byte
+	lower     []byte // room for a body
+	found     []row
+	err       error
+}
+
+// look finds what matches in each of the blocks, all at the same time.
+func (x *search) look(c codec, blocks []openBlock, all map[int64]*resource) error {
+	var work sync.WaitGroup
+	for i := range blocks[1:] {
+		work.Go(func() { blocks[1+i].look(x, c, all) })
+	}
+	blocks[0].look(x, c, all)
+	work.Wait()
+	for i := range blocks {
+		if blocks[i].err != nil {
+			return blocks[i].err
+		}
+	}
+	return nil
+}
+
+func (b *openBlock) look(x *search, c codec, all map[int64]*resource) {
+	b.found = b.found[:0]
+	b.raw, b.err = c.decode(b.data, b.raw, func(r *row) {
+		if r.id < x.from || r.id >= x.to {
+			return
+		}
+		// A resource that is not there has come since the search began, and so have its records.
+		if res := all[r.resource]; res != nil && x.matches(r, res, &b.lower) {
+			b.found = append(b.found, *r)
+		}
 	})
 }
 

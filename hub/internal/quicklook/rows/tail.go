@@ -57,6 +57,7 @@ func (s *Store) publish(logs []*creel.Log, ids []int64, now time.Time) {
 		return
 	}
 	known := make(map[*creel.Origin]*resource)
+	var room []byte
 	for i, l := range logs {
 		res := known[l.Origin]
 		if res == nil {
@@ -72,7 +73,7 @@ func (s *Store) publish(logs []*creel.Log, ids []int64, now time.Time) {
 			attrs: attributes{text: string(l.Attrs.Append(nil))},
 		}
 		for _, t := range tails {
-			if t.search.matches(r, res) {
+			if t.search.matches(r, res, &room) {
 				t.offer(r.log(res))
 			}
 		}

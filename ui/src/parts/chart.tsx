@@ -103,7 +103,7 @@ function optionsFor(s: Shape): uPlot.Options {
     scales: { x: { time: true }, y: { range: (_, min, max) => range(min, max) } },
     axes: [
       { ...axis, space: 80, values: (_, ticks, __, ___, step) => ticks.map((t) => (step >= 86400 ? stamp(t * 1000).slice(5, 10) : clock(new Date(t * 1000)).slice(0, step < 60 ? 8 : 5))) },
-      { ...axis, size: 66, ...(s.unit === 'bytes' ? { incrs: binarySteps } : {}), values: (_, ticks) => ticks.map((t) => write(s.unit, t)) },
+      { ...axis, size: 66, ...(s.unit === 'bytes' ? { incrs: binarySteps } : {}), values: (_, ticks) => distinct(ticks.map((t) => write(s.unit, t))) },
     ],
     series: [
       {},
@@ -126,6 +126,9 @@ function optionsFor(s: Shape): uPlot.Options {
     },
   }
 }
+
+// distinct leaves out what would say the same twice: where little changes, rounded numbers do.
+const distinct = (labels: string[]) => labels.map((l, i) => (l === labels[i - 1] ? '' : l))
 
 // range of the axis: from zero as a rule, with room above.
 function range(min: number | null, max: number | null): [number, number] {

@@ -123,7 +123,7 @@ export const en = {
     stopLive: 'Stop',
     none: 'No log record matches, in this time.',
     more: 'Older ones',
-    total: (n: string) => `${n} records`,
+    total: (n: string) => (n === '1' ? '1 record' : `${n} records`),
     addFilter: 'Filter: key=value',
     only: 'Only these',
     without: 'Without these',

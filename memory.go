@@ -1,8 +1,10 @@
 package creel
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 )
 
 // Memory recycles the memory of records. Each agent has one; a nil *Memory works and recycles nothing. All methods may
@@ -82,6 +84,15 @@ func (r *Records) Extend(as Attrs, n int) Attrs {
 	out := r.Attrs.Make(len(as) + n)[:len(as)]
 	copy(out, as)
 	return out
+}
+
+// NewBuffer returns n bytes that are not cleared, to be read into and then aliased by records. Clearing would cost as
+// much as a fifth of the reading. As strings may be kept, such memory is never used again.
+func NewBuffer(n int) []byte {
+	var b strings.Builder
+	b.Grow(max(n, 1))
+	b.WriteByte(0) // else it has no data to point to
+	return unsafe.Slice(unsafe.StringData(b.String()), b.Cap())[:n:n]
 }
 
 // decoded makes sure that the records have been decoded.

@@ -7,46 +7,36 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"time"
 	"unsafe"
 
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/otlp"
 )
 
-const lineSize = 220
-
-// writeLines writes a file of n different lines.
-func writeLines(path string, n int) error {
-	f, err := os.Create(path)
+// limitWork is what has to be done at least, in the simplest way: read a file in pieces of 256 KiB and find the ends of
+// the lines (read), encode an OTLP request for each piece (encode), write it to a connection and read the answer (send);
+// compressed in between (zstd, gzip).
+func limitWork(what, file, address string) error {
+	f, err := os.Open(file)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	w := bufio.NewWriterSize(f, 1<<20)
-	line := bytes.Repeat([]byte("x"), lineSize)
-	line[lineSize-1] = '\n'
-	for i := range n {
-		copy(line, fmt.Sprintf("2026-11-24T01:02:03.%06dZ INFO request id=%012d path=/api/things status=200 agent=Mozilla", i%1_000_000, i*7919))
-		if _, err := w.Write(line); err != nil {
+	var out *poster
+	if what != "read" && what != "encode" {
+		if out, err = newPoster(what, address); err != nil {
 			return err
 		}
+		defer out.conn.Close()
 	}
-	return w.Flush()
-}
-
-// limitWork is what has to be done at least: read a file in pieces of 256 KiB, find the ends of the lines, encode an OTLP
-// request for each piece, and post it.
-func limitWork(what string, args []string) error {
-	f, err := os.Open(args[0])
-	if err != nil {
-		return err
-	}
-	defer f.Close()
 	origin := &creel.Origin{}
-	client := http.Client{Transport: &http.Transport{WriteBufferSize: 256 << 10}}
 	var memory creel.Memory
 	var tail, body []byte
 	lines := 0
@@ -78,21 +68,70 @@ func limitWork(what string, args []string) error {
 			body = otlp.Append(body[:0], b)
 		}
 		creel.Settle(b, nil)
-		if what != "send" {
-			continue
-		}
-		resp, err := client.Post("http://"+args[1]+"/v1/logs", "application/x-protobuf", bytes.NewReader(body))
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
-		if err != nil {
-			return err
+		if out != nil {
+			if err := out.post(body); err != nil {
+				return err
+			}
 		}
 	}
 	if len(tail) > 0 || lines == 0 {
 		return fmt.Errorf("%d lines and a rest of %d bytes", lines, len(tail))
 	}
 	return nil
+}
+
+// poster is the least that speaks HTTP.
+type poster struct {
+	conn    net.Conn
+	answers *bufio.Reader
+	zip     interface {
+		io.WriteCloser
+		Reset(io.Writer)
+	}
+	coding string
+	zipped bytes.Buffer
+}
+
+func newPoster(what, address string) (*poster, error) {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	p := &poster{conn: conn, answers: bufio.NewReader(conn)}
+	switch what {
+	case "zstd":
+		p.zip, err = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(256<<10))
+	case "gzip":
+		p.zip, err = gzip.NewWriterLevel(nil, gzip.BestSpeed)
+	}
+	if p.zip != nil {
+		p.coding = "Content-Encoding: " + what + "\r\n"
+	}
+	return p, err
+}
+
+func (p *poster) post(body []byte) error {
+	if p.zip != nil {
+		p.zipped.Reset()
+		p.zip.Reset(&p.zipped)
+		if _, err := p.zip.Write(body); err != nil {
+			return err
+		}
+		if err := p.zip.Close(); err != nil {
+			return err
+		}
+		body = p.zipped.Bytes()
+	}
+	head := fmt.Sprintf("POST /v1/logs HTTP/1.1\r\nHost: sink\r\nContent-Type: application/x-protobuf\r\n%sContent-Length: %d\r\n\r\n", p.coding, len(body))
+	request := net.Buffers{[]byte(head), body}
+	if _, err := request.WriteTo(p.conn); err != nil {
+		return err
+	}
+	resp, err := http.ReadResponse(p.answers, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/creelhq/creel"
 )
 
 func main() {
@@ -30,8 +32,9 @@ func main() {
 	lines := flag.Int("lines", 3_000_000, "lines of the file, and records of what is sent over the network")
 	only := flag.String("only", "", "run only rows whose name contains this")
 	idle := flag.Duration("idle", 20*time.Second, "how long to watch an agent that only measures its host")
+	profiles := flag.String("profiles", "", "keep a CPU profile of each row's first two seconds in this directory")
 	flag.Parse()
-	b := &bench{lines: *lines, only: *only, idle: *idle}
+	b := &bench{lines: *lines, only: *only, idle: *idle, profiles: *profiles}
 	if err := b.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -44,9 +47,12 @@ type bench struct {
 	only  string
 	idle  time.Duration
 
-	dir   string // of everything
-	agent string // creel-agent's binary
-	file  string // the lines
+	profiles string // directory; "" for none
+	row      string // the name of the one that runs
+
+	dir   string            // of everything
+	agent string            // creel-agent's binary
+	files map[string]string // by the names of their shapes
 	limit float64
 }
 
@@ -64,7 +70,7 @@ func (b *bench) run() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b.dir, b.agent, b.file = dir, filepath.Join(dir, "creel-agent"), filepath.Join(dir, "lines.log")
+	b.dir, b.agent, b.files = dir, filepath.Join(dir, "creel-agent"), map[string]string{}
 	if runtime.NumCPU() > 1 { // the sink and the load stay off the first processor
 		others := unix.CPUSet{}
 		for cpu := 1; cpu < runtime.NumCPU(); cpu++ {
@@ -74,14 +80,11 @@ func (b *bench) run() error {
 			return err
 		}
 	}
-	fmt.Printf("building the agent and writing %d lines of %d bytes …\n", b.lines, lineSize)
+	fmt.Println("building the agent …")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.agent, "github.com/creelhq/creel/cmd/creel-agent")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build agent: %w: %s", err, out)
-	}
-	if err := writeLines(b.file, b.lines); err != nil {
-		return err
 	}
 	fmt.Printf("%s, %d processors; what is measured has one of them\n\n", runtime.GOARCH, runtime.NumCPU())
 	fmt.Printf("%-42s %12s %12s %8s %9s\n", "", "records/s", "CPU-s/M", "/ limit", "RSS MiB")
@@ -89,6 +92,7 @@ func (b *bench) run() error {
 		if !strings.Contains(r.name, b.only) {
 			continue
 		}
+		b.row = r.name
 		f, err := r.run()
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
@@ -126,33 +130,47 @@ type row struct {
 
 func (b *bench) rows() []row {
 	rows := []row{
-		{"limit: read and split", false, func() (figure, error) { return b.limitOf("read", "") }},
-		{"limit: the same and encode", false, func() (figure, error) { return b.limitOf("encode", "") }},
-		{"limit: the same and send over loopback", true, func() (figure, error) {
-			s, err := newSink()
-			if err != nil {
-				return figure{}, err
-			}
-			defer s.close()
-			return b.limitOf("send", s.http)
-		}},
+		{"limit: read and split", false, func() (figure, error) { return b.limitOf("read") }},
+		{"limit: the same and encode", false, func() (figure, error) { return b.limitOf("encode") }},
+		{"limit: the same and send over loopback", true, func() (figure, error) { return b.limitOf("send") }},
+		{"limit: the same, zstd", false, func() (figure, error) { return b.limitOf("zstd") }},
+		{"limit: the same, gzip", false, func() (figure, error) { return b.limitOf("gzip") }},
 	}
-	for _, c := range []struct{ protocol, compression string }{{"http", "none"}, {"grpc", "none"}, {"http", "zstd"}, {"http", "gzip"}} {
-		name := "file → OTLP/" + strings.ToUpper(c.protocol)
-		if c.compression != "none" {
-			name += ", " + c.compression
-		}
-		rows = append(rows, row{name, false, func() (figure, error) { return b.fromFile(c.protocol, c.compression) }})
+	file := func(name string, s shape, protocol, compression, options, processors string) {
+		rows = append(rows, row{name, false, func() (figure, error) { return b.fromFile(s, protocol, compression, options, processors) }})
 	}
+	file("file → OTLP/HTTP", plainLines, "http", "none", "", "")
+	file("file → OTLP/gRPC", plainLines, "grpc", "none", "", "")
+	file("file → OTLP/HTTP, zstd", plainLines, "http", "zstd", "", "")
+	file("file → OTLP/HTTP, gzip", plainLines, "http", "gzip", "", "")
+	file("CRI container logs → OTLP/HTTP", criLines, "http", "none", "format: cri", "")
+	file("file → parse JSON → OTLP/HTTP", jsonLines, "http", "none", "", "parse: {format: json}")
+	file("file → parse access log → OTLP/HTTP", accessLines, "http", "none", "", "parse: {format: nginx}")
 	for _, protocol := range []string{"http", "grpc"} {
-		for _, signal := range []string{"logs", "metrics", "traces"} {
-			rows = append(rows, row{"OTLP/" + strings.ToUpper(protocol) + " " + signal + " in → out", false, func() (figure, error) { return b.relay(protocol, signal, "") }})
+		for _, signal := range []creel.Signal{creel.Logs, creel.Traces, creel.Metrics} {
+			rows = append(rows, row{"OTLP/" + strings.ToUpper(protocol) + " " + signal.String() + " in → out", false, func() (figure, error) { return b.relay(protocol, signal, "") }})
 		}
 	}
 	return append(rows,
-		row{"OTLP/GRPC logs in → decoded → out", false, func() (figure, error) { return b.relay("grpc", "logs", "sample") }},
+		row{"OTLP/GRPC logs, one attribute, one filter", false, func() (figure, error) {
+			return b.relay("grpc", creel.Logs, `transform: {set: {'attributes["cluster"]': '"prod"'}}, filter: {drop: 'severity < INFO'}`)
+		}},
 		row{"host every 1 s (CPU, not CPU-s/M)", false, b.hostOnly},
+		row{"10 000 idle files (CPU, not CPU-s/M)", false, func() (figure, error) { return b.idleFiles(10_000) }},
 	)
+}
+
+// lines returns the file of lines of a shape, which is written when first asked for.
+func (b *bench) linesOf(s shape) (string, error) {
+	if path, ok := b.files[s.name]; ok {
+		return path, nil
+	}
+	path := filepath.Join(b.dir, s.name+".log")
+	if err := writeLines(path, s, b.lines); err != nil {
+		return "", err
+	}
+	b.files[s.name] = path
+	return path, nil
 }
 
 // pinned starts this program again on the first processor, to become or do what args say.
@@ -199,12 +217,21 @@ func runPinned(what string, args []string) error {
 		}
 		return syscall.Exec(args[0], args, os.Environ())
 	}
-	return limitWork(what, args)
+	return limitWork(what, args[0], args[1])
 }
 
 // limitOf runs one of the limits in a process of its own.
-func (b *bench) limitOf(what, address string) (figure, error) {
-	cmd := b.pinned(what, b.file, address)
+func (b *bench) limitOf(what string) (figure, error) {
+	file, err := b.linesOf(plainLines)
+	if err != nil {
+		return figure{}, err
+	}
+	s, err := newSink()
+	if err != nil {
+		return figure{}, err
+	}
+	defer s.close()
+	cmd := b.pinned(what, file, s.http)
 	began := time.Now()
 	if err := cmd.Run(); err != nil {
 		return figure{}, err

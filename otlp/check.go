@@ -3,6 +3,7 @@ package otlp
 import (
 	"errors"
 	"fmt"
+	"math"
 )
 
 // maxDepth is how deep attribute values may nest: lists and maps in lists and maps.
@@ -41,7 +42,10 @@ func (c *checker) message(k kind, b []byte, depth int) error {
 		}
 	}
 	data, before := uint64(0), c.records // of a metric: which of the oneof is set, and what was counted outside
-	for p := 0; p < len(b); {
+	for p := 0; ; {
+		if p = commonest[k].pass(b, p); p >= len(b) {
+			return nil
+		}
 		tag, q := varint(b, p)
 		if q < 0 {
 			return fmt.Errorf("%v: %w", k, varintFault(b, p))
@@ -77,9 +81,6 @@ func (c *checker) message(k kind, b []byte, depth int) error {
 			return fmt.Errorf("%v: %s: %w", k, f.proto, errTruncated)
 		}
 		p = q + int(n)
-		if f.shape == text || f.of == keyValue && isPlain(b[q:p]) {
-			continue
-		}
 		if f.of.isData() && num != data {
 			data, c.records = num, before // of a oneof the last one wins
 		}
@@ -87,7 +88,6 @@ func (c *checker) message(k kind, b []byte, depth int) error {
 			return fmt.Errorf("%v: %s: %w", k, f.proto, err)
 		}
 	}
-	return nil
 }
 
 // content checks what a length-prefixed field holds.
@@ -120,37 +120,144 @@ func (c *checker) content(f *field, b []byte, depth int) error {
 	return nil
 }
 
-// isSimple reports whether b is the commonest kind of attribute: a short key and a short string, in this order.
-func isSimple(b []byte) bool {
-	if len(b) < 6 || b[0] != tagKey || b[1] >= 0x80 {
-		return false
+// A step is how to pass over a field in its commonest form.
+type step uint8
+
+const (
+	closer  step = iota // look closer: the general way
+	four                // fixed32
+	eight               // fixed64
+	number              // varint
+	string_             // text, bytes
+	attr                // keyValue
+	body                // anyValue, not nested
+	id8                 // spanID
+	id16                // traceID
+)
+
+// steps are those of each kind of message, by a field's tag.
+type steps [0x80]step
+
+// commonest has the steps of every kind, as the schema has its fields.
+var commonest = func() (all [len(schema)]steps) {
+	for k := range schema {
+		for num, f := range schema[k] {
+			tag := num<<3 | int(f.shape.wireType())
+			if tag >= 0x80 || f.shape == absent {
+				continue
+			}
+			switch f.shape {
+			case fixed32:
+				all[k][tag] = four
+			case fixed64, sfixed64, double:
+				all[k][tag] = eight
+			case boolean, enum, uint32s, sint32, int64s:
+				all[k][tag] = number
+			case text, texts, blob:
+				all[k][tag] = string_
+			case spanID:
+				all[k][tag] = id8
+			case traceID:
+				all[k][tag] = id16
+			case message, messages:
+				switch {
+				case f.of == keyValue:
+					all[k][tag] = attr
+				case f.of == anyValue && kind(k).isRecord():
+					all[k][tag] = body
+				}
+			}
+		}
 	}
-	v := b[2:]
-	if int(b[1]) > len(v)-4 {
-		return false
+	return all
+}()
+
+// pass returns where, from b[p:] on, the first field begins that is not in its commonest form and sound: len(b) for most
+// records, several times as fast as the general way.
+func (s *steps) pass(b []byte, p int) int {
+	for p < len(b) && b[p] < 0x80 {
+		switch step := s[b[p]]; step {
+		case closer:
+			return p
+		case four, eight:
+			size := 1 + 4*int(step)
+			if len(b)-p < size {
+				return p
+			}
+			p += size
+		case number:
+			_, q := varint(b, p+1)
+			if q < 0 {
+				return p
+			}
+			p = q
+		default:
+			n, q := short(b, p+1)
+			if n > len(b)-q {
+				return p
+			}
+			switch content := b[q : q+n]; step {
+			case attr:
+				if !isPlain(content) {
+					return p
+				}
+			case body:
+				if !isPlainValue(content) {
+					return p
+				}
+			case id8:
+				if n != 8 {
+					return p
+				}
+			case id16:
+				if n != 16 {
+					return p
+				}
+			}
+			p = q + n
+		}
 	}
-	v = v[b[1]:]
-	return v[0] == tagValue && v[1] < 0x80 && int(v[1]) == len(v)-2 &&
-		v[2] == tagString && v[3] < 0x80 && int(v[3]) == len(v)-4
+	return p
 }
 
-// isPlain reports whether b is a common kind of attribute, and sound: a short key and a short string, or a number.
-func isPlain(b []byte) bool {
-	if isSimple(b) {
-		return true
+// short returns the length at b[p:] and where it ends, if it is of one or two bytes; else one that is out of bounds.
+func short(b []byte, p int) (n, end int) {
+	if p < len(b) && b[p] < 0x80 {
+		return int(b[p]), p + 1
 	}
-	if len(b) < 6 || b[0] != tagKey || b[1] >= 0x80 || int(b[1]) > len(b)-6 {
+	if p+1 < len(b) && b[p+1] < 0x80 {
+		return int(b[p]&0x7f) | int(b[p+1])<<7, p + 2
+	}
+	return math.MaxInt, len(b)
+}
+
+// isPlain reports whether b is the commonest kind of attribute, and sound: a key, and a value that is a string or a number.
+func isPlain(b []byte) bool {
+	if len(b) < 6 || b[0] != tagKey || int(b[1]) > len(b)-6 || b[1] >= 0x80 {
 		return false
 	}
 	v := b[2+int(b[1]):]
-	if v[0] != tagValue || int(v[1]) != len(v)-2 {
+	if v[0] != tagValue {
 		return false
 	}
-	switch v = v[2:]; v[0] {
-	case 4<<3 | wireFixed64:
-		return len(v) == 9
-	case 2 << 3, 3 << 3:
-		return v[1] < 0x80 && len(v) == 2 || v[1] >= 0x80 && len(v) == 3 && v[2] < 0x80
+	n, p := short(v, 1)
+	return n == len(v)-p && isPlainValue(v[p:])
+}
+
+// isPlainValue reports whether b is a string or a number, and sound.
+func isPlainValue(b []byte) bool {
+	if len(b) < 2 {
+		return false
+	}
+	switch b[0] {
+	case tagString:
+		n, p := short(b, 1)
+		return n == len(b)-p
+	case tagDouble:
+		return len(b) == 9
+	case tagBool, tagInt:
+		_, p := varint(b, 1)
+		return p == len(b)
 	}
 	return false
 }

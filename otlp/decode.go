@@ -16,7 +16,10 @@ import (
 const (
 	tagKey    = 1<<3 | wireBytes
 	tagValue  = 2<<3 | wireBytes
-	tagString = 1<<3 | wireBytes
+	tagString = 1<<3 | wireBytes // of values, as the next three
+	tagBool   = 2<<3 | wireVarint
+	tagInt    = 3<<3 | wireVarint
+	tagDouble = 4<<3 | wireFixed64
 	tagItem   = 1<<3 | wireBytes // of a request, list, map, metric data
 	tagGroup  = 1<<3 | wireBytes // resource of a resource group, scope of a scope group
 	tagInner  = 2<<3 | wireBytes // scope groups of a resource group, records of a scope group
@@ -165,14 +168,53 @@ func attrsAt(r *creel.Records, as creel.Attrs, b []byte, p int) (creel.Attrs, in
 	for ; n < len(as); n++ {
 		var kv []byte
 		kv, p = bytesAt(b, p+1)
-		if isSimple(kv) {
-			k := 2 + int(kv[1])
-			as[n].Key, as[n].Value = str(kv[2:k]), creel.String(str(kv[k+4:]))
-		} else {
+		if !plainAttr(&as[n], kv) {
 			attrAt(r, &as[n], kv)
 		}
 	}
 	return as, p
+}
+
+// plainAttr reads the commonest kind of attribute; see isPlain. It returns false for others.
+func plainAttr(a *creel.Attr, b []byte) bool {
+	if len(b) < 6 || b[0] != tagKey || int(b[1]) > len(b)-6 || b[1] >= 0x80 {
+		return false
+	}
+	k := 2 + int(b[1])
+	v := b[k:]
+	if v[0] != tagValue {
+		return false
+	}
+	n, p := short(v, 1)
+	if v = v[p:]; n != len(v) || n < 2 {
+		return false
+	}
+	switch v[0] {
+	case tagString:
+		if n, p = short(v, 1); n != len(v)-p {
+			return false
+		}
+		a.Value = creel.String(str(v[p:]))
+	case tagBool, tagInt:
+		u, p := varint(v, 1)
+		if p != len(v) {
+			return false
+		}
+		if v[0] == tagBool {
+			a.Value = creel.Bool(u != 0)
+		} else {
+			a.Value = creel.Int(int64(u))
+		}
+	case tagDouble:
+		if n != 9 {
+			return false
+		}
+		a.Value = creel.Double(math.Float64frombits(binary.LittleEndian.Uint64(v[1:])))
+	default:
+		return false
+	}
+	a.Key = str(b[2:k])
+	return true
 }
 
 func attrAt(r *creel.Records, a *creel.Attr, b []byte) {
@@ -202,13 +244,13 @@ func value(r *creel.Records, v creel.Value, b []byte) creel.Value {
 		case tagString:
 			s, p = bytesAt(b, q)
 			v = creel.String(str(s))
-		case 2 << 3:
+		case tagBool:
 			u, p = varint(b, q)
 			v = creel.Bool(u != 0)
-		case 3 << 3:
+		case tagInt:
 			u, p = varint(b, q)
 			v = creel.Int(int64(u))
-		case 4<<3 | wireFixed64:
+		case tagDouble:
 			u, p = fixed64At(b, q)
 			v = creel.Double(math.Float64frombits(u))
 		case 5<<3 | wireBytes:

@@ -59,9 +59,18 @@ func (e *encoder) putVarint(v uint64) {
 		e.buf[e.pos] = byte(v)
 		return
 	}
-	e.pos -= (bits.Len64(v) + 6) / 7
+	if v < 1<<14 {
+		e.pos -= 2
+		to := e.buf[e.pos : e.pos+2]
+		to[0], to[1] = byte(v)|0x80, byte(v>>7)
+		return
+	}
+	e.pos -= varintSize(v)
 	binary.PutUvarint(e.buf[e.pos:], v)
 }
+
+// varintSize returns how many bytes v takes.
+func varintSize(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
 
 // putTag writes the tag of field num; there must be room.
 func (e *encoder) putTag(num int, wireType uint8) { e.putVarint(uint64(num)<<3 | uint64(wireType)) }
@@ -158,6 +167,9 @@ func (e *encoder) spanID(num int, id creel.SpanID) {
 func (e *encoder) attrs(num int, as creel.Attrs) {
 	for i := len(as) - 1; i >= 0; i-- {
 		a := &as[i]
+		if e.plainAttr(num, a) {
+			continue
+		}
 		end := e.written()
 		if a.Value.Kind() != creel.ValueEmpty {
 			e.value(2, a.Value)
@@ -167,14 +179,64 @@ func (e *encoder) attrs(num int, as creel.Attrs) {
 	}
 }
 
+// plainAttr writes the commonest kind of attribute at once: a string or a number, less than 128 bytes in all. Others are
+// left alone.
+func (e *encoder) plainAttr(num int, a *creel.Attr) bool {
+	size := 0 // of the AnyValue
+	kind := a.Value.Kind()
+	switch kind {
+	case creel.ValueString:
+		size = 2 + len(a.Value.Str())
+	case creel.ValueInt:
+		size = 1 + varintSize(uint64(a.Value.Int()))
+	case creel.ValueDouble:
+		size = 9
+	case creel.ValueBool:
+		size = 2
+	default:
+		return false
+	}
+	n := 4 + len(a.Key) + size
+	if n >= 0x80 || a.Key == "" {
+		return false
+	}
+	e.room(2 + n)
+	e.pos -= 2 + n
+	to := e.buf[e.pos : e.pos+2+n]
+	to[0], to[1], to[2], to[3] = byte(num<<3|wireBytes), byte(n), tagKey, byte(len(a.Key))
+	copy(to[4:], a.Key)
+	to = to[4+len(a.Key):]
+	to[0], to[1] = tagValue, byte(size)
+	switch to = to[2:]; kind {
+	case creel.ValueString:
+		to[0], to[1] = tagString, byte(size-2)
+		copy(to[2:], a.Value.Str())
+	case creel.ValueInt:
+		to[0] = tagInt
+		binary.PutUvarint(to[1:], uint64(a.Value.Int()))
+	case creel.ValueDouble:
+		to[0] = tagDouble
+		binary.LittleEndian.PutUint64(to[1:], math.Float64bits(a.Value.Double()))
+	case creel.ValueBool:
+		to[0], to[1] = tagBool, 0
+		if a.Value.Bool() {
+			to[1] = 1
+		}
+	}
+	return true
+}
+
 // value writes v as an AnyValue, even an empty one.
 func (e *encoder) value(num int, v creel.Value) {
 	end := e.written()
 	switch v.Kind() {
 	case creel.ValueString:
 		s := v.Str()
-		e.room(len(s) + maxHeader)
+		e.room(len(s) + 2*maxHeader)
 		e.putString(1, s)
+		e.putVarint(uint64(e.written() - end))
+		e.putTag(num, wireBytes)
+		return
 	case creel.ValueBool:
 		e.room(maxHeader)
 		b := uint64(0)

@@ -9,6 +9,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"google.golang.org/grpc/encoding"
+
+	"github.com/creelhq/creel"
 )
 
 // compressor is one way to compress. It is also what grpc-go calls an encoding.Compressor.
@@ -134,7 +136,7 @@ var errTooLarge = errors.New("request is too large")
 
 // readAll reads r to its end into memory of its own, of which little is unused. hint is how much to expect, at most limit.
 func readAll(r io.Reader, hint, limit int64) ([]byte, error) {
-	buf := make([]byte, 0, min(hint, limit)+1) // one more, to find the end without growing
+	buf := creel.NewBuffer(int(min(hint, limit)) + 1)[:0] // one more, to find the end without growing
 	for {
 		n, err := r.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]

@@ -34,7 +34,9 @@ func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {
 
 // Unmarshal fills a *[]byte.
 func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	*v.(*[]byte) = data.Materialize()
+	body := creel.NewBuffer(data.Len())
+	data.CopyTo(body)
+	*v.(*[]byte) = body
 	return nil
 }
 

@@ -115,9 +115,20 @@ func (b *bench) firstLook(creel string, i int) (sample, row time.Duration, err e
 
 const fleetSize = 2000
 
+// hubConfig is what a hub takes in: OTLP, at a port that is free.
+const hubConfig = `
+collectors: {otlp: {grpc: {endpoint: "127.0.0.1:0"}, http: {enabled: false}}}
+exporters: {quicklook: {}}
+pipelines: {received: {from: [otlp], to: [quicklook]}}
+`
+
 // fleet measures an idle hub with one agent, and then with fleetSize more, each on a WebSocket of its own.
 func (b *bench) fleet(creel string) error {
-	p, client, err := b.startHub(creel, "fleet", "hub")
+	config := filepath.Join(b.dir, "hub.yaml")
+	if err := os.WriteFile(config, []byte(hubConfig), 0o600); err != nil {
+		return err
+	}
+	p, client, err := b.startHub(creel, "fleet", "hub", "-c", config)
 	if err != nil {
 		return err
 	}

@@ -131,7 +131,10 @@ func (p *process) usage() (cpu time.Duration, rss int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	_, after, _ := strings.Cut(string(status), "VmHWM:")
+	_, after, alive := strings.Cut(string(status), "VmHWM:")
+	if !alive {
+		return 0, 0, errors.New("the process has ended")
+	}
 	kib, err := strconv.ParseInt(strings.Fields(after)[0], 10, 64)
 	return cpu, kib << 10, err
 }

@@ -122,15 +122,8 @@ pipelines: {p: {from: [host], to: [otlp]}}`, s.endpoint("grpc")))
 
 // watch returns what p uses while nothing happens.
 func (b *bench) watch(p *process) (figure, error) {
-	before, _, err := p.usage()
-	if err != nil {
-		return figure{}, err
-	}
-	began := time.Now()
-	time.Sleep(b.idle)
-	f, err := p.figure(0, began)
-	f.cpu -= before
-	return f, err
+	i, err := p.watch(b.idle)
+	return figure{wall: b.idle, cpu: time.Duration(i.share * float64(b.idle)), rss: int64(i.rss * (1 << 20))}, err
 }
 
 // idleFiles watches an agent that follows n files, each with one line, when it has sent them.

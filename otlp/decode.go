@@ -17,8 +17,8 @@ const (
 	tagKey    = 1<<3 | wireBytes
 	tagValue  = 2<<3 | wireBytes
 	tagString = 1<<3 | wireBytes // of values, as the next three
-	tagBool   = 2<<3 | wireVarint
-	tagInt    = 3<<3 | wireVarint
+	tagBool   = 2 << 3
+	tagInt    = 3 << 3
 	tagDouble = 4<<3 | wireFixed64
 	tagItem   = 1<<3 | wireBytes // of a request, list, map, metric data
 	tagGroup  = 1<<3 | wireBytes // resource of a resource group, scope of a scope group

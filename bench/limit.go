@@ -38,7 +38,7 @@ func limitWork(what, file, address string) error {
 	}
 	origin := &creel.Origin{}
 	var memory creel.Memory
-	var tail, body []byte
+	var tail, body, room []byte
 	lines := 0
 	for {
 		buf := make([]byte, len(tail)+256<<10)
@@ -65,7 +65,7 @@ func limitWork(what, file, address string) error {
 		}
 		b := creel.NewBatch(creel.Logs, r)
 		if what != "read" {
-			body = otlp.Append(body[:0], b)
+			body, room = otlp.Encode(room, b)
 		}
 		creel.Settle(b, nil)
 		if out != nil {

@@ -268,6 +268,18 @@ func (e *encoder) value(num int, v creel.Value) {
 	e.close(num, end)
 }
 
+// request writes the batches, those that nobody has changed as the bytes that they came in.
+func (e encoder) request(batches []*creel.Batch) encoder {
+	for i := len(batches) - 1; i >= 0; i-- {
+		if wire := batches[i].Wire(); wire != nil {
+			e.raw(wire)
+			continue
+		}
+		e = e.batch(batches[i])
+	}
+	return e
+}
+
 // batch writes the records of b.
 func (e encoder) batch(b *creel.Batch) encoder {
 	switch b.Signal() {

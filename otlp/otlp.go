@@ -49,15 +49,15 @@ func ParseJSON(s creel.Signal, text []byte, m *creel.Memory) (*creel.Batch, erro
 // passed through as the bytes it came in; others are encoded, neighbours of equal origin in one group. A record without
 // an origin gets an empty one; a data point without a kind counts as a gauge's.
 func Append(dst []byte, batches ...*creel.Batch) []byte {
-	e := newEncoder(dst)
-	for i := len(batches) - 1; i >= 0; i-- {
-		if wire := batches[i].Wire(); wire != nil {
-			e.raw(wire)
-			continue
-		}
-		e = e.batch(batches[i])
-	}
+	e := newEncoder(dst).request(batches)
 	return e.finish()
+}
+
+// Encode is Append for who encodes often: the request lies where it was written, at the end of memory or of what has taken
+// its place. next is the memory for the next call, when the request is not used any more.
+func Encode(memory []byte, batches ...*creel.Batch) (request, next []byte) {
+	e := newEncoder(memory[:0]).request(batches)
+	return e.buf[e.pos:], e.buf
 }
 
 // AppendJSON appends an export request of the batches, which are of one signal, to dst, in OTLP's JSON encoding.

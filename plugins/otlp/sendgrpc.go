@@ -25,10 +25,10 @@ import (
 
 type grpcSender struct {
 	ExporterConfig
-	plain bool
-	conn  *grpc.ClientConn
-	sent  *metric.Counter
-	pool  bufferPool
+	plain   bool
+	conn    *grpc.ClientConn
+	sent    *metric.Counter
+	buffers sync.Pool
 }
 
 func newGRPCSender(c ExporterConfig, t target, secure *tls.Config, sent *metric.Counter) (*grpcSender, error) {
@@ -58,54 +58,28 @@ func newGRPCSender(c ExporterConfig, t target, secure *tls.Config, sent *metric.
 // Close closes the connection.
 func (s *grpcSender) Close() error { return s.conn.Close() }
 
-// bufferPool recycles the memory of encoded requests. grpc-go says when it has done with them.
-type bufferPool struct{ sync.Pool }
-
-// Get returns memory for n bytes. It belongs to mem.BufferPool.
-func (p *bufferPool) Get(n int) *[]byte {
-	buf, ok := p.Pool.Get().(*[]byte)
-	if !ok {
-		buf = new([]byte)
-	}
-	if cap(*buf) < n {
-		*buf = make([]byte, n)
-	}
-	*buf = (*buf)[:n]
-	return buf
-}
-
-// Put takes memory back.
-func (p *bufferPool) Put(buf *[]byte) { p.Pool.Put(buf) }
-
-// message returns the batches as a request. Those that nobody has changed are not copied.
+// message returns the batches as a request. grpc-go says when it has done with what was encoded.
 func (s *grpcSender) message(batches []*creel.Batch) mem.BufferSlice {
-	var m mem.BufferSlice
-	for i := 0; i < len(batches); {
-		if wire := batches[i].Wire(); wire != nil {
-			m = append(m, mem.SliceBuffer(wire))
-			i++
-			continue
+	var m message
+	m.encode(&s.buffers, batches)
+	out := make(mem.BufferSlice, len(m.parts))
+	for i, b := range m.encoded {
+		if b == nil {
+			out[i] = mem.SliceBuffer(m.parts[i])
+		} else {
+			out[i] = mem.NewBuffer(&b.bytes, b)
 		}
-		end := i + 1
-		for end < len(batches) && batches[end].Wire() == nil {
-			end++
-		}
-		buf := s.pool.Get(0)
-		*buf = codec.Append(*buf, batches[i:end]...)
-		m = append(m, mem.NewBuffer(buf, &s.pool))
-		i = end
 	}
-	return m
+	s.sent.Add(uint64(m.size))
+	return out
 }
 
 func (s *grpcSender) send(ctx context.Context, signal creel.Signal, batches []*creel.Batch) (codec.Result, error) {
 	for k, v := range s.Headers {
 		ctx = metadata.AppendToOutgoingContext(ctx, k, v)
 	}
-	m := s.message(batches)
-	s.sent.Add(uint64(m.Len()))
 	var answer []byte
-	if err := s.conn.Invoke(ctx, methods[signal], m, &answer); err != nil {
+	if err := s.conn.Invoke(ctx, methods[signal], s.message(batches), &answer); err != nil {
 		return codec.Result{}, s.refusal(err)
 	}
 	r, err := codec.ParseResponse(answer)

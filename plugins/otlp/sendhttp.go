@@ -1,7 +1,6 @@
 package otlp
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/creelhq/creel"
@@ -25,13 +23,13 @@ const maxAnswer = 4 << 20
 
 type httpSender struct {
 	ExporterConfig
-	base   string
-	plain  bool
-	client http.Client
-	sent   *metric.Counter
-	kind   string // content type
-	zip    *compressor
-	pool   sync.Pool // of *payload
+	base              string
+	plain             bool
+	client            http.Client
+	sent              *metric.Counter
+	kind              string // content type
+	zip               *compressor
+	payloads, buffers sync.Pool
 }
 
 func newHTTPSender(c ExporterConfig, t target, secure *tls.Config, sent *metric.Counter) *httpSender {
@@ -61,72 +59,36 @@ func (s *httpSender) Close() error {
 	return nil
 }
 
-// A payload is a request's body, in memory that is used again when nobody reads it any more: the transport may still
-// do when the answer has come.
-type payload struct {
-	encoded []byte
-	zipped  bytes.Buffer
-	body    []byte // one of them
-	users   atomic.Int32
-	home    *sync.Pool
-}
-
 // encode returns the batches as a body, for one user.
 func (s *httpSender) encode(batches []*creel.Batch) (*payload, error) {
-	p, _ := s.pool.Get().(*payload)
+	p, _ := s.payloads.Get().(*payload)
 	if p == nil {
-		p = &payload{home: &s.pool}
+		p = &payload{home: &s.payloads}
 	}
 	p.users.Store(1)
 	if s.kind == typeJSON {
-		p.encoded = codec.AppendJSON(p.encoded[:0], batches...)
-		p.body = p.encoded
-	} else if wire := batches[0].Wire(); len(batches) == 1 && wire != nil {
-		p.body = wire
+		p.text = codec.AppendJSON(p.text[:0], batches...)
+		p.one(p.text)
 	} else {
-		p.encoded = codec.Append(p.encoded[:0], batches...)
-		p.body = p.encoded
+		p.message.encode(&s.buffers, batches)
+		p.body, p.size = append(p.body[:0], p.parts...), p.message.size
 	}
-	s.sent.Add(uint64(len(p.body)))
+	s.sent.Add(uint64(p.size))
 	if s.zip == nil {
 		return p, nil
 	}
-	p.zipped.Reset()
+	p.zipped = p.zipped[:0]
 	w, err := s.zip.Compress(&p.zipped)
-	if err == nil {
-		if _, err = w.Write(p.body); err == nil {
-			err = w.Close()
+	for _, part := range p.body {
+		if err == nil {
+			_, err = w.Write(part)
 		}
 	}
-	p.body = p.zipped.Bytes()
+	if err == nil {
+		err = w.Close()
+	}
+	p.one(p.zipped)
 	return p, err
-}
-
-func (p *payload) drop() {
-	if p.users.Add(-1) == 0 {
-		p.body = nil
-		p.home.Put(p)
-	}
-}
-
-// open returns a reader of the body, which counts as a user until it is closed.
-func (p *payload) open() io.ReadCloser {
-	p.users.Add(1)
-	return &payloadReader{Reader: bytes.NewReader(p.body), payload: p}
-}
-
-type payloadReader struct {
-	*bytes.Reader
-	payload *payload
-	closed  atomic.Bool
-}
-
-// Close may be called more than once.
-func (r *payloadReader) Close() error {
-	if !r.closed.Swap(true) {
-		r.payload.drop()
-	}
-	return nil
 }
 
 func (s *httpSender) send(ctx context.Context, signal creel.Signal, batches []*creel.Batch) (codec.Result, error) {
@@ -140,7 +102,7 @@ func (s *httpSender) send(ctx context.Context, signal creel.Signal, batches []*c
 	if err != nil {
 		return codec.Result{}, creel.Permanent(err)
 	}
-	req.ContentLength = int64(len(p.body))
+	req.ContentLength = int64(p.size)
 	req.GetBody = func() (io.ReadCloser, error) { return p.open(), nil } // for a connection that was closed while idle
 	req.Header.Set("Content-Type", s.kind)
 	req.Header.Set("User-Agent", "creel")

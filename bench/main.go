@@ -99,10 +99,15 @@ func (b *bench) run() error {
 		}
 		b.print(r, f)
 	}
-	if !strings.Contains("hub", b.only) {
-		return nil
+	if strings.Contains("encodings", b.only) {
+		if err := b.encodings(); err != nil {
+			return err
+		}
 	}
-	return b.runHub()
+	if strings.Contains("hub", b.only) {
+		return b.runHub()
+	}
+	return nil
 }
 
 func (b *bench) print(r row, f figure) {

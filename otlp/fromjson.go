@@ -1,6 +1,7 @@
 package otlp
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/creelhq/creel"
 )
 
 // wireFromJSON appends the message of kind k that text describes to dst, in the wire format. What it writes is to be
@@ -34,6 +37,7 @@ type jsonReader struct {
 	p   int
 	out []byte
 	tmp []byte // an unescaped string
+	id  creel.TraceID
 }
 
 var (
@@ -110,16 +114,18 @@ func (r *jsonReader) message(k kind, depth int) error {
 }
 
 // named returns the number and description of the field of that name, nil if there is none. Most fields come in order: it
-// begins to look at number from.
-func named(k kind, name []byte, from int) (int, *field) {
+// begins to look behind number last.
+func named(k kind, name []byte, last int) (int, *field) {
 	fs := &schema[k]
-	for i := range fs {
-		num := (from + i) % len(fs)
+	for num, i := last, 0; i < len(fs); i++ {
+		if num++; num >= len(fs) {
+			num = 0
+		}
 		if f := &fs[num]; f.shape != absent && (f.name == string(name) || f.proto == string(name)) {
 			return num, f
 		}
 	}
-	return from, nil
+	return last, nil
 }
 
 func (r *jsonReader) field(num uint64, f *field, depth int) error {
@@ -215,9 +221,14 @@ func (r *jsonReader) text(s shape) (err error) {
 			return err
 		}
 	case traceID, spanID:
-		if b, err = hex.DecodeString(string(b)); err != nil {
+		if len(b) > 2*len(r.id) {
+			return errID
+		}
+		n, err := hex.Decode(r.id[:], b)
+		if err != nil {
 			return err
 		}
+		b = r.id[:n]
 	}
 	r.out = append(binary.AppendUvarint(r.out, uint64(len(b))), b...)
 	return nil
@@ -314,11 +325,19 @@ func (r *jsonReader) skip() {
 			r.p++
 			continue
 		default:
-			for r.p < len(r.b) && !strings.ContainsRune(",:]} \t\r\n", rune(r.b[r.p])) {
-				r.p++
-			}
+			r.word()
 		}
 		if depth <= 0 {
+			return
+		}
+	}
+}
+
+// word steps over a number, true, false or null.
+func (r *jsonReader) word() {
+	for ; r.p < len(r.b); r.p++ {
+		switch r.b[r.p] {
+		case ',', ':', ']', '}', ' ', '\t', '\r', '\n':
 			return
 		}
 	}
@@ -328,13 +347,13 @@ func (r *jsonReader) skip() {
 func (r *jsonReader) string() []byte {
 	r.p++
 	at := r.p
-	for r.b[r.p] != '"' && r.b[r.p] != '\\' {
-		r.p++
+	end := at + bytes.IndexByte(r.b[at:], '"')
+	plain := bytes.IndexByte(r.b[at:end], '\\')
+	if plain < 0 {
+		r.p = end + 1
+		return r.b[at:end]
 	}
-	if r.b[r.p] == '"' {
-		r.p++
-		return r.b[at : r.p-1]
-	}
+	r.p = at + plain
 	r.tmp = append(r.tmp[:0], r.b[at:r.p]...)
 	for r.b[r.p] != '"' {
 		c := r.b[r.p]

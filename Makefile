@@ -46,7 +46,7 @@ docs: ## write the reference pages anew
 	$(GO) test ./cli ./api -run Reference -rewrite
 
 fuzz: ## look for input that breaks a parser, a minute each
-	$(GO) test ./config -fuzz FuzzParse -fuzztime 1m
-	for f in FuzzParseLogs FuzzParseMetrics FuzzParseTraces FuzzParseJSON; do $(GO) test ./otlp -run '^$$' -fuzz "^$$f$$" -fuzztime 1m || exit 1; done
+	@$(GO) test ./... -list '^Fuzz' | awk '/^Fuzz/ {f[n++] = $$1} /^ok/ {for (i = 0; i < n; i++) print $$2, f[i]; n = 0}' | \
+		while read -r p f; do $(GO) test $$p -run '^$$' -fuzz "^$$f$$" -fuzztime 1m || exit 1; done
 
 .PHONY: help build run test test-ui ui check bench docs fuzz

@@ -36,7 +36,7 @@ var rooms = []room{
 	{"pipeline", []string{"otlp", "task", "report"}, "the pipeline runs any plugin and knows none"},
 	{"control", []string{"", "report"}, "what agent and hub say to each other must not know what either does with it"},
 	{"api", []string{"", "report"}, "the API must not know how a hub answers"},
-	{"agent", []string{"pipeline", "control"}, "an agent links only the plugins that it is given"},
+	{"agent", []string{"pipeline", "control", "expr"}, "an agent links only the plugins that it is given"},
 	{"plugins/all", []string{"plugins/*"}, "the distribution is a list"},
 	{"ui", nil, "the pages know the API alone"},
 	{"hub", []string{"agent", "api", "ui"}, "a hub contains an agent, and links only the plugins that it is given"},

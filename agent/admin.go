@@ -17,7 +17,10 @@ import (
 )
 
 // adminServer is the admin endpoint: a Unix socket in the state directory, and TCP if configured.
-type adminServer struct{ server *http.Server }
+type adminServer struct {
+	server *http.Server
+	stop   context.CancelFunc // ends answers that have no end of their own
+}
 
 func (a *agent) serveAdmin() (*adminServer, error) {
 	socket := AdminSocket(a.Data)
@@ -37,7 +40,11 @@ func (a *agent) serveAdmin() (*adminServer, error) {
 		}
 		listeners = append(listeners, l)
 	}
-	s := &http.Server{Handler: a.adminHandler(), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 64 << 10}
+	ctx, stop := context.WithCancel(context.Background())
+	s := &http.Server{
+		Handler: a.adminHandler(), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 64 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
 	for _, l := range listeners {
 		go func() {
 			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -45,10 +52,11 @@ func (a *agent) serveAdmin() (*adminServer, error) {
 			}
 		}()
 	}
-	return &adminServer{s}, nil
+	return &adminServer{s, stop}, nil
 }
 
 func (s *adminServer) close() {
+	s.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if s.server.Shutdown(ctx) != nil {
@@ -74,6 +82,7 @@ func (a *agent) adminHandler() http.Handler {
 	mux.HandleFunc("GET /ledger", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, a.engine.Ledger()) })
 	mux.HandleFunc("GET /components", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, a.engine.Components()) })
 	mux.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, effective(a.engine.Plan())) })
+	mux.HandleFunc("GET /tap", a.tap)
 	mux.HandleFunc("POST /-/reload", func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Origin") != "" { // a web page must not reload an agent
 			http.Error(w, "requests of web pages are refused", http.StatusForbidden)

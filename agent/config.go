@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/agent/trial"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/pipeline"
@@ -84,20 +85,26 @@ func (l Logging) handler(w io.Writer, level slog.Leveler) slog.Handler {
 	return slog.NewTextHandler(w, o)
 }
 
-// sections are a configuration file's. All but agent are the pipeline's business.
+// sections are a configuration file's. All but agent are the pipeline's business; tests mean nothing to a running agent.
 type sections struct {
 	Agent      Settings        `doc:"The agent itself."`
 	Collectors json.RawMessage `doc:"Where records come from, by id." optional:"true"`
 	Processors json.RawMessage `doc:"What happens to them, by id." optional:"true"`
 	Exporters  json.RawMessage `doc:"Where they go, by id." optional:"true"`
 	Pipelines  json.RawMessage `doc:"Who sends to whom, by id." optional:"true"`
+	Tests      json.RawMessage `doc:"Tests of this configuration, by name." optional:"true"`
 }
 
 // A Config is a configuration that was found to be right.
 type Config struct {
 	Settings Settings
 	Plan     *pipeline.Plan
+
+	root *config.Node
 }
+
+// Tests returns the tests that stand in the configuration. If they are wrong, the error is a config.Errors.
+func (c *Config) Tests() ([]trial.Case, error) { return trial.Compile(c.root, c.Plan) }
 
 // Load reads and checks the configuration in a file, and opens nothing. If it is wrong, the error is a config.Errors
 // with everything that is.
@@ -131,7 +138,7 @@ func Parse(file string, text []byte, env config.Env, plugins []creel.Plugin) (*C
 	if err != nil {
 		return nil, err
 	}
-	return &Config{s.Agent, plan}, nil
+	return &Config{s.Agent, plan, root}, nil
 }
 
 // SettingsSchema describes the section agent.
@@ -145,6 +152,7 @@ func JSONSchema(plugins []creel.Plugin) map[string]any {
 			"type": []any{"object", "null"}, "additionalProperties": config.Of[pipeline.Route]().JSONSchema(),
 			"description": "Who sends to whom, by id.",
 		},
+		trial.Section: trial.JSONSchema(),
 	}
 	for _, k := range []creel.Kind{creel.KindCollector, creel.KindProcessor, creel.KindExporter} {
 		byType := map[string]any{}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/agent"
+	"github.com/creelhq/creel/agent/trial"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/pipeline"
 )
@@ -40,8 +41,16 @@ func (c *Commands) validate() *cobra.Command {
 			for _, w := range cfg.Plan.Warnings {
 				fmt.Fprintf(c.Err, "warning: %s\n", w)
 			}
-			fmt.Fprintf(c.Out, "%s is right: %d collectors, %d pipelines, %d exporters\n", c.file,
+			tests, err := cfg.Tests()
+			if err != nil {
+				return Exit(ExitNo, err)
+			}
+			fmt.Fprintf(c.Out, "%s is right: %d collectors, %d pipelines, %d exporters", c.file,
 				len(cfg.Plan.Collectors), len(cfg.Plan.Pipelines), len(cfg.Plan.Exporters))
+			if len(tests) > 0 {
+				fmt.Fprintf(c.Out, ", %d tests", len(tests))
+			}
+			fmt.Fprintln(c.Out)
 			return nil
 		},
 	})
@@ -147,7 +156,7 @@ func (c *Commands) explain() *cobra.Command {
 			return c.explainPath(path)
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			paths := []string{"agent", "pipelines"}
+			paths := []string{"agent", "pipelines", trial.Section}
 			for _, p := range c.Plugins {
 				paths = append(paths, pipeline.Section(p.Kind)+"."+p.Name)
 			}
@@ -161,7 +170,7 @@ func (c *Commands) explainPath(path string) error {
 	switch section {
 	case "":
 		fmt.Fprintln(c.Out, "A configuration has these sections:")
-		fmt.Fprintln(c.Out, "  agent       the agent itself: labels, log, admin endpoint\n  collectors  where records come from\n  processors  what happens to them\n  exporters   where they go\n  pipelines   who sends to whom: from, through, to")
+		fmt.Fprintln(c.Out, "  agent       the agent itself: labels, log, admin endpoint\n  collectors  where records come from\n  processors  what happens to them\n  exporters   where they go\n  pipelines   who sends to whom: from, through, to\n  tests       what has to come of which records")
 		for k := creel.KindCollector; k <= creel.KindExporter; k++ {
 			fmt.Fprintln(c.Out)
 			c.listPlugins(k)
@@ -172,6 +181,13 @@ func (c *Commands) explainPath(path string) error {
 		return c.explainOptions("agent", agent.SettingsSchema(), rest)
 	case "pipelines":
 		return c.explainOptions("pipelines", config.Of[pipeline.Route](), rest)
+	case trial.Section:
+		if rest != "" {
+			return c.explainOptions(section, trial.Schema(), rest)
+		}
+		fmt.Fprintf(c.Out, "Tests of the configuration, by name: %s test runs them, an agent leaves them alone. Each has\n\n", c.Name)
+		trial.Explain(c.Out)
+		return nil
 	}
 	var known []string
 	for k := creel.KindCollector; k <= creel.KindExporter; k++ {
@@ -200,7 +216,7 @@ func (c *Commands) explainPath(path string) error {
 		}
 		return c.unknown(fmt.Sprintf("there is no %s %q", k, name), name, names)
 	}
-	return c.unknown(fmt.Sprintf("there is no section %q", section), section, append(known, "agent", "pipelines"))
+	return c.unknown(fmt.Sprintf("there is no section %q", section), section, append(known, "agent", "pipelines", trial.Section))
 }
 
 func (c *Commands) explainOptions(at string, s config.Schema, path string) error {

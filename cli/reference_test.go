@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/agent"
+	"github.com/creelhq/creel/agent/trial"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/pipeline"
 	"github.com/creelhq/creel/plugins/all"
@@ -33,6 +35,9 @@ func TestReferenceIsCurrent(t *testing.T) {
 			fmt.Fprintf(&page, "## %s\n\n%s\n\n", p.Name, p.Doc)
 			p.Config.Markdown(&page)
 			fmt.Fprintln(&page)
+			if p.Example != "" {
+				fmt.Fprintf(&page, "```yaml\n%s\n```\n\n", strings.TrimSpace(p.Example))
+			}
 		}
 		fmt.Fprintf(&page, "## Options that every %s has\n\n", k)
 		if k == creel.KindCollector {
@@ -45,10 +50,16 @@ func TestReferenceIsCurrent(t *testing.T) {
 		pages[pipeline.Section(k)+".md"] = page.Bytes()
 	}
 	var page bytes.Buffer
-	fmt.Fprintf(&page, "# The agent and its pipelines\n\n%s## agent\n\n", generated)
+	fmt.Fprintf(&page, "# The agent, its pipelines and their tests\n\n%s## agent\n\n", generated)
 	agent.SettingsSchema().Markdown(&page)
 	fmt.Fprintf(&page, "\n## pipelines\n\nEach pipeline, by its id:\n\n")
 	config.Of[pipeline.Route]().Markdown(&page)
+	fmt.Fprintf(&page, "\n## tests\n\nEach test, by its name; `creel test` runs them, and an agent leaves them alone:\n\n")
+	trial.Schema().Markdown(&page)
+	for _, s := range creel.Signals() {
+		fmt.Fprintf(&page, "\nA record of %s, in `given` and `expect`:\n\n", s)
+		trial.RecordSchema(s).Markdown(&page)
+	}
 	pages["agent.md"] = page.Bytes()
 
 	for name, want := range pages {

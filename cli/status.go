@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,24 +64,11 @@ type agentStatus struct {
 
 // ask gets one path of the admin endpoint.
 func (c *Commands) ask(ctx context.Context, path string, into any) error {
-	data := c.DataDir()
-	if _, err := os.Stat(filepath.Join(data, "hub.json")); err == nil { // a hub's: its agent is meant
-		data = filepath.Join(data, "agent")
-	}
-	socket := agent.AdminSocket(data)
-	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		},
-	}}
-	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+path, nil)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	resp, err := c.get(ctx, path)
 	if err != nil {
 		return err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return fmt.Errorf("reach the agent at %s: %w; is it running? --data names its state directory", socket, err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
@@ -91,6 +79,33 @@ func (c *Commands) ask(ctx context.Context, path string, into any) error {
 		return fmt.Errorf("ask the agent: %s answers %s: %w", path, resp.Status, err)
 	}
 	return nil
+}
+
+// get sends a request to the admin endpoint of the agent that is meant.
+func (c *Commands) get(ctx context.Context, path string) (*http.Response, error) {
+	data := c.DataDir()
+	if _, err := os.Stat(filepath.Join(data, "hub.json")); err == nil { // a hub's: its agent is meant
+		data = filepath.Join(data, "agent")
+	}
+	socket := agent.AdminSocket(data)
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if refused := (*url.Error)(nil); errors.As(err, &refused) {
+		err = refused.Err // without the URL, which is nobody's business
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reach the agent at %s: %w; is it running? --data names its state directory", socket, err)
+	}
+	return resp, nil
 }
 
 func (s *agentStatus) print(out io.Writer) {

@@ -291,13 +291,15 @@ func (d decoder) dict(v reflect.Value, s *shape, n *Node, secret bool, out []byt
 	return closeObject(out)
 }
 
+// An Entry is a type of list elements that may be written as a map, too: EntryText returns the element that key: value
+// stands for. The elements are in the order of the file.
+type Entry interface {
+	EntryText(key, value string) string
+}
+
 func (d decoder) list(v reflect.Value, s *shape, n *Node, secret bool, out []byte) []byte {
-	if n.kind != listNode {
-		hint := ""
-		if n.kind == scalarNode && !secret {
-			hint = fmt.Sprintf("write [%s]", n.describe(secret))
-		}
-		d.fail(n.Errorf("must be a %s, got %s", s, n.describe(secret)), hint)
+	if n = s.asList(n); n.kind != listNode {
+		d.fail(n.Errorf("must be a %s, got %s", s, n.describe(secret)), "")
 		return out
 	}
 	out = append(out, '[')
@@ -313,6 +315,29 @@ func (d decoder) list(v reflect.Value, s *shape, n *Node, secret bool, out []byt
 		out = d.value(v.Index(i), s.elem, item, secret, out)
 	}
 	return append(out, ']')
+}
+
+// asList returns n as a list, if it is another way to write one: an element alone, or a map of what makes them.
+func (s *shape) asList(n *Node) *Node {
+	list := *n
+	list.kind = listNode
+	switch {
+	case n.kind == scalarNode && s.elem.isScalar():
+		list.children = []*Node{n}
+		return &list
+	case n.kind == mapNode && s.elem.entry() != nil:
+		list.children = nil
+		for key, value := range n.Entries() {
+			if value.kind != scalarNode {
+				return n
+			}
+			item := *value
+			item.text, item.quoted = s.elem.entry().EntryText(key, value.text), true
+			list.children = append(list.children, &item)
+		}
+		return &list
+	}
+	return n
 }
 
 // scalar fills v from the text of n.

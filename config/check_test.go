@@ -82,7 +82,7 @@ type guarded struct {
 }
 
 func TestSecretsStayOutOfErrors(t *testing.T) {
-	n, err := config.Parse("f", []byte("wait: hunter2\npin: 4711\nkeys: hunter2\n"), config.Env{})
+	n, err := config.Parse("f", []byte("wait: hunter2\npin: 4711\nkeys: {hunter2: x}\n"), config.Env{})
 	if err != nil {
 		t.Fatal(err)
 	}

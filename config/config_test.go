@@ -128,10 +128,10 @@ f:2:7: rate: must be at most 1, got 7
 f:3:8: level: must be debug, info or warn, got loud
 f:4:20: batch.max_bytes: must be at least 1KiB, got 1
 f:4:33: batch.max_wait: must be a duration such as 500ms, 10s, 1m30s or 7d, got "soon"`},
-		{"types", "f", "endpoint: [x]\nrate: \"0.5\"\ninclude: x\nnumbers: [1, b]\nlabels: [a]\ntls: {insecure: yes}\ncolor: green\n",
+		{"types", "f", "endpoint: [x]\nrate: \"0.5\"\ninclude: {x: y}\nnumbers: [1, b]\nlabels: [a]\ntls: {insecure: yes}\ncolor: green\n",
 			`f:1:11: endpoint: must be a string, got a list
 f:2:7: rate: must be a number, got "0.5"; remove the quotes
-f:3:10: include: must be a list of string, got x; write [x]
+f:3:10: include: must be a list of string, got a map
 f:4:14: numbers[1]: must be an integer, got b
 f:5:9: labels: must be a map of string, got a list
 f:6:17: tls.insecure: must be a boolean, got yes; write true

@@ -121,7 +121,18 @@ func (s *shape) jsonSchema(f *Field) map[string]any {
 	case objectShape, pointerShape:
 		return objectSchema(s.object.fields)
 	case listShape:
-		return map[string]any{"type": "array", "items": s.elem.jsonSchema(f)}
+		item := s.elem.jsonSchema(f)
+		ways := []any{map[string]any{"type": "array", "items": item}}
+		if s.elem.isScalar() {
+			ways = append(ways, item)
+		}
+		if s.elem.entry() != nil {
+			ways = append(ways, map[string]any{"type": "object", "additionalProperties": map[string]any{"type": []any{"string", "number", "boolean"}}})
+		}
+		if len(ways) == 1 {
+			return ways[0].(map[string]any)
+		}
+		return map[string]any{"anyOf": ways}
 	case dictShape:
 		return map[string]any{"type": []any{"object", "null"}, "additionalProperties": s.elem.jsonSchema(f)}
 	}

@@ -246,6 +246,21 @@ func (s *shape) String() string {
 	return "string"
 }
 
+// isScalar reports whether a scalar may stand here.
+func (s *shape) isScalar() bool {
+	switch s.kind {
+	case rawShape, listShape, dictShape, objectShape, pointerShape:
+		return false
+	}
+	return true
+}
+
+// entry returns the shape's Entry, nil if it has none.
+func (s *shape) entry() Entry {
+	e, _ := reflect.Zero(s.typ).Interface().(Entry)
+	return e
+}
+
 // innerObject returns the object that stands here, or in the list or map that does.
 func (s *shape) innerObject() *object {
 	for s.elem != nil {

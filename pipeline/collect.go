@@ -28,6 +28,7 @@ type source struct {
 	meters    *metric.Set
 	health    health
 	collected *metric.Counter
+	edge      *edge
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -212,6 +213,7 @@ func (s *source) admit(b *creel.Batch) (ok bool, g *generation, room <-chan stru
 		return false, g, nil
 	}
 	defer g.leave()
+	s.edge.see(b)
 	s.collected.Add(uint64(b.Len()))
 	s.inflight.Add(1)
 	creel.Attach(b, creel.NewTicket(s, func(error) { s.landed() }))

@@ -240,6 +240,7 @@ func TestOverdueExport(t *testing.T) {
 	w.await("it is tried again", func() bool { return len(w.calls["sink"]) == 2 })
 	close(gate)
 	w.await("it arrives", func() bool { return len(w.results["manual#0"]) == 1 })
+	w.await("the overdue call has given its memory back", func() bool { return w.memory.Out() == 0 })
 }
 
 // TestSocketsOutliveReload: while collectors come and go on an address, no connection is refused, and one address has

@@ -46,6 +46,7 @@ type Engine struct {
 	tasks   *task.Scheduler
 	sockets *sockets
 	books   books
+	edges   edges
 
 	current  atomic.Pointer[generation]
 	previous atomic.Pointer[generation] // while it is being left
@@ -242,7 +243,7 @@ func (r *reload) openOne(c Component) error {
 	case creel.KindCollector:
 		s := &source{
 			e: r.e, comp: c, collector: opened.(creel.Collector), log: log, meters: h.Metrics, settled: make(chan struct{}),
-			collected: h.Metrics.Counter("creel.collector.records", "Records that were admitted.", "{record}"),
+			collected: h.Metrics.Counter("creel.collector.records", "Records that were admitted.", "{record}"), edge: r.e.edges.of(c.Key(), false),
 		}
 		if c.Plugin.Polled {
 			s.schedule = common[Schedule](c)
@@ -251,6 +252,7 @@ func (r *reload) openOne(c Component) error {
 	case creel.KindProcessor:
 		st := &stage{
 			id: c.Key(), comp: c, proc: opened.(creel.Processor), log: log, meters: h.Metrics, health: &health{}, book: r.e.books.book(c.Pipeline),
+			before: r.e.edges.of(c.Key(), true), after: r.e.edges.of(c.Key(), false),
 		}
 		if _, ok := opened.(creel.Runner); ok {
 			st.held = creel.NewStandingCustody()
@@ -335,7 +337,7 @@ func (e *Engine) build(plan *Plan) *generation {
 		g.pipes[pl.ID] = p
 		for _, id := range pl.To {
 			q := e.exports[id].queue
-			p.exits = append(p.exits, exit{q, e.books.account(pl.ID, id)})
+			p.exits = append(p.exits, exit{q, e.books.account(pl.ID, id), e.edges.of(Section(creel.KindExporter)+"."+id, false)})
 			p.leaves = append(p.leaves, q)
 		}
 		for _, to := range pl.Outputs {

@@ -77,6 +77,7 @@ type pipe struct {
 type exit struct {
 	queue *queue
 	acct  *account
+	edge  *edge
 }
 
 // A stage is a processor's instance. Processors belong to one pipeline.
@@ -90,6 +91,8 @@ type stage struct {
 	log     *slog.Logger
 	meters  *metric.Set
 	comp    Component
+
+	before, after *edge
 
 	out  atomic.Pointer[hop] // where Run sends to
 	last atomic.Bool         // the stage is about to be closed, before all that it leads to
@@ -174,6 +177,7 @@ type hop struct {
 
 // Send moves b on, in the goroutine of whoever calls.
 func (h *hop) Send(b *creel.Batch) {
+	h.p.stages[h.i-1].after.see(b)
 	if !creel.Forward(b) {
 		h.p.book.created.Add(int64(b.Len()))
 	}
@@ -191,6 +195,7 @@ func (p *pipe) run(i int, b *creel.Batch) {
 		return
 	}
 	st := p.stages[i]
+	st.before.see(b)
 	c, _ := st.custody.Get().(*creel.Custody)
 	if c == nil {
 		c = creel.NewCustody(st.held)
@@ -224,8 +229,14 @@ func (st *stage) process(b *creel.Batch, next creel.Next) (err error) {
 	return nil
 }
 
-// deliver hands b to the queues at the end of the pipeline.
+// deliver hands b to the queues at the end of the pipeline. A pipeline that only sends to others has none: what is left
+// then was filtered.
 func (p *pipe) deliver(b *creel.Batch) {
+	if len(p.exits) == 0 {
+		p.book.filtered.Add(int64(b.Len()))
+		creel.Settle(b, nil)
+		return
+	}
 	p.book.passed.Add(int64(b.Len()))
 	last := len(p.exits) - 1
 	for i := range p.exits {
@@ -239,6 +250,7 @@ func (p *pipe) deliver(b *creel.Batch) {
 
 // push puts b into the exit's queue.
 func (x *exit) push(b *creel.Batch, memory bool) {
+	x.edge.see(b)
 	reserved := int64(0)
 	creel.Detach(b, func(t *creel.Ticket) bool {
 		r, ok := t.Owner().(*reservation)

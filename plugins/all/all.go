@@ -5,13 +5,17 @@ import (
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/plugins/debug"
 	"github.com/creelhq/creel/plugins/file"
+	"github.com/creelhq/creel/plugins/filter"
 	"github.com/creelhq/creel/plugins/generate"
 	"github.com/creelhq/creel/plugins/host"
 	"github.com/creelhq/creel/plugins/journald"
 	"github.com/creelhq/creel/plugins/null"
 	"github.com/creelhq/creel/plugins/otlp"
+	"github.com/creelhq/creel/plugins/parse"
+	"github.com/creelhq/creel/plugins/route"
 	"github.com/creelhq/creel/plugins/sample"
 	"github.com/creelhq/creel/plugins/self"
+	"github.com/creelhq/creel/plugins/transform"
 )
 
 // Plugins returns the plugins, by kind and name.
@@ -24,7 +28,11 @@ func Plugins() []creel.Plugin {
 		otlp.Collector,
 		self.Plugin,
 
+		filter.Plugin,
+		parse.Plugin,
+		route.Plugin,
 		sample.Plugin,
+		transform.Plugin,
 
 		debug.Plugin,
 		null.Plugin,

@@ -3,14 +3,18 @@ package sample
 
 import (
 	"context"
+	_ "embed"
 	"encoding/binary"
 	"math/rand/v2"
 
 	"github.com/creelhq/creel"
 )
 
+//go:embed example.yaml
+var example string
+
 // Plugin is the processor sample.
-var Plugin = creel.NewProcessor("sample", "Keeps a fixed share of records; of traces, whole ones.", New)
+var Plugin = creel.NewProcessor("sample", "Keeps a fixed share of records; of traces, whole ones.", New).WithExample(example)
 
 // Config is the processor's options.
 type Config struct {

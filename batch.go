@@ -28,6 +28,7 @@ type Batch struct {
 
 	tickets []*Ticket
 	custody *Custody
+	from    *Custody // the custody of the call that passes the batch on, while it does
 }
 
 // NewLogs returns a Batch of logs. The slice belongs to the Batch from now on.
@@ -163,8 +164,10 @@ func (b *Batch) viewLen() int { return len(b.logs) + len(b.metrics) + len(b.span
 func (b *Batch) edit() {
 	b.wire, b.bytes = nil, 0
 	alone := int32(1)
-	if b.custody != nil && b.custody.retains(b.rec) {
-		alone = 2
+	for c := b.custody; c != nil; c = c.outer {
+		if c.retains(b.rec) {
+			alone++
+		}
 	}
 	if b.rec.refs.Load() == alone {
 		return
@@ -361,13 +364,14 @@ func (b *Batch) Join(o *Batch) {
 }
 
 // Absorb makes b answer for o as well: o's records have been worked into b's, as an aggregation does. o is used up and
-// counted as absorbed; whoever waits for it waits for b.
+// counted as absorbed; whoever waits for it waits for b. The room that its records took is free.
 func (b *Batch) Absorb(o *Batch) {
 	b.mustLive()
 	o.mustLive()
 	if o.custody != nil {
 		o.custody.note(func(c *Custody) { c.counts.Absorbed += o.n })
 	}
+	Detach(o, func(t *Ticket) bool { _, room := t.owner.(Room); return !room })
 	b.takeOver(o)
 }
 

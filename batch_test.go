@@ -260,6 +260,67 @@ func TestUndecodedBatch(t *testing.T) {
 	}
 }
 
+// TestEditsInARow: processors that pass a batch on from one to the next change it in place, unless somebody else sees it.
+func TestEditsInARow(t *testing.T) {
+	memory := &creel.Memory{}
+	start := func() *creel.Batch {
+		r := memory.NewRecords()
+		r.Logs = append(r.Logs, creel.Log{Body: creel.Int(0)})
+		return creel.NewBatch(creel.Logs, r)
+	}
+	var seen []*creel.Log
+	var process func(b *creel.Batch, left int)
+	process = func(b *creel.Batch, left int) {
+		c := creel.NewCustody(nil)
+		c.Give(b)
+		log := &b.EditLogs()[0]
+		log.Body = creel.Int(log.Body.Int() + 1)
+		seen = append(seen, log)
+		if creel.Forward(b); left > 0 {
+			process(b, left-1)
+		} else {
+			creel.Settle(b, nil)
+		}
+		c.End(nil)
+	}
+	process(start(), 2)
+	if seen[0] != seen[1] || seen[1] != seen[2] || seen[2].Body.Int() != 0 { // recycled
+		t.Errorf("the records were copied, or are not recycled: %v", seen[2].Body)
+	}
+	b := start()
+	other := b.Clone()
+	seen = nil
+	process(b, 1)
+	if seen[0] != seen[1] || other.Logs()[0].Body.Int() != 0 {
+		t.Errorf("the clone was changed: %v", other.Logs()[0].Body)
+	}
+	creel.Settle(other, nil)
+	if memory.Out() != 0 {
+		t.Errorf("%d batches are out", memory.Out())
+	}
+}
+
+// roomy is the owner of a ticket that stands for room.
+type roomy struct{}
+
+func (roomy) Room() {}
+
+// TestAbsorbFreesRoom: what was worked into another batch takes no room any more, but is not safe yet.
+func TestAbsorbFreesRoom(t *testing.T) {
+	var told []string
+	b, o := creel.NewLogs(make([]creel.Log, 1)), creel.NewLogs(make([]creel.Log, 2))
+	creel.Attach(o, creel.NewTicket(roomy{}, func(error) { told = append(told, "room") }))
+	o.OnDone(func(error) { told = append(told, "safe") })
+	b.Absorb(o)
+	if !slices.Equal(told, []string{"room"}) {
+		t.Errorf("absorbed: %v", told)
+	}
+	creel.Settle(b, nil)
+	if !slices.Equal(told, []string{"room", "safe"}) {
+		t.Errorf("settled: %v", told)
+	}
+}
+
 func TestCustodyCountsWhatAProcessorDoes(t *testing.T) {
 	held := creel.NewStandingCustody()
 	c := creel.NewCustody(held)

@@ -23,6 +23,9 @@ type Ticket struct {
 	done   func(error)
 }
 
+// Room is the owner of a Ticket that stands for the room which records take, and is over when they are.
+type Room interface{ Room() }
+
 // NewTicket returns a Ticket that calls done once, with the first error of its shares. The owner tells the framework's
 // tickets (not nil) from those of OnDone (nil).
 func NewTicket(owner any, done func(error)) *Ticket { return &Ticket{owner: owner, done: done} }
@@ -102,14 +105,15 @@ func (b *Batch) end() {
 type Counts struct{ Created, Filtered, Absorbed, Dropped int }
 
 // Custody is the list of batches that a component has in hand: during one call of Process, or held beyond it. What is
-// read from a batch stays readable until the custody ends, even if the batch itself is over before. Its methods may be
-// called concurrently.
+// read from a batch stays readable until the custody ends, even if the batch itself is over before; but who passes a
+// batch on may find it changed. Its methods may be called concurrently.
 type Custody struct {
 	mu     sync.Mutex
 	live   []*Batch
 	recs   []*Records
 	counts Counts
 	held   *Custody // where Hold puts batches
+	outer  *Custody // of the call that has passed the batch on, and waits for this one to return
 	// A standing custody has no end of call until which anything could stay readable: it retains no records.
 	standing bool
 }
@@ -126,6 +130,7 @@ func (c *Custody) Give(b *Batch) {
 	if b.custody != nil {
 		panic("BUG: a batch was given to two components at once")
 	}
+	c.outer, b.from = b.from, nil
 	c.retain(b.rec)
 	c.add(b)
 }
@@ -136,6 +141,7 @@ func Forward(b *Batch) bool {
 	if b.custody == nil {
 		return false
 	}
+	b.from = b.custody
 	b.custody.remove(b)
 	return true
 }
@@ -164,7 +170,7 @@ func (c *Custody) Take() Counts {
 func (c *Custody) End(err error) Counts {
 	c.mu.Lock()
 	live, recs, n := c.live, c.recs, c.counts
-	c.live, c.recs, c.counts = nil, nil, Counts{}
+	c.live, c.recs, c.counts, c.outer = nil, nil, Counts{}, nil
 	c.mu.Unlock() // settling calls out
 	for _, b := range live {
 		if err == nil {

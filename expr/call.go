@@ -2,6 +2,7 @@ package expr
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -120,7 +121,7 @@ func (c *compiler) walk(f *function, args []ast.Node) part {
 		return w.counted(2, func(n int) bool { return n == 1 })
 	case "count":
 		return valued(integer, func(r *Record) creel.Value {
-			n, _, ok := w.count(r, 1<<62)
+			n, _, ok := w.count(r, math.MaxInt)
 			if !ok {
 				return creel.Value{}
 			}

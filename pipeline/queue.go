@@ -270,6 +270,9 @@ type reservation struct {
 	n int64
 }
 
+// Room marks its ticket as one that is over when the records are.
+func (r *reservation) Room() {}
+
 func (r *reservation) attach(b *creel.Batch) {
 	creel.Attach(b, creel.NewTicket(r, func(error) { r.q.release(r.n) }))
 }

@@ -3,7 +3,10 @@ package all
 
 import (
 	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/plugins/aggregate"
 	"github.com/creelhq/creel/plugins/debug"
+	"github.com/creelhq/creel/plugins/dedup"
+	"github.com/creelhq/creel/plugins/enrich"
 	"github.com/creelhq/creel/plugins/file"
 	"github.com/creelhq/creel/plugins/filter"
 	"github.com/creelhq/creel/plugins/generate"
@@ -12,6 +15,7 @@ import (
 	"github.com/creelhq/creel/plugins/null"
 	"github.com/creelhq/creel/plugins/otlp"
 	"github.com/creelhq/creel/plugins/parse"
+	"github.com/creelhq/creel/plugins/redact"
 	"github.com/creelhq/creel/plugins/route"
 	"github.com/creelhq/creel/plugins/sample"
 	"github.com/creelhq/creel/plugins/self"
@@ -28,8 +32,12 @@ func Plugins() []creel.Plugin {
 		otlp.Collector,
 		self.Plugin,
 
+		aggregate.Plugin,
+		dedup.Plugin,
+		enrich.Plugin,
 		filter.Plugin,
 		parse.Plugin,
+		redact.Plugin,
 		route.Plugin,
 		sample.Plugin,
 		transform.Plugin,

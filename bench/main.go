@@ -148,13 +148,17 @@ func (b *bench) rows() []row {
 	file("file → OTLP/gRPC", plainLines, "grpc", "none", "", "")
 	file("file → OTLP/HTTP, zstd", plainLines, "http", "zstd", "", "")
 	file("file → OTLP/HTTP, gzip", plainLines, "http", "gzip", "", "")
+	file("file → parse JSON → OTLP/HTTP", jsonLines, "http", "none", "", "parse: {format: json}")
+	file("file → parse access log → OTLP/HTTP", accessLines, "http", "none", "", "parse: {format: nginx}")
 	for _, protocol := range []string{"http", "grpc"} {
 		for _, signal := range []creel.Signal{creel.Logs, creel.Traces, creel.Metrics} {
 			rows = append(rows, row{"OTLP/" + strings.ToUpper(protocol) + " " + signal.String() + " in → out", false, func() (figure, error) { return b.relay(protocol, signal, "") }})
 		}
 	}
 	return append(rows,
-		row{"OTLP/GRPC logs in → decoded → out", false, func() (figure, error) { return b.relay("grpc", creel.Logs, "sample: {rate: 1}") }},
+		row{"OTLP/GRPC logs, one attribute, one filter", false, func() (figure, error) {
+			return b.relay("grpc", creel.Logs, `transform: {set: {'attributes["cluster"]': '"prod"'}}, filter: {drop: 'severity < INFO'}`)
+		}},
 		row{"host every 1 s (CPU, not CPU-s/M)", false, b.hostOnly},
 		row{"1 000 idle files (CPU, not CPU-s/M)", false, func() (figure, error) { return b.idleFiles(1000) }},
 	)

@@ -1,61 +1,10 @@
 package aggregate
 
 import (
-	"hash/maphash"
-	"math"
-	"math/bits"
 	"strings"
 
 	"github.com/creelhq/creel"
 )
-
-// hasher makes numbers of what tells series apart.
-type hasher struct{ seed maphash.Seed }
-
-// mix returns a number in which every bit of a and b counts.
-func mix(a, b uint64) uint64 {
-	hi, lo := bits.Mul64(a^0x9e3779b97f4a7c15, b^0xd6e8feb86659fd93)
-	return hi ^ lo
-}
-
-func (h hasher) str(s string) uint64 { return maphash.String(h.seed, s) }
-
-// attrs returns the same for the same attributes in another order. Those that keep does not want are left out.
-func (h hasher) attrs(as creel.Attrs, keep func(string) bool) (n uint64) {
-	for i := range as {
-		if keep == nil || keep(as[i].Key) {
-			n += mix(h.str(as[i].Key), h.value(as[i].Value))
-		}
-	}
-	return n
-}
-
-func (h hasher) value(v creel.Value) (n uint64) {
-	n = uint64(v.Kind())
-	switch v.Kind() {
-	case creel.ValueString:
-		return mix(n, h.str(v.Str()))
-	case creel.ValueBytes:
-		return mix(n, maphash.Bytes(h.seed, v.Bytes()))
-	case creel.ValueInt:
-		return mix(n, uint64(v.Int()))
-	case creel.ValueDouble:
-		return mix(n, math.Float64bits(v.Double()))
-	case creel.ValueBool:
-		if v.Bool() {
-			n |= 1 << 8
-		}
-	case creel.ValueList:
-		for _, e := range v.List() {
-			n = mix(n, h.value(e))
-		}
-	case creel.ValueMap:
-		for _, a := range v.Map() { // in its order, as Value.Equal compares it
-			n = mix(mix(n, h.str(a.Key)), h.value(a.Value))
-		}
-	}
-	return n
-}
 
 // sameAttrs reports whether kept are those of as that keep wants, in any order.
 func sameAttrs(kept, as creel.Attrs, keep func(string) bool) bool {
@@ -130,7 +79,7 @@ func (in *interner[T]) forget() {
 
 // place returns the place of records with this resource and scope; nil if there are too many.
 func (t *table) place(r *creel.Resource, s *creel.Scope) *place {
-	h := mix(mix(t.attrs(r.Attrs, nil), t.attrs(s.Attrs, nil)), mix(t.str(s.Name), t.str(s.Version)))
+	h := t.Mix(t.Mix(t.Attrs(r.Attrs, nil), t.Attrs(s.Attrs, nil)), t.Mix(t.String(s.Name), t.String(s.Version)))
 	same := func(o *creel.Origin) bool {
 		return o.Scope.Name == s.Name && o.Scope.Version == s.Version && o.Scope.SchemaURL == s.SchemaURL && o.Resource.SchemaURL == r.SchemaURL &&
 			o.Resource.Attrs.Equal(r.Attrs) && o.Scope.Attrs.Equal(s.Attrs)
@@ -161,7 +110,7 @@ func cloneEntities(list []creel.EntityRef) (out []creel.EntityRef) {
 // kind returns the kind of data points with this descriptor; nil if there are too many. Descriptions do not tell metrics
 // apart.
 func (t *table) kind(d *creel.Descriptor) *kind {
-	h := mix(mix(t.str(d.Name), t.str(d.Unit)), uint64(d.Kind)<<16|uint64(d.Temporality)<<8)
+	h := t.Mix(t.Mix(t.String(d.Name), t.String(d.Unit)), uint64(d.Kind)<<16|uint64(d.Temporality)<<8)
 	same := func(k *creel.Descriptor) bool {
 		return k.Name == d.Name && k.Unit == d.Unit && k.Kind == d.Kind && k.Temporality == d.Temporality && k.Monotonic == d.Monotonic
 	}

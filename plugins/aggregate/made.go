@@ -130,7 +130,7 @@ func (a *aggregate) measure(m *maker, rec *expr.Record, i int, s *scratch) {
 	for _, e := range m.by {
 		v := e.Eval(rec)
 		s.values = append(s.values, v)
-		x.hash = mix(x.hash, a.table.value(v))
+		x.hash = a.table.Mix(x.hash, a.table.Value(v))
 	}
 	s.samples = append(s.samples, x)
 }
@@ -177,7 +177,7 @@ func (a *aggregate) seriesOf(x *sample, p *place, values []creel.Value) *series 
 	if p == nil {
 		return a.overflowOf(m)
 	}
-	want := series{place: p, kind: m.kind, made: m, hash: mix(x.hash, p.hash)}
+	want := series{place: p, kind: m.kind, made: m, hash: a.table.Mix(x.hash, p.hash)}
 	s := a.table.find(&want, func(s *series) bool { return m.same(s.attrs, values) })
 	if s != nil {
 		return s

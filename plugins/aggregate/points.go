@@ -59,7 +59,7 @@ func (a *aggregate) measurePoints(b *creel.Batch, s *scratch) (some bool) {
 		if canFold(p) {
 			rec.Seek(i)
 			if a.Points.Where.IsZero() || a.Points.Where.Match(rec) {
-				h, some = max(1, a.table.attrs(p.Attrs, a.keep)), true
+				h, some = max(1, a.table.Attrs(p.Attrs, a.keep)), true
 			}
 		}
 		s.hashes = append(s.hashes, h)
@@ -122,7 +122,7 @@ func (a *aggregate) takePoint(v *viewer, p *creel.Metric, hash uint64) bool {
 		a.overflow.Inc()
 		return false
 	}
-	want := series{place: place, kind: kind, hash: mix(mix(hash, place.hash), kind.hash)}
+	want := series{place: place, kind: kind, hash: a.table.Mix(a.table.Mix(hash, place.hash), kind.hash)}
 	want.isGroup = a.keep != nil && want.cumulative()
 	s := a.series(&want, p.Attrs, a.keep)
 	if s == nil {
@@ -134,7 +134,7 @@ func (a *aggregate) takePoint(v *viewer, p *creel.Metric, hash uint64) bool {
 	if h := p.Histogram; h != nil && !(s.takes(h) && s.base.takes(h)) {
 		return false
 	}
-	want = series{place: place, kind: kind, hash: mix(mix(a.table.attrs(p.Attrs, nil), place.hash), kind.hash), group: s}
+	want = series{place: place, kind: kind, hash: a.table.Mix(a.table.Mix(a.table.Attrs(p.Attrs, nil), place.hash), kind.hash), group: s}
 	m := a.series(&want, p.Attrs, nil)
 	if m == nil {
 		return false

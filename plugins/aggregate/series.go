@@ -1,8 +1,6 @@
 package aggregate
 
 import (
-	"hash/maphash"
-
 	"github.com/creelhq/creel"
 )
 
@@ -33,7 +31,7 @@ type series struct {
 
 // table finds series.
 type table struct {
-	hasher
+	creel.Hasher
 	max    int
 	places interner[creel.Origin]
 	kinds  interner[creel.Descriptor]
@@ -43,7 +41,7 @@ type table struct {
 }
 
 func (t *table) init(most int) {
-	t.seed, t.max = maphash.MakeSeed(), most
+	t.Hasher, t.max = creel.NewHasher(), most
 	t.byHash = make(map[uint64]*series)
 	t.places.byHash, t.places.max = make(map[uint64][]*place), most
 	t.kinds.byHash, t.kinds.max = make(map[uint64][]*kind), most

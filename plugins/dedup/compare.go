@@ -1,9 +1,6 @@
 package dedup
 
 import (
-	"hash/maphash"
-	"math"
-	"math/bits"
 	"slices"
 
 	"github.com/creelhq/creel"
@@ -60,67 +57,24 @@ func (d *dedup) hash(rec *expr.Record, s *scratch) (h uint64) {
 	for i := range d.By {
 		switch f := &d.By[i]; f.word {
 		case "body":
-			h = mix(h, d.hashValue(l.Body))
+			h = d.Mix(h, d.Value(l.Body))
 		case "severity":
-			h = mix(mix(h, uint64(l.Severity)), maphash.String(d.seed, l.SeverityText))
+			h = d.Mix(d.Mix(h, uint64(l.Severity)), d.String(l.SeverityText))
 		case "event":
-			h = mix(h, maphash.String(d.seed, l.Event))
+			h = d.Mix(h, d.String(l.Event))
 		case "attributes":
-			h = mix(h, d.hashAttrs(l.Attrs, d.Ignore))
+			h = d.Mix(h, d.Attrs(l.Attrs, d.compared))
 		case "resource":
 			if l.Origin != s.origin {
-				s.origin, s.hash = l.Origin, d.hashAttrs(l.Origin.Resource.Attrs, nil)
+				s.origin, s.hash = l.Origin, d.Attrs(l.Origin.Resource.Attrs, nil)
 			}
-			h = mix(h, s.hash)
+			h = d.Mix(h, s.hash)
 		case "scope":
-			h = mix(mix(h, maphash.String(d.seed, l.Origin.Scope.Name)), maphash.String(d.seed, l.Origin.Scope.Version))
+			h = d.Mix(d.Mix(h, d.String(l.Origin.Scope.Name)), d.String(l.Origin.Scope.Version))
 		default:
 			v := f.value.Eval(rec)
 			s.values = append(s.values, v)
-			h = mix(h, d.hashValue(v))
-		}
-	}
-	return h
-}
-
-// mix returns a number in which every bit of a and b counts.
-func mix(a, b uint64) uint64 {
-	hi, lo := bits.Mul64(a^0x9e3779b97f4a7c15, b^0xd6e8feb86659fd93)
-	return hi ^ lo
-}
-
-// hashAttrs returns the same for the same attributes in another order.
-func (d *dedup) hashAttrs(as creel.Attrs, ignore []string) (h uint64) {
-	for i := range as {
-		if len(ignore) == 0 || !slices.Contains(ignore, as[i].Key) {
-			h += mix(maphash.String(d.seed, as[i].Key), d.hashValue(as[i].Value))
-		}
-	}
-	return h
-}
-
-func (d *dedup) hashValue(v creel.Value) (h uint64) {
-	h = uint64(v.Kind())
-	switch v.Kind() {
-	case creel.ValueString:
-		return mix(h, maphash.String(d.seed, v.Str()))
-	case creel.ValueBytes:
-		return mix(h, maphash.Bytes(d.seed, v.Bytes()))
-	case creel.ValueInt:
-		return mix(h, uint64(v.Int()))
-	case creel.ValueDouble:
-		return mix(h, math.Float64bits(v.Double()))
-	case creel.ValueBool:
-		if v.Bool() {
-			h |= 1 << 8
-		}
-	case creel.ValueList:
-		for _, e := range v.List() {
-			h = mix(h, d.hashValue(e))
-		}
-	case creel.ValueMap:
-		for _, a := range v.Map() { // in its order, as Value.Equal compares it
-			h = mix(mix(h, maphash.String(d.seed, a.Key)), d.hashValue(a.Value))
+			h = d.Mix(h, d.Value(v))
 		}
 	}
 	return h

@@ -6,7 +6,7 @@ package dedup
 import (
 	"context"
 	_ "embed"
-	"hash/maphash"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,10 +38,11 @@ type Config struct {
 // dedup is the processor.
 type dedup struct {
 	Config
-	memory     *creel.Memory
-	overflow   *metric.Counter
-	seed       maphash.Seed
-	calculated int // how many of By are calculated
+	memory   *creel.Memory
+	overflow *metric.Counter
+	creel.Hasher
+	compared   func(key string) bool // which attributes are; nil: all
+	calculated int                   // how many of By are calculated
 	scratch    sync.Pool
 
 	mu    sync.Mutex // guards what follows
@@ -53,8 +54,11 @@ type dedup struct {
 // New returns the processor.
 func New(c Config, h creel.Host) (creel.Processor, error) {
 	d := &dedup{
-		Config: c, memory: h.Memory, seed: maphash.MakeSeed(), now: newWindow(),
+		Config: c, memory: h.Memory, Hasher: creel.NewHasher(), now: newWindow(),
 		overflow: h.Metrics.Counter("creel.dedup.overflow", "Records that passed uncounted because too many different ones were remembered.", "{record}"),
+	}
+	if len(c.Ignore) > 0 {
+		d.compared = func(key string) bool { return !slices.Contains(c.Ignore, key) }
 	}
 	for _, f := range c.By {
 		if f.word == "" {

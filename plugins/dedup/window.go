@@ -142,7 +142,7 @@ func (e *entry) see(l *creel.Log) {
 
 // intern returns w's copy of o; nil if there is none, and no room for one.
 func (d *dedup) intern(w *window, o *creel.Origin) *creel.Origin {
-	h := mix(d.hashAttrs(o.Resource.Attrs, nil), d.hashAttrs(o.Scope.Attrs, nil))
+	h := d.Mix(d.Attrs(o.Resource.Attrs, nil), d.Attrs(o.Scope.Attrs, nil))
 	for _, known := range w.origins[h] {
 		if sameOrigin(known, o) {
 			return known

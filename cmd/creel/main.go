@@ -3,6 +3,7 @@ package main
 
 import (
 	"os"
+	_ "time/tzdata" // for hosts without zone files
 
 	"github.com/creelhq/creel/cli"
 	"github.com/creelhq/creel/cli/full"

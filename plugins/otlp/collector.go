@@ -18,8 +18,8 @@ import (
 type Config struct {
 	GRPC            Server        `name:"grpc" doc:"The gRPC server."`
 	HTTP            Server        `name:"http" doc:"The HTTP server: POST /v1/logs, /v1/metrics, /v1/traces, as protobuf or JSON."`
-	MaxRequestSize  config.Size   `doc:"Bytes of one request, compressed and decompressed." default:"64MiB" min:"1KiB"`
-	MaxRequestBytes config.Size   `doc:"Bytes of all requests that are being read over HTTP at the same time; more are told to come again." default:"128MiB" min:"1KiB"`
+	MaxRequestSize  config.Size   `doc:"Bytes of one request, compressed and decompressed." default:"16MiB" min:"1KiB" max:"64MiB"`
+	MaxRequestBytes config.Size   `doc:"Bytes of all requests that are being read over HTTP at the same time; more are told to come again." default:"32MiB" min:"1KiB"`
 	Timeout         time.Duration `doc:"How long a request waits for its records to be safe; then the client is told to send them again." default:"30s" min:"1ms"`
 }
 

@@ -281,7 +281,7 @@ func TestEditsInARow(t *testing.T) {
 		} else {
 			creel.Settle(b, nil)
 		}
-		c.End(nil)
+		c.End(nil, nil)
 	}
 	process(start(), 2)
 	if seen[0] != seen[1] || seen[1] != seen[2] || seen[2].Body.Int() != 0 { // recycled
@@ -337,15 +337,17 @@ func TestCustodyCountsWhatAProcessorDoes(t *testing.T) {
 	if !creel.Forward(in) {
 		t.Error("a batch that was given was said to be made")
 	}
-	got := c.End(nil) // rest, of 3 records, was not sent on
+	var got, dropped creel.Counts
+	c.End(nil, func(n creel.Counts) { got = n }) // rest, of 3 records, was not sent on
 	if want := (creel.Counts{Created: 10, Filtered: 4}); got != want {
 		t.Errorf("counted %+v, want %+v", got, want)
 	}
 	if batches, records := held.Len(); batches != 1 || records != 10 {
 		t.Errorf("%d batches with %d records are held", batches, records)
 	}
-	if n := held.End(errors.New("x")); n.Dropped != 10 {
-		t.Errorf("%+v", n)
+	held.End(errors.New("x"), func(n creel.Counts) { dropped = n })
+	if dropped.Dropped != 10 {
+		t.Errorf("%+v", dropped)
 	}
 	creel.Settle(in, nil)
 	creel.Settle(made, nil)

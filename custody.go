@@ -165,9 +165,9 @@ func (c *Custody) Take() Counts {
 	return n
 }
 
-// End settles what was neither passed on nor held: as filtered when err is nil, else as dropped because of err. It
-// returns what was counted, and leaves c empty, ready to be used again.
-func (c *Custody) End(err error) Counts {
+// End settles what was neither passed on nor held: as filtered when err is nil, else as dropped because of err. What was
+// counted is entered, if enter is not nil, before anybody who waits is told. It leaves c empty, ready to be used again.
+func (c *Custody) End(err error, enter func(Counts)) {
 	c.mu.Lock()
 	live, recs, n := c.live, c.recs, c.counts
 	c.live, c.recs, c.counts, c.outer = nil, nil, Counts{}, nil
@@ -178,6 +178,11 @@ func (c *Custody) End(err error) Counts {
 		} else {
 			n.Dropped += b.n
 		}
+	}
+	if enter != nil {
+		enter(n)
+	}
+	for _, b := range live {
 		b.custody = nil
 		Settle(b, err)
 	}
@@ -187,7 +192,6 @@ func (c *Custody) End(err error) Counts {
 	clear(live)
 	clear(recs)
 	c.live, c.recs = live[:0], recs[:0]
-	return n
 }
 
 func (c *Custody) add(b *Batch) {

@@ -30,6 +30,7 @@ var rooms = []room{
 	{"", []string{"config", "metric"}, "the vocabulary must not know formats, wiring or plugins"},
 	{"otlp", []string{""}, "the codec must not know who sends or receives"},
 	{"expr", []string{""}, "expressions see records, not where they come from or go to"},
+	{"spool", nil, "the disk queue holds bytes, and must not know what is in them"},
 	{"task", []string{""}, "the scheduler must not know what its rounds do"},
 	{"plugins/*", []string{"", "otlp", "expr"}, "a plugin sees the vocabulary and its technology, never the wiring or another plugin"},
 	{"plugin/*", []string{"", "otlp", "expr"}, "ways to bring a plugin see what plugins see"},

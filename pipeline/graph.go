@@ -152,10 +152,11 @@ func (st *stage) close() {
 		<-st.done
 	}
 	if st.held != nil {
-		n := st.held.End(creel.ErrAbandoned)
-		st.book.dropped.add(Abandoned, n.Dropped)
-		n.Dropped = 0
-		st.count(n)
+		st.held.End(creel.ErrAbandoned, func(n creel.Counts) {
+			st.book.dropped.add(Abandoned, n.Dropped)
+			n.Dropped = 0
+			st.count(n)
+		})
 	}
 	closeComponent(st.proc, st.log)
 	st.meters.Close()
@@ -202,7 +203,7 @@ func (p *pipe) run(i int, b *creel.Batch) {
 	}
 	c.Give(b)
 	err := st.process(b, &p.hops[i+1])
-	st.count(c.End(err))
+	c.End(err, st.count)
 	st.custody.Put(c)
 	if err != nil {
 		st.fault(err)

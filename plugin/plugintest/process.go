@@ -39,13 +39,14 @@ func (b *bench) process(batch *creel.Batch) error {
 	c := creel.NewCustody(b.held)
 	c.Give(batch)
 	err := guard(func() error { return b.proc.Process(context.Background(), batch, b) })
-	n := c.End(err)
-	b.mu.Lock()
-	b.counts.Created += n.Created
-	b.counts.Filtered += n.Filtered
-	b.counts.Absorbed += n.Absorbed
-	b.counts.Dropped += n.Dropped
-	b.mu.Unlock()
+	c.End(err, func(n creel.Counts) {
+		b.mu.Lock()
+		b.counts.Created += n.Created
+		b.counts.Filtered += n.Filtered
+		b.counts.Absorbed += n.Absorbed
+		b.counts.Dropped += n.Dropped
+		b.mu.Unlock()
+	})
 	return err
 }
 

@@ -132,7 +132,7 @@ func (s *stand) give(b *creel.Batch) {
 	if err := s.a.Process(context.Background(), b, s); err != nil {
 		s.t.Fatal(err)
 	}
-	s.add(c.End(nil))
+	c.End(nil, s.add)
 }
 
 func (s *stand) add(n creel.Counts) {

@@ -176,6 +176,6 @@ func TestWirePassesOn(t *testing.T) {
 	}
 	creel.Forward(pass)
 	creel.Settle(pass, nil)
-	c.End(nil)
+	c.End(nil, nil)
 	s.a.flush(s)
 }

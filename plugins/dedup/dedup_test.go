@@ -108,7 +108,7 @@ func (s *stand) give(b *creel.Batch) {
 	if err := s.d.Process(context.Background(), b, s); err != nil {
 		s.t.Fatal(err)
 	}
-	s.add(c.End(nil))
+	c.End(nil, s.add)
 }
 
 func (s *stand) add(n creel.Counts) {
@@ -365,7 +365,7 @@ func TestWirePassesOn(t *testing.T) {
 		})); err != nil {
 			t.Fatal(err)
 		}
-		c.End(nil)
+		c.End(nil, nil)
 		if sent != want {
 			t.Errorf("the bytes passed on is %v", sent)
 		}

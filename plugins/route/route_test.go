@@ -82,7 +82,9 @@ func (o *outlets) process(t testing.TB, p creel.Processor, b *creel.Batch) creel
 	if err != nil {
 		t.Error(err)
 	}
-	return c.End(err)
+	var counts creel.Counts
+	c.End(err, func(n creel.Counts) { counts = n })
+	return counts
 }
 
 func logs(n int) []creel.Log {

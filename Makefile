@@ -43,7 +43,7 @@ bench: ## measure the agent against what this machine can do at all
 	$(GO) run ./bench
 
 docs: ## write the reference pages anew
-	$(GO) test ./cli ./api -run Reference -rewrite
+	$(GO) test ./cli ./api ./plugins/parse -run Reference -rewrite
 
 fuzz: ## look for input that breaks a parser, a minute each
 	@$(GO) test ./... -list '^Fuzz' | awk '/^Fuzz/ {f[n++] = $$1} /^ok/ {for (i = 0; i < n; i++) print $$2, f[i]; n = 0}' | \

@@ -11,9 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/agent"
-	"github.com/creelhq/creel/agent/trial"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/pipeline"
 )
@@ -142,114 +140,4 @@ func graphDot(w io.Writer, p *pipeline.Plan) {
 		}
 	}
 	fmt.Fprintln(w, "}")
-}
-
-func (c *Commands) explain() *cobra.Command {
-	return &cobra.Command{
-		Use: "explain [PATH]", Short: "Tell what can be written in a configuration.", Args: cobra.MaximumNArgs(1),
-		Example: fmt.Sprintf("  %[1]s explain\n  %[1]s explain exporters\n  %[1]s explain exporters.otlp.delivery.batch", c.Name),
-		RunE: func(_ *cobra.Command, args []string) error {
-			path := ""
-			if len(args) > 0 {
-				path = args[0]
-			}
-			return c.explainPath(path)
-		},
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			paths := []string{"agent", "pipelines", trial.Section}
-			for _, p := range c.Plugins {
-				paths = append(paths, pipeline.Section(p.Kind)+"."+p.Name)
-			}
-			return paths, cobra.ShellCompDirectiveNoFileComp
-		},
-	}
-}
-
-func (c *Commands) explainPath(path string) error {
-	section, rest, _ := strings.Cut(path, ".")
-	switch section {
-	case "":
-		fmt.Fprintln(c.Out, "A configuration has these sections:")
-		fmt.Fprintln(c.Out, "  agent       the agent itself: labels, log, admin endpoint\n  collectors  where records come from\n  processors  what happens to them\n  exporters   where they go\n  pipelines   who sends to whom: from, through, to\n  tests       what has to come of which records")
-		for k := creel.KindCollector; k <= creel.KindExporter; k++ {
-			fmt.Fprintln(c.Out)
-			c.listPlugins(k)
-		}
-		fmt.Fprintf(c.Out, "\nMore: %s explain exporters.otlp, %s explain pipelines\n", c.Name, c.Name)
-		return nil
-	case "agent":
-		return c.explainOptions("agent", agent.SettingsSchema(), rest)
-	case "pipelines":
-		return c.explainOptions("pipelines", config.Of[pipeline.Route](), rest)
-	case trial.Section:
-		if rest != "" {
-			return c.explainOptions(section, trial.Schema(), rest)
-		}
-		fmt.Fprintf(c.Out, "Tests of the configuration, by name: %s test runs them, an agent leaves them alone. Each has\n\n", c.Name)
-		trial.Explain(c.Out)
-		return nil
-	}
-	var known []string
-	for k := creel.KindCollector; k <= creel.KindExporter; k++ {
-		known = append(known, pipeline.Section(k))
-		if section != pipeline.Section(k) {
-			continue
-		}
-		if rest == "" {
-			c.listPlugins(k)
-			return nil
-		}
-		id, options, _ := strings.Cut(rest, ".")
-		name, _, _ := strings.Cut(id, "/")
-		var names []string
-		for _, p := range c.Plugins {
-			if p.Kind != k {
-				continue
-			}
-			if p.Name == name {
-				if options == "" {
-					fmt.Fprintf(c.Out, "%s %s: %s\n\n", p.Kind, p.Name, p.Doc)
-				}
-				return c.explainOptions(section+"."+id, pipeline.Schema(p), options)
-			}
-			names = append(names, p.Name)
-		}
-		return c.unknown(fmt.Sprintf("there is no %s %q", k, name), name, names)
-	}
-	return c.unknown(fmt.Sprintf("there is no section %q", section), section, append(known, "agent", "pipelines", trial.Section))
-}
-
-func (c *Commands) explainOptions(at string, s config.Schema, path string) error {
-	if path == "" {
-		s.Explain(c.Out)
-		return nil
-	}
-	f, ok := s.Lookup(path)
-	if !ok {
-		var names []string
-		for _, f := range s.Fields() {
-			names = append(names, f.Name)
-		}
-		first, _, _ := strings.Cut(path, ".")
-		return c.unknown(fmt.Sprintf("%s has no option %q", at, path), first, names)
-	}
-	f.Explain(c.Out)
-	return nil
-}
-
-func (c *Commands) unknown(what, name string, known []string) error {
-	hint := config.DidYouMean(name, known)
-	if hint == "" {
-		hint = "known are " + strings.Join(known, ", ")
-	}
-	return Exit(ExitNo, fmt.Errorf("%s; %s", what, hint))
-}
-
-func (c *Commands) listPlugins(k creel.Kind) {
-	fmt.Fprintf(c.Out, "%s:\n", pipeline.Section(k))
-	for _, p := range c.Plugins {
-		if p.Kind == k {
-			fmt.Fprintf(c.Out, "  %-8s %s\n", p.Name, p.Doc)
-		}
-	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/creelhq/creel/agent"
 	"github.com/creelhq/creel/agent/trial"
 	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/expr"
 	"github.com/creelhq/creel/pipeline"
 	"github.com/creelhq/creel/plugins/all"
 )
@@ -28,6 +29,9 @@ func TestReferenceIsCurrent(t *testing.T) {
 	for k := creel.KindCollector; k <= creel.KindExporter; k++ {
 		var page bytes.Buffer
 		fmt.Fprintf(&page, "# %ss\n\n%s", title(k.String()), generated)
+		if k == creel.KindProcessor {
+			fmt.Fprintf(&page, "How conditions, expressions, places and so on are written: [expressions](expressions.md). What the formats of parse\nmake of a line: [formats](formats.md).\n\n")
+		}
 		for _, p := range all.Plugins() {
 			if p.Kind != k {
 				continue
@@ -61,6 +65,7 @@ func TestReferenceIsCurrent(t *testing.T) {
 		trial.RecordSchema(s).Markdown(&page)
 	}
 	pages["agent.md"] = page.Bytes()
+	pages["expressions.md"] = expressionsPage()
 
 	for name, want := range pages {
 		file := filepath.Join("..", "docs", "reference", name)
@@ -74,6 +79,36 @@ func TestReferenceIsCurrent(t *testing.T) {
 			t.Errorf("%s is not current (%v): run make docs", file, err)
 		}
 	}
+}
+
+// expressionsPage is the reference of the language of conditions and values.
+func expressionsPage() []byte {
+	var page bytes.Buffer
+	fmt.Fprintf(&page, "# Expressions\n\n%s%s", generated, expr.Semantics())
+	kind := ""
+	code := func(s string) string { return "`" + strings.ReplaceAll(s, "|", `\|`) + "`" }
+	for _, e := range expr.Reference() {
+		if e.Kind != kind {
+			kind = e.Kind
+			fmt.Fprintf(&page, "\n## %ss\n\n", title(kind))
+			if kind == "field" {
+				fmt.Fprintln(&page, "| field | of | what it is | example | gives |\n|---|---|---|---|---|")
+			} else {
+				fmt.Fprintf(&page, "| %s | what it does | example | gives |\n|---|---|---|---|\n", kind)
+			}
+		}
+		fmt.Fprintf(&page, "| %s |", code(e.Usage))
+		if kind == "field" {
+			of := strings.Trim(strings.ReplaceAll(fmt.Sprint(e.Signals), " ", ", "), "[]")
+			if len(e.Signals) == len(creel.Signals()) {
+				of = "all"
+			}
+			fmt.Fprintf(&page, " %s |", of)
+		}
+		fmt.Fprintf(&page, " %s | %s | %s |\n", strings.ReplaceAll(e.Doc, "|", `\|`), code(e.Example), code(e.Result))
+	}
+	fmt.Fprintf(&page, "\nThe examples are run by a test, for one log, or if they are not of logs, one data point or span.\n")
+	return page.Bytes()
 }
 
 func title(s string) string { return string(s[0]-'a'+'A') + s[1:] }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"unicode/utf8"
 )
 
 // Explain writes help about the options, for a terminal. Where it fails is for w to remember.
@@ -19,7 +20,7 @@ func (f Field) Explain(w io.Writer) {
 func explain(w io.Writer, fields []Field, indent string) {
 	for _, f := range fields {
 		fmt.Fprintf(w, "%s%s  %s\n", indent, f.Name, f.facts())
-		fmt.Fprintf(w, "%s    %s\n", indent, f.Doc)
+		wrap(w, f.Doc, indent+"    ")
 		if f.Example != "" {
 			fmt.Fprintf(w, "%s    Example: %s: %s\n", indent, f.Name, f.Example)
 		}
@@ -27,11 +28,33 @@ func explain(w io.Writer, fields []Field, indent string) {
 	}
 }
 
+// lineWidth is how long the lines of help are, in characters, if words allow.
+const lineWidth = 100
+
+// wrap writes text in lines.
+func wrap(w io.Writer, text, indent string) {
+	n := 0
+	for _, word := range strings.Fields(text) {
+		switch size := utf8.RuneCountInString(word); {
+		case n == 0:
+			n = len(indent) + size
+			io.WriteString(w, indent+word)
+		case n+1+size > lineWidth:
+			n = len(indent) + size
+			io.WriteString(w, "\n"+indent+word)
+		default:
+			n += 1 + size
+			io.WriteString(w, " "+word)
+		}
+	}
+	io.WriteString(w, "\n")
+}
+
 // facts says everything but the doc in one line.
 func (f Field) facts() string {
 	facts := []string{f.Type}
 	if len(f.Enum) > 0 {
-		facts[0] = strings.Join(f.Enum, "|")
+		facts[0] = f.Type[:strings.LastIndexByte(f.Type, ' ')+1] + strings.Join(f.Enum, "|")
 	}
 	switch {
 	case f.Required:

@@ -16,6 +16,8 @@ func (p *pair) UnmarshalText(text []byte) error {
 
 func (p pair) MarshalText() ([]byte, error) { return []byte(p.left + " = " + p.right), nil }
 
+func (pair) TypeName() string { return "pair" }
+
 func (pair) EntryText(key, value string) string { return key + " = " + value }
 
 type lists struct {
@@ -51,7 +53,34 @@ func TestWaysToWriteLists(t *testing.T) {
 	f(`pairs: x = y`, `{"pairs":["x = y"]}`)
 	f(`pairs: {z: 1, a: "2"}`, `{"pairs":["z = 1","a = 2"]}`)
 	f(`pairs: [z = 1]`, `{"pairs":["z = 1"]}`)
-	f(`pairs: {z: [1]}`, `f:1:8: pairs: must be a list of string, got a map`)
+	f(`pairs: {z: [1]}`, `f:1:8: pairs: must be a list of pair, got a map`)
 	f(`names: {a: b}`, `f:1:8: names: must be a list of string, got a map`)
 	f(`inner: 3`, `f:1:8: inner: must be a list of object, got 3`)
+}
+
+// TestHelpOfLists: help has the names that types give themselves, says what may stand in a list, and breaks long lines.
+func TestHelpOfLists(t *testing.T) {
+	type options struct {
+		lists
+		Long string `doc:"It is a long way to the end of a line, and when it is reached the words go on in the next one, which begins below." optional:"true"`
+	}
+	var help strings.Builder
+	config.Of[options]().Explain(&help)
+	const want = `names  list of a|b
+    Names.
+numbers  list of integer, at most 9
+    Numbers.
+pairs  list of pair
+    Pairs.
+inner  list of object
+    Objects.
+    in  integer, default 1
+        In.
+long  string
+    It is a long way to the end of a line, and when it is reached the words go on in the next one,
+    which begins below.
+`
+	if help.String() != want {
+		t.Errorf("got\n%s", help.String())
+	}
 }

@@ -18,9 +18,12 @@ import (
 // Fields are described by tags: doc (what it is for; every field has one), default, optional, min, max, enum (a|b|c),
 // secret, ref (the kind of thing it names), example, name (if the derived one, max_age for MaxAge, does not do). A field
 // with neither a default nor optional is required. Types are strings, numbers, booleans, time.Duration, Size, Rate,
-// whatever has UnmarshalText and MarshalText, structs, pointers to structs (nil when absent), slices, maps from strings,
-// and json.RawMessage for what is free.
+// whatever has UnmarshalText and MarshalText (and is called what Named says), structs, pointers to structs (nil when
+// absent), slices, maps from strings, and json.RawMessage for what is free.
 type Schema struct{ parts []*object }
+
+// Named is a type with UnmarshalText that help has a name for, such as size; without one it is a string.
+type Named interface{ TypeName() string }
 
 // A Field describes one option.
 type Field struct {
@@ -236,11 +239,8 @@ func (s *shape) String() string {
 	case objectShape, pointerShape:
 		return "object"
 	case textShape:
-		switch s.typ {
-		case sizeType:
-			return "size"
-		case rateType:
-			return "rate"
+		if n, ok := reflect.Zero(s.typ).Interface().(Named); ok {
+			return n.TypeName()
 		}
 	}
 	return "string"

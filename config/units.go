@@ -53,6 +53,9 @@ func (s Size) String() string {
 // MarshalText returns what String does.
 func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// TypeName is what help calls it.
+func (Size) TypeName() string { return "size" }
+
 // Rate is a number of things per second, written as 100/s, 6000/m or 5/h.
 type Rate float64
 
@@ -73,6 +76,9 @@ func (r Rate) String() string { return strconv.FormatFloat(float64(r), 'g', -1, 
 
 // MarshalText returns what String does.
 func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// TypeName is what help calls it.
+func (Rate) TypeName() string { return "rate" }
 
 // parseDuration reads what time.ParseDuration does, and days.
 func parseDuration(s string) (time.Duration, error) {

@@ -43,6 +43,9 @@ func (a *Assignment) UnmarshalText(text []byte) (err error) {
 // MarshalText returns the text of both sides.
 func (a Assignment) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
+// TypeName is what help calls it.
+func (Assignment) TypeName() string { return "assignment" }
+
 // String returns the text of both sides.
 func (a Assignment) String() string { return a.To.String() + " = " + a.From.String() }
 
@@ -82,6 +85,9 @@ func (Move) EntryText(from, to string) string { return to + " = " + from }
 
 // MarshalText returns the text of both sides.
 func (m Move) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// TypeName is what help calls it.
+func (Move) TypeName() string { return "move" }
 
 // String returns the text of both sides.
 func (m Move) String() string { return m.To.String() + " = " + m.From.String() }

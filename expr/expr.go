@@ -30,6 +30,9 @@ func (c *Condition) UnmarshalText(text []byte) (err error) {
 // MarshalText returns the text that c was made from.
 func (c Condition) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
+// TypeName is what help calls it.
+func (Condition) TypeName() string { return "condition" }
+
 // String returns the text that c was made from.
 func (c Condition) String() string { return c.p.String() }
 
@@ -59,6 +62,9 @@ func (e *Expression) UnmarshalText(text []byte) (err error) {
 
 // MarshalText returns the text that e was made from.
 func (e Expression) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
+
+// TypeName is what help calls it.
+func (Expression) TypeName() string { return "expression" }
 
 // String returns the text that e was made from.
 func (e Expression) String() string { return e.p.String() }

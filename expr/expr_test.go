@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v4"
+
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/expr"
 )
@@ -81,6 +83,36 @@ func eval(t *testing.T, text string) string {
 	}
 	t.Errorf("%s fits nothing", text)
 	return ""
+}
+
+// TestSemanticsShown runs what Semantics shows.
+func TestSemanticsShown(t *testing.T) {
+	examples, conditions := 0, 0
+	for i, block := range strings.Split(expr.Semantics(), "```") {
+		switch text, isYAML := strings.CutPrefix(block, "yaml\n"); {
+		case i%2 == 0:
+		case isYAML:
+			var options map[string][]string
+			if err := yaml.Unmarshal([]byte(text), &options); err != nil {
+				t.Fatal(err)
+			}
+			for _, text := range options["drop"] {
+				condition(t, text)
+				conditions++
+			}
+		default:
+			for line := range strings.Lines(strings.TrimSpace(block)) {
+				text, want, ok := strings.Cut(strings.TrimSpace(line), " → ")
+				if got := eval(t, text); !ok || got != want {
+					t.Errorf("%s gives %s, not %s", text, got, want)
+				}
+				examples++
+			}
+		}
+	}
+	if examples < 20 || conditions != 4 {
+		t.Errorf("found %d examples and %d conditions", examples, conditions)
+	}
 }
 
 // TestReference runs every example of the reference page.

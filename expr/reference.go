@@ -1,6 +1,16 @@
 package expr
 
-import "github.com/creelhq/creel"
+import (
+	_ "embed"
+
+	"github.com/creelhq/creel"
+)
+
+//go:embed semantics.md
+var semantics string
+
+// Semantics tells in Markdown what holds for the whole language.
+func Semantics() string { return semantics }
 
 // An Entry is one thing of the language, as the reference page shows it.
 type Entry struct {

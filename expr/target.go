@@ -41,6 +41,9 @@ func (t *Target) UnmarshalText(text []byte) (err error) {
 // MarshalText returns the text that t was made from.
 func (t Target) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
+// TypeName is what help calls it.
+func (Target) TypeName() string { return "place" }
+
 // String returns the text that t was made from.
 func (t Target) String() string {
 	if t.p == nil {

@@ -310,8 +310,8 @@ var edit = creel.NewProcessor("edit", "Changes every record and changes it back.
 	}), nil
 })
 
-// runAgent runs an agent until the test ends, and returns the addresses of its OTLP collector.
-func runAgent(t *testing.T, text string) (grpcAddress, httpAddress string) {
+// startAgent runs an agent until the test ends, and returns where it is found.
+func startAgent(t *testing.T, text string) (e agent.Endpoints) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "creel") // short: it holds a Unix socket
 	if err != nil {
@@ -345,7 +345,6 @@ func runAgent(t *testing.T, text string) (grpcAddress, httpAddress string) {
 		}
 		os.RemoveAll(dir)
 	})
-	var e agent.Endpoints
 	raw, err := os.ReadFile(filepath.Join(dir, "data", "endpoints.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -353,7 +352,13 @@ func runAgent(t *testing.T, text string) (grpcAddress, httpAddress string) {
 	if err := json.Unmarshal(raw, &e); err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range e.Listen {
+	return e
+}
+
+// runAgent is startAgent, and returns the addresses of its OTLP collector.
+func runAgent(t *testing.T, text string) (grpcAddress, httpAddress string) {
+	t.Helper()
+	for _, l := range startAgent(t, text).Listen {
 		if address := l.Address; strings.HasPrefix(l.Component, "collectors.otlp") {
 			if resp, err := http.Get("http://" + address + "/v1/logs"); err == nil && resp.StatusCode == http.StatusMethodNotAllowed {
 				resp.Body.Close()

@@ -9,8 +9,8 @@ import (
 	"github.com/creelhq/creel"
 )
 
-// formats is what each format makes of a line: the names of fields, and what becomes time, severity and body. It is the
-// documentation of the names; those of OpenTelemetry's semantic conventions are used where there are any.
+// formats is what each format makes of a line: the names of fields, and what becomes time, severity and body. The
+// reference page is made of it. Names of OpenTelemetry's semantic conventions are used where there are any.
 var formats = []struct {
 	name, options, line string
 	attrs               string // as JSON

@@ -30,6 +30,9 @@ func (g *Grok) UnmarshalText(text []byte) error {
 // MarshalText returns the text that g was made from.
 func (g Grok) MarshalText() ([]byte, error) { return []byte(g.text), nil }
 
+// TypeName is what help calls it.
+func (Grok) TypeName() string { return "grok pattern" }
+
 // compile makes the expression, with the user's patterns before the built-in ones.
 func (g *Grok) compile(own map[string]string) (err error) {
 	e := expansion{own: own, types: map[string]action{}}

@@ -51,6 +51,9 @@ func (l *Layout) UnmarshalText(text []byte) error {
 // MarshalText returns the text that l was made from.
 func (l Layout) MarshalText() ([]byte, error) { return []byte(l.text), nil }
 
+// TypeName is what help calls it.
+func (Layout) TypeName() string { return "time layout" }
+
 func (l *Layout) written() (err error) {
 	l.layout = l.text
 	if strings.Contains(l.text, "%") {
@@ -125,3 +128,6 @@ func (z *Zone) UnmarshalText(text []byte) (err error) {
 
 // MarshalText returns the zone's name.
 func (z Zone) MarshalText() ([]byte, error) { return []byte(z.text), nil }
+
+// TypeName is what help calls it.
+func (Zone) TypeName() string { return "time zone" }

@@ -30,6 +30,9 @@ func (r *Regex) UnmarshalText(text []byte) (err error) {
 // MarshalText returns the text that r was made from.
 func (r Regex) MarshalText() ([]byte, error) { return []byte(r.text), nil }
 
+// TypeName is what help calls it.
+func (Regex) TypeName() string { return "regular expression" }
+
 // compile compiles an expression that must have named groups, and not be too large.
 func compile(text string) (*regexp.Regexp, error) {
 	tree, err := syntax.Parse(text, syntax.Perl)

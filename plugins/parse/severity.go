@@ -32,6 +32,9 @@ func (l *Level) UnmarshalText(text []byte) error {
 // MarshalText returns the text that l was made from.
 func (l Level) MarshalText() ([]byte, error) { return []byte(l.text), nil }
 
+// TypeName is what help calls it.
+func (Level) TypeName() string { return "severity" }
+
 // syslogLevels are the priorities of RFC 5424 as OpenTelemetry's data model for logs maps them, and their keywords.
 var syslogLevels = [8]struct {
 	severity creel.Severity

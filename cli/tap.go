@@ -36,7 +36,7 @@ func (c *Commands) tap() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "tap EDGE", Short: "Watch the records that pass a place of the running agent.", Args: cobra.ExactArgs(1),
 		Long: "Watch records as they pass EDGE: a collector (what it sends), a processor (what it sends on or, with --before,\n" +
-			"what it is given) or an exporter (what it is given), by the name that status gives it; its section may be left out.\n\n" +
+			"what it is given) or an exporter (what it is given), by the name that status gives it, or its id where that is enough.\n\n" +
 			"The agent is not held up: it shows a bounded share, and counts what it passes over. Records are shown as they are,\n" +
 			"secrets in them included; who may read the agent's state directory may watch.\n" +
 			"Exit code 3: no agent was reached; 5: it has no such EDGE.",

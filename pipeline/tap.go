@@ -106,8 +106,8 @@ func (e *NoEdge) Error() string {
 
 // TapOptions say what to look at.
 type TapOptions struct {
-	// Edge is a component's key, such as exporters.otlp/hub or pipelines.web.parse/nginx. The section may be left out if
-	// that leaves no doubt, and web/parse/nginx is as good as web.parse/nginx.
+	// Edge is a component's key, such as exporters.otlp/hub or pipelines.web.parse/nginx. Its id alone will do if that
+	// leaves no doubt; web.parse/nginx and web/parse/nginx say the pipeline too.
 	Edge   string
 	Before bool    // of a processor: what it is given, rather than what it sends on
 	Rate   float64 // records per second to show, at most; above 0
@@ -177,7 +177,7 @@ func (e *Engine) edgeOf(name string) (Component, error) {
 		switch name {
 		case c.Key():
 			return c, nil
-		case short, c.Pipeline + "/" + c.ID:
+		case short, c.ID, c.Pipeline + "/" + c.ID:
 			found = append(found, c)
 		}
 		missing.Known = append(missing.Known, c.Key())

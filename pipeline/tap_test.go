@@ -288,6 +288,11 @@ func TestTapErrors(t *testing.T) {
 	if _, err := s.Tap(pipeline.TapOptions{Edge: "out"}); err == nil {
 		t.Error("a rate of 0 is accepted")
 	}
+	byID := s.tap(pipeline.TapOptions{Edge: "double"})
+	if byID.Edge != "pipelines.p.double" {
+		t.Errorf("double is %s", byID.Edge)
+	}
+	byID.Close()
 	var open []*pipeline.Tap
 	for range 8 {
 		open = append(open, s.tap(pipeline.TapOptions{Edge: "out"}))

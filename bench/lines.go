@@ -22,6 +22,9 @@ var (
 	plainLines = shape{"lines", func(i int) string {
 		return pad(fmt.Sprintf("2026-11-24T01:02:03.%06dZ INFO request id=%012d path=/api/things status=200 agent=Mozilla/5.0 ", i%1_000_000, i*7919), 206)
 	}}
+	criLines = shape{"cri", func(i int) string {
+		return pad(fmt.Sprintf("2026-11-24T01:02:03.%09dZ stdout F INFO request id=%012d path=/api/things status=200 agent=Mozilla/5.0 ", i%1_000_000_000, i*7919), 206)
+	}}
 	jsonLines = shape{"json", func(i int) string {
 		head := fmt.Sprintf(`{"time":"2026-11-24T01:02:03.%06dZ","level":"info","msg":"request served","request_id":"%012d","method":"GET","path":"/api/v1/things/%d","status":200,"agent":"`, i%1_000_000, i*7919, i%1000)
 		return pad(head, 380-2) + `"}`

@@ -148,6 +148,7 @@ func (b *bench) rows() []row {
 	file("file → OTLP/gRPC", plainLines, "grpc", "none", "", "")
 	file("file → OTLP/HTTP, zstd", plainLines, "http", "zstd", "", "")
 	file("file → OTLP/HTTP, gzip", plainLines, "http", "gzip", "", "")
+	file("CRI container logs → OTLP/HTTP", criLines, "http", "none", "format: cri", "")
 	file("file → parse JSON → OTLP/HTTP", jsonLines, "http", "none", "", "parse: {format: json}")
 	file("file → parse access log → OTLP/HTTP", accessLines, "http", "none", "", "parse: {format: nginx}")
 	for _, protocol := range []string{"http", "grpc"} {
@@ -160,7 +161,7 @@ func (b *bench) rows() []row {
 			return b.relay("grpc", creel.Logs, `transform: {set: {'attributes["cluster"]': '"prod"'}}, filter: {drop: 'severity < INFO'}`)
 		}},
 		row{"host every 1 s (CPU, not CPU-s/M)", false, b.hostOnly},
-		row{"1 000 idle files (CPU, not CPU-s/M)", false, func() (figure, error) { return b.idleFiles(1000) }},
+		row{"10 000 idle files (CPU, not CPU-s/M)", false, func() (figure, error) { return b.idleFiles(10_000) }},
 	)
 }
 

@@ -10,6 +10,8 @@ package file
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,21 +24,32 @@ var Plugin = creel.NewCollector("file", "Follows text files and sends each line 
 
 // Config is the options of the collector.
 type Config struct {
-	Include         []Glob        `doc:"Files to follow. ** stands for any number of directories." example:"/var/log/**/*.log"`
-	Exclude         []Glob        `doc:"Files not to follow, among those that include matches." optional:"true" example:"/var/log/**/*.gz"`
-	StartAt         string        `doc:"Where to start in a file that is there when nothing is remembered about it. Files that appear later are always read from their beginning." enum:"beginning|end" default:"end"`
-	Last            config.Size   `doc:"How much of a file's end to read after all, with start_at: end." default:"0B" max:"1TiB" example:"1MiB"`
-	PollInterval    time.Duration `doc:"How often to look for new lines and new files." default:"200ms" min:"1ms" max:"1m"`
-	MaxLineSize     config.Size   `doc:"Longest line. A longer one is split, and its parts carry the attribute creel.line: start, middle or end." default:"1MiB" min:"16" max:"16MiB"`
-	ReadSize        config.Size   `doc:"How much to read from one file before it is the next one's turn." default:"256KiB" min:"1KiB" max:"16MiB"`
-	MaxOpenFiles    int           `doc:"Most files to hold open. Beyond, those idle the longest are closed, and opened again when they grow." default:"1024" min:"1"`
-	FingerprintSize config.Size   `doc:"How many of its first bytes tell a file from another." default:"1KiB" min:"16" max:"64KiB"`
+	Include         []Glob            `doc:"Files to follow. ** stands for any number of directories." example:"/var/log/**/*.log"`
+	Exclude         []Glob            `doc:"Files not to follow, among those that include matches." optional:"true" example:"/var/log/**/*.gz"`
+	StartAt         string            `doc:"Where to start in a file that is there when nothing is remembered about it. Files that appear later are always read from their beginning." enum:"beginning|end" default:"end"`
+	Last            config.Size       `doc:"How much of a file's end to read after all, with start_at: end." default:"0B" max:"1TiB" example:"1MiB"`
+	PollInterval    time.Duration     `doc:"How often to look for new lines and new files." default:"200ms" min:"1ms" max:"1m"`
+	MaxLineSize     config.Size       `doc:"Longest line. A longer one is split, and its parts carry the attribute creel.line: start, middle or end." default:"1MiB" min:"16" max:"16MiB"`
+	ReadSize        config.Size       `doc:"How much to read from one file before it is the next one's turn." default:"256KiB" min:"1KiB" max:"16MiB"`
+	MaxOpenFiles    int               `doc:"Most files to hold open. Beyond, those idle the longest are closed, and opened again when they grow." default:"1024" min:"1"`
+	FingerprintSize config.Size       `doc:"How many of its first bytes tell a file from another." default:"1KiB" min:"16" max:"64KiB"`
+	Watch           string            `doc:"auto lets the kernel tell what has changed, where it can; poll does not. Then, and on network file systems, files and directories are looked at every poll_interval, and those idle for long every few seconds." enum:"auto|poll" default:"auto"`
+	Encoding        string            `doc:"How the text is encoded. With utf-16 the byte order mark tells the order; without one it is little-endian." enum:"utf-8|utf-16|utf-16le|utf-16be|gbk|gb18030|iso-8859-1" default:"utf-8"`
+	Format          string            `doc:"What a container runtime has put around each line: cri (Kubernetes), docker (json-file), auto for either, text for nothing. It is taken off, parts of lines are joined, and the path tells which container it was." enum:"text|cri|docker|auto" default:"text"`
+	Multiline       Multiline         `doc:"Lines that belong together, such as stack traces."`
+	Attributes      map[string]string `doc:"Attributes of each record." optional:"true" example:"{log.source: audit}"`
+	Resource        map[string]string `doc:"Resource attributes of all files." optional:"true" example:"{service.name: cart}"`
+	PathPattern     Pattern           `doc:"A regular expression on the path. Its named groups become resource attributes; in their names __ stands for a dot." optional:"true" example:"/srv/(?P<service__name>[^/]+)/"`
 }
 
 const (
-	resolveEvery = time.Second            // paths are looked up at least this often, even if no directory has changed
+	resolveEvery = time.Second            // directories are looked at that often at least, and paths that could not be read
+	slowEvery    = 5 * time.Second        // what is idle, or watched, is looked at
+	hotFor       = 30 * time.Second       // a file is looked at in each round, since its last line
+	hotWatched   = time.Second            // the same, of one that is watched
 	saveEvery    = 500 * time.Millisecond // while positions change
 	rememberFor  = 24 * time.Hour         // the position of a file that cannot be found
+	clockGrain   = 50 * time.Millisecond  // files that are changed twice within may have the same time stamp
 	lingerFor    = time.Minute            // how long a rotated file stays open after its last line
 )
 
@@ -47,36 +60,68 @@ func New(c Config, h creel.Host) (creel.Collector, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &collector{
-		cfg: c, memory: h.Memory, resource: h.Resource, log: h.Log, state: h.State, finder: f, linger: lingerFor,
-		byID: map[fileID]*tail{}, complaints: map[string]complaint{}, head: make([]byte, c.FingerprintSize),
-	}, nil
+	if err := c.Multiline.check(); err != nil {
+		return nil, err
+	}
+	k := &collector{
+		cfg: c, memory: h.Memory, resource: h.Resource, log: h.Log, state: h.State, finder: f, linger: lingerFor, settleFor: settleFor, free: freeSize,
+		byID: map[fileID]*tail{}, byPath: map[string]*tail{}, suspects: map[string]bool{}, complaints: map[string]complaint{}, head: make([]byte, c.FingerprintSize),
+		encoding: newEncoding(c.Encoding),
+		stages:   stages{format: c.Format, multi: c.Multiline, max: int(c.MaxLineSize), limit: int(c.MaxLineSize)},
+	}
+	if c.Format != "text" { // a part of a line, with all that is around it, may be longer than its text
+		k.stages.limit = 2*k.stages.limit + 64<<10
+	}
+	k.stages.plain = c.Format == "text" && !c.Multiline.on() && k.encoding.isUTF8()
+	for _, name := range slices.Sorted(maps.Keys(c.Attributes)) {
+		k.static = append(k.static, creel.Attr{Key: name, Value: creel.String(c.Attributes[name])})
+	}
+	return k, nil
 }
 
 // collector is one goroutine that reads, in turns, from all files, and another that saves positions.
 type collector struct {
-	cfg      Config
-	memory   *creel.Memory
-	resource creel.Resource
-	log      *slog.Logger
-	state    creel.State
-	linger   time.Duration
+	cfg       Config
+	memory    *creel.Memory
+	resource  creel.Resource
+	log       *slog.Logger
+	state     creel.State
+	linger    time.Duration
+	settleFor time.Duration
+	free      int64
+	static    creel.Attrs // of each record
+	encoding  encoding
+	stages    stages
 
 	// What follows belongs to the goroutine of Collect.
 	finder     *finder
 	byID       map[fileID]*tail // those that may still be read
+	byPath     map[string]*tail // by their path, and by where that leads to if it is a link
+	hot        []*tail          // those that are looked at in each round
+	opened     []*tail          // those that are open
+	queue      []*tail          // those that wait for others to be closed
+	watch      *watcher         // nil: there is none
+	suspects   map[string]bool  // paths that may lead elsewhere by now
 	complaints map[string]complaint
-	head       []byte // for fingerprints
-	open       int    // files
-	fresh      bool   // a file was adopted that is not saved yet
-	pass       int    // how often paths were looked up
-	before     *past  // what the previous run knew; nil until loaded
+	head       []byte    // for fingerprints
+	now        time.Time // of the last poll
+	polled     time.Time // when directories were last looked after
+	patrolled  time.Time // when idle files last were
+	cursor     int       // of the patrol
+	began      time.Time // when paths were first looked up
+	stats      int       // how often a file was looked at
+	fresh      bool      // a file was adopted, or read anew, and that is not saved yet
+	linked     bool      // there are files behind links, which only patrol looks at
+	pass       int       // how often paths were looked up
+	before     *past     // what the previous run knew; nil until loaded
 
 	// Collect writes these under mu, and reads them without; the saver and acknowledgements lock it to read.
 	mu       sync.Mutex
 	tails    []*tail
-	resolved time.Time // when paths were last looked up; zero before the first time
+	known    []content // the oldest first
+	resolved time.Time // everything was looked at since; zero before the first time
 	dirty    bool      // locked always
+	lost     bool      // locked always: some progress is
 
 	saving  sync.Mutex // one save at a time
 	version uint64     // of what was saved last
@@ -88,6 +133,11 @@ func (c *collector) Collect(ctx context.Context, out creel.Sink) error {
 	if c.before == nil {
 		c.load()
 	}
+	if c.cfg.Watch == "auto" {
+		c.watch = newWatcher()
+		defer c.watch.close()
+	}
+	c.finder.watch, c.finder.dirs = c.watch, map[string]*listing{}
 	ctx, stop := context.WithCancel(ctx)
 	var saver sync.WaitGroup
 	saver.Go(func() { c.saveWhileDirty(ctx) })
@@ -108,6 +158,7 @@ func (c *collector) Collect(ctx context.Context, out creel.Sink) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-pause.C:
+		case <-c.watch.ready():
 		}
 		now := time.Now()
 		c.poll(now)
@@ -131,13 +182,15 @@ func (c *collector) Collect(ctx context.Context, out creel.Sink) error {
 func (c *collector) round(ctx context.Context, out creel.Sink, now time.Time) (more bool, err error) {
 	for {
 		more = false
-		for i := 0; i < len(c.tails); i++ {
-			m, err := c.turn(ctx, c.tails[i], out, now)
+		for i := 0; i < len(c.hot); i++ {
+			c.stats++
+			m, err := c.turn(ctx, c.hot[i], out, now)
 			if err != nil {
 				return false, err
 			}
 			more = more || m
 		}
+		more = c.cool(now) || more
 		if !more || time.Since(now) > c.cfg.PollInterval {
 			return more, ctx.Err()
 		}

@@ -88,10 +88,11 @@ func (f *follower) TrySend(b *creel.Batch) bool {
 	return true
 }
 
-// follow starts a collector; options are added to a short poll interval.
-func follow(t *testing.T, s creel.State, log io.Writer, options string) *follower {
+// follow starts a collector; options are added to a short poll interval, or another one.
+func follow(t *testing.T, s creel.State, log io.Writer, options string, poll ...string) *follower {
 	t.Helper()
-	n, err := config.Parse("t.yaml", []byte("{poll_interval: 2ms, "+options+"}"), config.Env{})
+	interval := append(poll, "2ms")[0]
+	n, err := config.Parse("t.yaml", []byte("{poll_interval: "+interval+", "+options+"}"), config.Env{})
 	if err != nil {
 		t.Fatal(err)
 	}

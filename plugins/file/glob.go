@@ -79,8 +79,11 @@ func matchSeg(seg, name string) bool {
 // finder lists the files that patterns match. Directories are read again only when they have changed.
 type finder struct {
 	include, exclude []pattern
+	archives         bool // include may match some
 	dirs             map[string]*listing
 	paths            []string
+	watch            *watcher // tells when to look; nil: nobody does
+	stats            int      // how often a directory was looked at
 }
 
 // listing is what was last seen of a directory.
@@ -90,6 +93,9 @@ type listing struct {
 	read    bool // entries are valid
 	entries []fs.DirEntry
 	visited bool
+	watched bool // changes are told
+	touched bool // one was
+	fresh   bool // it has changed since the last call of find but one
 }
 
 // A directory whose time stamp is younger than this may change again without a newer stamp.
@@ -109,23 +115,29 @@ func newFinder(include, exclude []Glob) (*finder, error) {
 			*list.to = append(*list.to, p)
 		}
 	}
+	for _, p := range f.include {
+		last := p.segs[len(p.segs)-1]
+		f.archives = f.archives || isArchive(last) || strings.ContainsAny(last[len(last)-1:], "*?]")
+	}
 	return f, nil
 }
 
-// find returns the paths that match now, sorted, and whether any directory has changed since the last call. Without a
-// change it costs one stat per directory. The slice is the finder's.
-func (f *finder) find(now time.Time) (paths []string, changed bool) {
-	changed = len(f.dirs) == 0
+// find returns the paths that match now, sorted, and whether any directory has changed since the last call; and when the
+// directory that was looked at the longest ago was. The slice is the finder's.
+func (f *finder) find(now time.Time) (paths []string, changed bool, looked time.Time) {
+	changed, looked = len(f.dirs) == 0, now
 	for dir, l := range f.dirs {
-		l.visited = false
-		if stamp := stampOf(dir); !stamp.Equal(l.changed) || l.checked.Sub(stamp) < stampGrain {
-			l.changed, l.read = stamp, false
-			changed = true
+		l.visited, l.fresh = false, l.touched
+		if l.touched || now.Sub(l.checked) >= l.pause(now) {
+			f.look(dir, l, now)
 		}
-		l.checked = now
+		if l.checked.Before(looked) {
+			looked = l.checked
+		}
+		changed = changed || l.fresh
 	}
 	if !changed {
-		return f.paths, false
+		return f.paths, false, looked
 	}
 	f.paths = f.paths[:0]
 	for _, p := range f.include {
@@ -133,12 +145,44 @@ func (f *finder) find(now time.Time) (paths []string, changed bool) {
 	}
 	for dir, l := range f.dirs {
 		if !l.visited {
+			f.watch.remove(dir)
 			delete(f.dirs, dir)
 		}
 	}
 	slices.Sort(f.paths)
 	f.paths = slices.Compact(f.paths)
-	return f.paths, true
+	return f.paths, true, looked
+}
+
+// pause returns how long a directory need not be looked at: the longer nothing has happened there, the longer.
+func (l *listing) pause(now time.Time) time.Duration {
+	if l.watched {
+		return slowEvery
+	}
+	return min(now.Sub(l.changed)/64, resolveEvery)
+}
+
+func (f *finder) look(dir string, l *listing, now time.Time) {
+	f.stats++
+	if stamp := stampOf(dir); l.touched || !stamp.Equal(l.changed) || l.checked.Sub(stamp) < stampGrain {
+		l.watched = l.watched || f.watch.add(dir)
+		l.changed, l.read, l.fresh, l.touched = stamp, false, true, false
+	}
+	l.checked = now
+}
+
+// touch tells that something has happened in a directory; and whether it is over with it.
+func (f *finder) touch(dir string, over bool) {
+	if l := f.dirs[dir]; l != nil {
+		l.touched = true
+		l.watched = l.watched && !over
+	}
+}
+
+// isFresh reports whether the directory of path had changed when find was last called.
+func (f *finder) isFresh(path string) bool {
+	l := f.dirs[filepath.Dir(path)]
+	return l == nil || l.fresh
 }
 
 func stampOf(dir string) time.Time {
@@ -152,7 +196,7 @@ func stampOf(dir string) time.Time {
 func (f *finder) walk(dir string, segs []string, now time.Time) {
 	l := f.dirs[dir]
 	if l == nil {
-		l = &listing{changed: stampOf(dir), checked: now}
+		l = &listing{watched: f.watch.add(dir), changed: stampOf(dir), checked: now, fresh: true}
 		f.dirs[dir] = l
 	}
 	l.visited = true

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
-	"strings"
 	"unicode/utf8"
 	"unsafe"
 
@@ -14,33 +13,34 @@ import (
 const (
 	// PartAttr says that a record is a part of a line longer than max_line_size: its start, a part of its middle or its end.
 	PartAttr = "creel.line"
-	// InvalidAttr, true, says that a line is not valid UTF-8. Its body is bytes then: OTLP forbids such a string.
+	// InvalidAttr, true, says that a line is not valid in the encoding of its file. Its body is the bytes as they were
+	// read if that is UTF-16 or if they are not UTF-8: OTLP forbids such a string.
 	InvalidAttr = "creel.invalid_utf8"
 )
-
-// newBuffer returns n bytes that are not cleared: they are about to be read into, and clearing them would cost a fifth
-// of that. A buffer is never used again, as lines refer to it.
-func newBuffer(n int) []byte {
-	var b strings.Builder
-	b.Grow(max(n, 1))
-	b.WriteByte(0)
-	return unsafe.Slice(unsafe.StringData(b.String()), n)
-}
 
 // liner makes records of lines.
 type liner struct {
 	records  *creel.Records
 	origin   *creel.Origin
+	static   creel.Attrs // of every record
 	observed int64
 	max      int
 	cut      bool // the first line is the rest of one
+
+	// What a container runtime says of the line at hand.
+	time   int64
+	extra  creel.Attrs
+	stream string
+	fault  string // what is wrong with it
+	bad    bool   // it could not be decoded
 }
 
 // split appends a record for each line of text. unfinished tells that the last one goes on beyond it. The records refer
 // to text, which must not change any more.
 func (l *liner) split(text []byte, unfinished bool) {
 	logs := slices.Grow(l.records.Logs, bytes.Count(text, newline)+1)
-	valid := ascii(text) || utf8.Valid(text)
+	valid := isUTF8(text)
+	plain := len(l.static) == 0
 	for len(text) > 0 {
 		i := bytes.IndexByte(text, '\n')
 		line, open := text, unfinished
@@ -52,7 +52,7 @@ func (l *liner) split(text []byte, unfinished bool) {
 		} else {
 			text = nil
 		}
-		if l.cut || open || len(line) > l.max || !valid {
+		if l.cut || open || len(line) > l.max || !valid || !plain {
 			logs = l.special(logs, line, open, valid)
 			continue
 		}
@@ -79,22 +79,28 @@ func (l *liner) special(logs []creel.Log, line []byte, open, valid bool) []creel
 
 // record returns the record of a piece of a line, which is a part if l.cut or open.
 func (l *liner) record(line []byte, open, valid bool) creel.Log {
-	log := creel.Log{Origin: l.origin, Observed: l.observed}
-	valid = valid || utf8.Valid(line)
-	if valid {
+	log := creel.Log{Origin: l.origin, Observed: l.observed, Time: l.time}
+	if valid = !l.bad && (valid || utf8.Valid(line)); valid {
 		log.Body = creel.String(unsafe.String(unsafe.SliceData(line), len(line)))
 	} else {
 		log.Body = creel.Bytes(line)
 	}
+	n := len(l.static) + len(l.extra)
 	part := l.cut || open
-	switch {
-	case part && !valid:
-		log.Attrs = l.records.Attrs.Make(2)
-		log.Attrs[1] = creel.Attr{Key: InvalidAttr, Value: creel.Bool(true)}
-	case part || !valid:
-		log.Attrs = l.records.Attrs.Make(1)
-		log.Attrs[0] = creel.Attr{Key: InvalidAttr, Value: creel.Bool(true)}
+	for _, has := range [...]bool{l.stream != "", part, !valid, l.fault != ""} {
+		if has {
+			n++
+		}
 	}
+	if n == 0 {
+		return log
+	}
+	attrs := l.records.Attrs.Make(n)[:0]
+	attrs = append(attrs, l.static...)
+	if l.stream != "" {
+		attrs = append(attrs, creel.Attr{Key: "log.iostream", Value: creel.String(l.stream)})
+	}
+	attrs = append(attrs, l.extra...)
 	if part {
 		name := "middle"
 		switch {
@@ -103,8 +109,15 @@ func (l *liner) record(line []byte, open, valid bool) creel.Log {
 		case !open:
 			name = "end"
 		}
-		log.Attrs[0] = creel.Attr{Key: PartAttr, Value: creel.String(name)}
+		attrs = append(attrs, creel.Attr{Key: PartAttr, Value: creel.String(name)})
 	}
+	if !valid {
+		attrs = append(attrs, creel.Attr{Key: InvalidAttr, Value: creel.Bool(true)})
+	}
+	if l.fault != "" {
+		attrs = append(attrs, creel.Attr{Key: FormatAttr, Value: creel.String(l.fault)})
+	}
+	log.Attrs = attrs
 	return log
 }
 
@@ -117,6 +130,9 @@ func cutAt(line []byte, limit int) int {
 	}
 	return limit
 }
+
+// isUTF8 reports whether text is valid UTF-8.
+func isUTF8(text []byte) bool { return ascii(text) || utf8.Valid(text) }
 
 // ascii reports whether text is all ASCII, at several times the speed of utf8.Valid.
 func ascii(text []byte) bool {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/creelhq/creel"
@@ -17,16 +18,20 @@ type savedState struct {
 	Version int         `json:"version"`
 	Saved   int64       `json:"saved"` // Unix nanoseconds
 	Files   []savedFile `json:"files"`
+	Known   []content   `json:"known,omitempty"`
 }
 
 type savedFile struct {
 	Path   string `json:"path"`
+	Link   string `json:"link,omitempty"`
 	Dev    uint64 `json:"dev"`
 	Ino    uint64 `json:"ino"`
 	Size   int    `json:"print_size"`
 	Sum    uint32 `json:"print"`
 	Offset int64  `json:"offset"` // everything before was acknowledged
 	Seen   int64  `json:"seen"`   // Unix seconds
+	ending
+	Zip int64 `json:"zip,omitempty"` // the size on disk of an archive that was read to its end; -1: it is not yet
 }
 
 // past is what the previous run knew, beyond positions.
@@ -60,6 +65,7 @@ func (c *collector) load() {
 		return
 	}
 	c.before.saved = time.Unix(0, s.Saved)
+	c.known = s.Known
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, f := range s.Files {
@@ -67,14 +73,22 @@ func (c *collector) load() {
 			f.Size, f.Sum = 0, 0
 		}
 		f.Offset = max(f.Offset, 0)
-		t := &tail{id: fileID{f.Dev, f.Ino}, path: f.Path, print: fingerprint{f.Size, f.Sum}, pos: f.Offset,
-			acked: &progress{committed: f.Offset}, seen: time.Unix(f.Seen, 0), look: true, origin: c.originOf(f.Path)}
+		t := c.newTail(fileID{f.Dev, f.Ino}, f.Path, f.Offset, time.Unix(f.Seen, 0))
+		t.print, t.look = fingerprint{f.Size, f.Sum}, true
+		t.acked.ending, t.link = f.ending, f.Link
+		if t.zip = nil; f.Zip != 0 {
+			t.zip, t.whole = &archive{size: f.Zip}, max(f.Zip, 0)
+			t.done, t.look = f.Zip > 0, f.Zip < 0
+		}
 		c.before.paths[f.Path] = true
 		if _, twice := c.byID[t.id]; !twice {
 			c.tails = append(c.tails, t)
 		} else { // the older one's inode has been given to the newer
 			for i := range c.tails {
-				if c.tails[i].id == t.id {
+				if old := c.tails[i]; old.id == t.id {
+					if old.zip == nil {
+						c.remember(old.print, old.acked, old.seen)
+					}
 					c.tails[i] = t
 				}
 			}
@@ -146,8 +160,21 @@ func (c *collector) snapshot() (s savedState, changed bool) {
 	}
 	c.dirty = false
 	s = savedState{Version: stateVersion, Saved: c.resolved.UnixNano(), Files: make([]savedFile, len(c.tails))}
+	for i := range c.known {
+		c.known[i].settled()
+	}
+	s.Known = slices.Clone(c.known)
 	for i, t := range c.tails {
-		s.Files[i] = savedFile{t.path, t.id.dev, t.id.ino, t.print.size, t.print.sum, t.acked.committed, t.seen.Unix()}
+		if t.gone.IsZero() && t.seen.Before(c.resolved) {
+			t.seen = c.resolved
+		}
+		s.Files[i] = savedFile{t.path, t.link, t.id.dev, t.id.ino, t.print.size, t.print.sum, t.acked.committed, t.seen.Unix(), t.acked.ending, 0}
+		if t.zip != nil {
+			s.Files[i].Zip = -1
+			if t.whole > 0 && len(t.acked.pending) == 0 && !t.acked.lost {
+				s.Files[i].Zip = t.whole
+			}
+		}
 	}
 	return s, true
 }

@@ -221,8 +221,11 @@ func TestStaleReadersFindPoison(t *testing.T) {
 	r.Logs = append(r.Logs, creel.Log{Body: creel.String("hello"), Attrs: attrs})
 	b := creel.NewBatch(creel.Logs, r)
 	stale := b.Logs()
-	back := creel.Lend([]*creel.Batch{b})
+	lent, back := creel.Lend([]*creel.Batch{b})
 	creel.Settle(b, nil)
+	if lent[0].Len() != 1 || lent[0].Logs()[0].Body.Str() != "hello" {
+		t.Error("who was lent a batch cannot read it any more")
+	}
 	if stale[0].Body.Str() != "hello" {
 		t.Error("what is lent was recycled")
 	}

@@ -96,13 +96,19 @@ type permanent struct{ err error }
 func (p *permanent) Error() string { return p.err.Error() }
 func (p *permanent) Unwrap() error { return p.err }
 
-// Throttled is an error that says when to try again: the far side's RetryInfo or Retry-After.
+// Throttled is an error that says when to try again: the far side's RetryInfo or Retry-After. With an After of 0 it is
+// overloaded and did not say when; it may take less at once.
 type Throttled struct {
 	Err   error
 	After time.Duration
 }
 
-func (t *Throttled) Error() string { return fmt.Sprintf("%v (asked to wait %v)", t.Err, t.After) }
+func (t *Throttled) Error() string {
+	if t.After == 0 {
+		return t.Err.Error()
+	}
+	return fmt.Sprintf("%v (asked to wait %v)", t.Err, t.After)
+}
 
 // Unwrap returns the error that came with the hint.
 func (t *Throttled) Unwrap() error { return t.Err }

@@ -234,18 +234,22 @@ func (c *Custody) retains(r *Records) bool {
 	return slices.Contains(c.recs, r)
 }
 
-// Lend keeps what is read from the batches readable until the returned function is called, even if they are over
-// before: an exporter that was given up on may still be reading.
-func Lend(batches []*Batch) (back func()) {
-	recs := make([]*Records, len(batches))
+// Lend returns the batches as an exporter may have them: batches of their own, of the same records, which stay readable
+// until back is called, whatever becomes of the others meanwhile. An exporter that was given up on may still be reading.
+func Lend(batches []*Batch) (lent []*Batch, back func()) {
+	views := make([]Batch, len(batches))
+	lent = make([]*Batch, len(batches))
 	for i, b := range batches {
 		b.mustLive()
-		recs[i] = b.rec
 		b.rec.retain()
+		v := &views[i]
+		v.signal, v.n, v.bytes, v.wire, v.rec, v.viewed = b.signal, b.n, b.bytes, b.wire, b.rec, b.viewed
+		v.logs, v.metrics, v.spans = b.logs, b.metrics, b.spans
+		lent[i] = v
 	}
-	return func() {
-		for _, r := range recs {
-			r.release()
+	return lent, func() {
+		for i := range views {
+			views[i].rec.release()
 		}
 	}
 }

@@ -18,9 +18,12 @@ import (
 type Delivery struct {
 	Queue       Queue         `doc:"What waits in memory for the exporter."`
 	Batch       Batching      `doc:"How batches are gathered into one request."`
+	RateLimit   RateLimit     `doc:"How much is sent in a second at most."`
+	Breaker     Breaker       `doc:"Leaves a far side alone that mostly fails."`
 	Retry       Retry         `doc:"What happens when the far side cannot take a request."`
 	Timeout     time.Duration `doc:"How long one attempt may take." default:"30s" min:"1ms"`
 	Concurrency int           `doc:"Requests under way at the same time. 1 keeps the order." default:"4" min:"1" max:"256"`
+	Adaptive    Adaptive      `doc:"Concurrency that follows what the far side can take."`
 }
 
 // Queue bounds the queue.
@@ -74,6 +77,11 @@ type sender struct {
 	health   *health
 	meter    *exportMeter
 
+	turn    chan struct{} // has an element while nobody is about to take from the queue
+	limit   *limiter
+	breaker *breaker
+	window  *window
+
 	work  sync.WaitGroup
 	stop  context.CancelFunc // no more is taken, and pauses end
 	abort context.CancelFunc // attempts under way end
@@ -84,6 +92,25 @@ type sender struct {
 		at     time.Time
 		silent int // records since, which were not
 	}
+}
+
+func newSender(exporter creel.Exporter, d Delivery, q *queue, h creel.Host, state *health) *sender {
+	now := time.Now()
+	s := &sender{
+		exporter: exporter, d: d, q: q, log: h.Log, health: state, turn: make(chan struct{}, 1),
+		limit: newLimiter(d.RateLimit, now), breaker: newBreaker(d.Breaker, now), window: newWindow(d.Adaptive, d.Concurrency, now),
+	}
+	s.turn <- struct{}{}
+	s.meter = newExportMeter(h.Metrics, s)
+	return s
+}
+
+// concurrency returns how many requests may be under way.
+func (s *sender) concurrency() int {
+	if s.window == nil {
+		return s.d.Concurrency
+	}
+	return s.window.size()
 }
 
 // refusalsEvery is how often the same refusal is logged: each batch may meet with it.
@@ -108,16 +135,20 @@ func (s *sender) start() {
 	aborted, abort := context.WithCancel(context.Background())
 	stopped, stop := context.WithCancel(aborted)
 	s.stop, s.abort = stop, abort
-	for range s.d.Concurrency {
+	workers := s.d.Concurrency
+	if s.window != nil {
+		workers = s.window.max
+	}
+	for range workers {
 		s.work.Go(func() {
 			var items []item
-			for {
-				var err error
-				if items, err = s.q.take(stopped, s.d.Batch, items); err != nil {
+			for s.window.claim(stopped) == nil {
+				r := &request{sender: s, stopped: stopped, aborted: aborted}
+				if items = r.take(items); items == nil {
 					return
 				}
-				r := &request{sender: s, stopped: stopped, aborted: aborted}
 				s.q.putBack(r.deliver(items))
+				s.window.release()
 			}
 		})
 	}
@@ -136,81 +167,190 @@ func (s *sender) halt(ctx context.Context) {
 type request struct {
 	*sender
 	stopped, aborted context.Context
-	refused          int // records in a row, each alone in its attempt
+	failed           int  // attempts since the last that did not
+	refused          int  // records in a row, each alone in its attempt
+	paid             bool // the next attempt is, to the limiter
 }
 
-// deliver exports items until each is delivered or dropped. When the sender is stopped before, it returns those that
-// are neither.
+// take waits for something that may be sent, and takes it from the queue; nil if the sender is stopped before. What the
+// limits or the breaker hold back stays in the queue, where it gathers company, or is shed.
+func (r *request) take(into []item) []item {
+	select {
+	case <-r.turn:
+	case <-r.stopped.Done():
+		return nil
+	}
+	defer func() { r.turn <- struct{}{} }()
+	if r.pay(load{}) != nil || r.breaker.await(r.stopped) != nil {
+		return nil
+	}
+	items, err := r.q.take(r.stopped, r.d.Batch, into)
+	if err != nil {
+		return nil
+	}
+	if r.pay(loadOf(items)) != nil {
+		r.q.putBack(items)
+		return nil
+	}
+	r.paid = true
+	return items
+}
+
+// pay waits for the rate limit; in vain if the sender is stopped before.
+func (r *request) pay(weight load) error {
+	if r.limit == nil {
+		return nil
+	}
+	began := time.Now()
+	err := r.limit.pay(r.stopped, weight)
+	r.meter.limited.Add(int64(time.Since(began)))
+	return err
+}
+
+// admit waits until an attempt with the items may be made. It may not when the sender is stopped or the breaker is open.
+func (r *request) admit(items []item) (pass int, ok bool) {
+	weight := loadOf(items)
+	if !r.paid && r.pay(weight) != nil {
+		return 0, false
+	}
+	r.paid = false
+	if r.stopped.Err() == nil {
+		pass, ok = r.breaker.enter(time.Now())
+	}
+	if !ok {
+		r.limit.refund(weight)
+	}
+	return pass, ok
+}
+
+// deliver exports items until each is delivered or dropped. It returns those that are neither when the sender is
+// stopped before, or the breaker opens, or fewer requests are to be under way.
 func (r *request) deliver(items []item) (undone []item) {
-	for failed := 1; ; failed++ {
-		err := r.export(items)
+	for {
+		pass, ok := r.admit(items)
+		if !ok {
+			return items
+		}
+		err := r.export(items, pass)
 		partial := (*creel.Partial)(nil)
 		switch {
 		case err == nil:
-			r.refused = 0
-			r.health.ok()
+			r.succeeded()
 			for _, it := range items {
 				it.settle(it.b.Len(), 0, nil)
 			}
 			return nil
 		case errors.As(err, &partial):
-			r.refused = 0
-			r.health.ok()
+			r.succeeded()
 			r.log.Warn("records rejected", "records", partial.Rejected, "reason", partial.Reason)
 			reject(items, partial)
 			return nil
 		case creel.IsPermanent(err):
+			r.failed = 0
 			return r.divide(items, err)
 		}
-		wait := r.d.Retry.pause(failed, err)
-		r.health.fail(err)
-		r.log.Warn("export failed, will retry", "attempt", failed, "wait", wait.Round(time.Millisecond), "error", err)
-		timer := time.NewTimer(wait)
-		select {
-		case <-r.stopped.Done():
-			timer.Stop()
+		r.failed++
+		wait := r.d.Retry.pause(r.failed, err)
+		r.fault(err, wait)
+		if !r.rest(wait) {
 			return items
-		case <-timer.C:
+		}
+		if overloaded(err) && records(items) > 1 {
+			return r.inHalves(items, nil)
 		}
 	}
+}
+
+// rest waits before the next attempt. It reports whether there is to be one: not if the sender is stopped, or the breaker
+// opens, or fewer requests are to be under way.
+func (r *request) rest(wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		down, changed := r.breaker.opens()
+		if down {
+			return false
+		}
+		select {
+		case <-r.stopped.Done():
+			return false
+		case <-changed:
+		case <-timer.C:
+			return !r.window.over()
+		}
+	}
+}
+
+// overloaded reports whether the far side cannot take so much, without a word on when it can. That may be meant of the
+// request's size: gRPC's RESOURCE_EXHAUSTED is.
+func overloaded(err error) bool {
+	t, ok := errors.AsType[*creel.Throttled](err)
+	return ok && t.After == 0
+}
+
+func (r *request) succeeded() {
+	r.failed, r.refused = 0, 0
+	if r.breaker.down() == nil {
+		r.health.ok()
+	}
+}
+
+// fault notes that an attempt failed.
+func (r *request) fault(err error, wait time.Duration) {
+	if down := r.breaker.down(); down != nil {
+		r.health.fail(down)
+		return // that was logged
+	}
+	r.health.fail(err)
+	r.log.Warn("export failed, will retry", "attempt", r.failed, "wait", wait.Round(time.Millisecond), "error", err)
 }
 
 // divide finds the records that were refused for good, by sending halves, and drops them.
 func (r *request) divide(items []item, refusal error) (undone []item) {
-	n := 0
+	n := records(items)
+	if n > 1 && r.refused < hopeless {
+		return r.inHalves(items, refusal)
+	}
+	r.refused += n
+	r.logRefused(n, items[0].b.Signal(), refusal)
+	r.health.fail(refusal)
+	for _, it := range items {
+		it.settle(0, it.b.Len(), refusal)
+	}
+	return nil
+}
+
+// inHalves delivers the items, which have more than one record, in two requests. With a refusal it does not try when
+// that is hopeless.
+func (r *request) inHalves(items []item, refusal error) (undone []item) {
+	var left, right []item
+	if half := len(items) / 2; half > 0 {
+		left, right = items[:half:half], items[half:]
+	} else {
+		it := items[0]
+		it.b = items[0].b.Split(items[0].b.Len() / 2)
+		it.bytes /= 2
+		items[0].bytes -= it.bytes
+		left, right = items[:1:1], []item{it}
+	}
+	for _, half := range [][]item{left, right} {
+		switch {
+		case len(undone) > 0:
+			undone = append(undone, half...)
+		case refusal != nil && r.refused >= hopeless:
+			undone = r.divide(half, refusal)
+		default:
+			undone = r.deliver(half)
+		}
+	}
+	return undone
+}
+
+func records(items []item) (n int) {
 	for _, it := range items {
 		n += it.b.Len()
 	}
-	if n <= 1 || r.refused >= hopeless {
-		r.refused += n
-		r.logRefused(n, items[0].b.Signal(), refusal)
-		r.health.fail(refusal)
-		for _, it := range items {
-			it.settle(0, it.b.Len(), refusal)
-		}
-		return nil
-	}
-	var left, right []item
-	if len(items) > 1 {
-		left, right = items[:len(items)/2:len(items)/2], items[len(items)/2:]
-	} else {
-		half := items[0]
-		half.b = items[0].b.Split(items[0].b.Len() / 2)
-		left, right = items[:1:1], []item{half}
-	}
-	undone = r.half(left, refusal)
-	if r.stopped.Err() != nil {
-		return append(undone, right...)
-	}
-	return append(undone, r.half(right, refusal)...)
-}
-
-// half delivers one half, unless that is hopeless.
-func (r *request) half(items []item, refusal error) (undone []item) {
-	if r.refused >= hopeless {
-		return r.divide(items, refusal)
-	}
-	return r.deliver(items)
+	return n
 }
 
 // settle ends the item's batch and enters its records into the account.
@@ -233,34 +373,56 @@ func reject(items []item, p *creel.Partial) {
 }
 
 // abandon gives up items that nobody decided against.
-func abandon(items []item) (records int) {
+func abandon(items []item) (n int) {
 	for _, it := range items {
-		records += it.b.Len()
+		n += it.b.Len()
 		it.acct.dropped.add(Abandoned, it.b.Len())
 		it.settle(0, 0, creel.ErrAbandoned)
 	}
-	return records
+	return n
 }
 
-// export makes one attempt. A call that does not return in time is given up on, and its batches' memory with it.
-func (r *request) export(items []item) error {
+// export makes one attempt, which the breaker has let through. A call that does not return in time is given up on, and
+// its batches' memory with it.
+func (r *request) export(items []item, pass int) error {
 	batches := make([]*creel.Batch, len(items))
 	for i, it := range items {
 		batches[i] = it.b
 	}
 	ctx, cancel := context.WithTimeout(r.aborted, r.d.Timeout)
 	defer cancel()
-	back := creel.Lend(batches)
+	lent, back := creel.Lend(batches)
+	r.window.begin()
 	began := time.Now()
 	result := make(chan error, 1)
 	go func() {
-		err := r.call(ctx, batches)
+		err := r.call(ctx, lent)
 		back()
 		result <- err
 	}()
 	err := r.await(ctx, result)
-	r.meter.attempt(time.Since(began), err)
+	r.learn(items, pass, began, err, ctx.Err() == context.DeadlineExceeded)
 	return err
+}
+
+// learn draws what there is to learn from an attempt; late: it has not come to an end in time.
+func (r *request) learn(items []item, pass int, began time.Time, err error, late bool) {
+	now := time.Now()
+	took := now.Sub(began)
+	r.meter.attempt(took, err)
+	_, throttled := errors.AsType[*creel.Throttled](err)
+	r.window.end(began, now, int64(loadOf(items)[2]), err == nil, throttled || err != nil && late)
+	if err != nil && r.aborted.Err() != nil {
+		return // our own doing
+	}
+	if !r.breaker.leave(pass, now, took, err) {
+		return
+	}
+	if down := r.breaker.down(); down != nil {
+		r.log.Error("the breaker has opened: nothing is sent for a while", "for", r.d.Breaker.OpenFor, "error", err)
+	} else {
+		r.log.Info("the breaker has closed")
+	}
 }
 
 // await returns what came of a call, and gives it up some time after its context is done.

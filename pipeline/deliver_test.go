@@ -87,7 +87,7 @@ func TestAdmission(t *testing.T) {
 	e := w.engine()
 	gate := make(chan struct{})
 	w.hung["sink"] = gate
-	w.apply(e, one("gen", "", "queue: {max_bytes: 64KiB}, concurrency: 2", "delivered"))
+	w.apply(e, one("gen", "", "queue: {max_bytes: 64KiB}, batch: {max_bytes: 8KiB}, concurrency: 2", "delivered"))
 	w.await("exports hang", func() bool { return len(w.calls["sink"]) == 2 })
 	var before int64
 	full := func() bool { // nothing is admitted any more

@@ -3,7 +3,8 @@
 //
 // A batch is admitted by a collector's Sink (collect.go), which reserves room in every queue that it can reach. It runs
 // through a generation of the graph (graph.go) in the collector's goroutine, up to the queues (queue.go), from which
-// senders (deliver.go) take it. Compile makes a Plan of a configuration (plan.go), Apply (engine.go) makes the Plan run.
+// senders (deliver.go) take it when the rate limit (limit.go), the breaker (breaker.go) and the number of requests under
+// way (adapt.go) allow. Compile makes a Plan of a configuration (plan.go), Apply (engine.go) makes the Plan run.
 //
 // The package knows no plugin by name, no wire format, and nothing of hosts, hubs or signals of the operating system.
 package pipeline
@@ -274,7 +275,7 @@ func (r *reload) newExport(c Component, exporter creel.Exporter, h creel.Host) *
 		x.gauges = r.e.Metrics.Sub(metric.Label{Name: "component", Value: c.Path()})
 		meterQueue(x.gauges, x.queue)
 	}
-	x.sender = &sender{exporter: exporter, d: d, q: x.queue, log: h.Log, health: x.health, meter: newExportMeter(h.Metrics)}
+	x.sender = newSender(exporter, d, x.queue, h, x.health)
 	return x
 }
 

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/creelhq/creel"
@@ -11,10 +12,11 @@ import (
 type exportMeter struct {
 	attempts, failed, refused, overdue *metric.Counter
 	duration                           *metric.Histogram
+	limited                            atomic.Int64 // nanoseconds that were waited
 }
 
-func newExportMeter(set *metric.Set) *exportMeter {
-	return &exportMeter{
+func newExportMeter(set *metric.Set, s *sender) *exportMeter {
+	m := &exportMeter{
 		attempts: set.Counter("creel.export.attempts", "Requests that were tried.", "{request}"),
 		failed:   set.Counter("creel.export.failures", "Requests that failed and are tried again.", "{request}"),
 		refused:  set.Counter("creel.export.refusals", "Requests that were refused for good.", "{request}"),
@@ -22,6 +24,25 @@ func newExportMeter(set *metric.Set) *exportMeter {
 		duration: set.Histogram("creel.export.duration", "Time from the start of a request to its answer.", "s",
 			.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
 	}
+	set.GaugeFunc("creel.export.concurrency", "Requests that may be under way at the same time.", "{request}", func() float64 {
+		return float64(s.concurrency())
+	})
+	if s.limit != nil {
+		set.CounterFunc("creel.export.limited", "Time that sending has paused for the rate limit.", "s", func() float64 {
+			return time.Duration(m.limited.Load()).Seconds()
+		})
+	}
+	if s.breaker != nil {
+		set.GaugeFunc("creel.export.breaker", "The breaker: 0 closed, 1 half-open, 2 open.", "1", func() float64 {
+			state, _ := s.breaker.get()
+			return float64(state)
+		})
+		set.CounterFunc("creel.export.breaker_openings", "Times that the breaker has opened.", "{opening}", func() float64 {
+			_, opened := s.breaker.get()
+			return float64(opened)
+		})
+	}
+	return m
 }
 
 func (m *exportMeter) attempt(d time.Duration, err error) {

@@ -18,7 +18,7 @@ type flow struct {
 	out  creel.Sink
 }
 
-func newFlow(t testing.TB, m *creel.Memory) *flow {
+func newFlow(t testing.TB, m *creel.Memory, delivery string) *flow {
 	f := &flow{sink: make(chan creel.Sink, 1)}
 	plugins := []creel.Plugin{
 		creel.NewCollector("in", "Lends its sink.", func(none, creel.Host) (creel.Collector, error) {
@@ -40,7 +40,7 @@ func newFlow(t testing.TB, m *creel.Memory) *flow {
 			return creel.ExporterFunc(func(context.Context, []*creel.Batch) error { return nil }), nil
 		}),
 	}
-	root, err := config.Parse("t", []byte("collectors: {in: }\nprocessors: {look/1: , look/2: }\nexporters: {out: {delivery: {concurrency: 1}}}\npipelines: {p: {from: [in], through: [look/1, look/2], to: [out]}}"), config.Env{})
+	root, err := config.Parse("t", []byte("collectors: {in: }\nprocessors: {look/1: , look/2: }\nexporters: {out: {delivery: {"+delivery+"}}}\npipelines: {p: {from: [in], through: [look/1, look/2], to: [out]}}"), config.Env{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,10 +78,13 @@ func (f *flow) send(m *creel.Memory, n int) {
 	}
 }
 
+// allStages limits nothing that is sent here, but everything is looked at.
+const allStages = "concurrency: 2, adaptive: {enabled: true, max: 2}, breaker: {enabled: true, slow_ratio: 1}, rate_limit: {records_per_second: 1e12, bytes_per_second: 1000TiB, requests_per_second: 1e9}"
+
 // TestRecordsDoNotAllocate: a batch's way through the pipeline costs the same few allocations, however many records it has.
 func TestRecordsDoNotAllocate(t *testing.T) {
 	var m creel.Memory
-	f := newFlow(t, &m)
+	f := newFlow(t, &m, allStages)
 	few := testing.AllocsPerRun(200, func() { f.send(&m, 10) })
 	many := testing.AllocsPerRun(200, func() { f.send(&m, 5000) })
 	if few > 40 || many > few+5 {
@@ -89,11 +92,14 @@ func TestRecordsDoNotAllocate(t *testing.T) {
 	}
 }
 
-// BenchmarkPipeline sends batches of 1000 records through; BenchmarkLimit makes and reads the same ones without a
+// BenchmarkPipeline sends batches of 1000 records through, BenchmarkAllStages with all stages of delivery; BenchmarkLimit makes and reads the same ones without a
 // pipeline.
-func BenchmarkPipeline(b *testing.B) {
+func BenchmarkPipeline(b *testing.B)  { benchmarkPipeline(b, "concurrency: 1") }
+func BenchmarkAllStages(b *testing.B) { benchmarkPipeline(b, allStages) }
+
+func benchmarkPipeline(b *testing.B, delivery string) {
 	var m creel.Memory
-	f := newFlow(b, &m)
+	f := newFlow(b, &m, delivery)
 	for b.Loop() {
 		f.send(&m, 1000)
 	}

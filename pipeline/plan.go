@@ -27,7 +27,7 @@ type Schedule struct {
 
 // Sending are the options that every exporter has.
 type Sending struct {
-	Delivery Delivery `doc:"What stands in front of the exporter: queue, batching, retry."`
+	Delivery Delivery `doc:"What stands in front of the exporter: queue, batching, rate limit, breaker, retry."`
 }
 
 // Route is a pipeline's options.

@@ -44,8 +44,8 @@ func randomConfig(r *rand.Rand) string {
 	fmt.Fprintln(&c, "  route: {to: side}")
 	fmt.Fprintln(&c, "exporters:")
 	for _, id := range exporters {
-		fmt.Fprintf(&c, "  %s: {variant: %d, delivery: {concurrency: %d, queue: {max_bytes: 64KiB}, batch: {max_wait: 1ms, max_bytes: 8KiB}, retry: {initial: 1ms, max: 4ms}}}\n",
-			id, r.IntN(2), 1+r.IntN(3))
+		fmt.Fprintf(&c, "  %s: {variant: %d, delivery: {concurrency: %d, queue: {max_bytes: 64KiB}, batch: {max_wait: 1ms, max_bytes: 8KiB}, retry: {initial: 1ms, max: 4ms}%s}}\n",
+			id, r.IntN(2), 1+r.IntN(3), strings.Join(pick("", limit(r), breaker(r), fmt.Sprintf(", adaptive: {enabled: true, max: %d}", 1+r.IntN(8))), ""))
 	}
 	fmt.Fprintln(&c, "pipelines:")
 	ack := []string{"delivered", "memory"}
@@ -59,6 +59,18 @@ func randomConfig(r *rand.Rand) string {
 	}
 	fmt.Fprintf(&c, "  side: {through: [%s], to: [%s]}\n", strings.Join(pick("mark", "hold"), ", "), strings.Join(pick(exporters...), ", "))
 	return c.String()
+}
+
+// limit returns limits that hold up now and then, but not for long.
+func limit(r *rand.Rand) string {
+	return fmt.Sprintf(", rate_limit: {records_per_second: %d, bytes_per_second: %dKiB, requests_per_second: %d, burst: %dms}",
+		r.IntN(2)*50_000, r.IntN(2)*10_000, r.IntN(2)*1000, r.IntN(20))
+}
+
+// breaker returns one that opens often, and not for long.
+func breaker(r *rand.Rand) string {
+	return fmt.Sprintf(", breaker: {enabled: true, window: 20ms, min_calls: %d, error_ratio: 0.%d, slow_ratio: 0.%d, slow_call: 1ms, errors: %d, open_for: %dms, probes: %d}",
+		1+r.IntN(5), r.IntN(9), r.IntN(9), r.IntN(5), 1+r.IntN(3), 1+r.IntN(3))
 }
 
 // TestRandomReloads changes everything at random under load, with exporters and collectors that fail now and then.
@@ -78,13 +90,16 @@ func TestRandomReloads(t *testing.T) {
 	t.Run("reload", func(t *testing.T) {
 		w.t = t
 		e := w.engine()
-		kept := 0
+		kept, opened, limited := 0, 0.0, 0.0
 		for range reloads {
+			opened += max(0, value(e, "creel.export.breaker_openings"))
+			limited += max(0, value(e, "creel.export.limited"))
 			kept += len(w.apply(e, randomConfig(r)).Keep)
 			time.Sleep(time.Duration(r.IntN(3)) * time.Millisecond) // load, not synchronisation
 		}
-		if kept == 0 {
-			t.Error("no reload kept a component")
+		t.Logf("breakers have opened %v times, limits have held for %v s", opened, limited)
+		if kept == 0 || opened == 0 || limited == 0 {
+			t.Error("no reload kept a component, or no breaker has opened, or no limit was met")
 		}
 		if err := e.Drain(context.Background()); err != nil {
 			t.Fatal(err)

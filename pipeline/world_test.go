@@ -25,10 +25,12 @@ type world struct {
 	memory creel.Memory
 	faults bool // components fail now and then
 
-	size     int               // records of a batch of the manual collector
-	holdLong bool              // hold flushes only in the end
-	refuse   func(string) bool // records that the exporter refuses for good; nil: none
-	deaf     chan struct{}     // the first export waits for it, whatever its context says
+	size     int                                      // records of a batch of the manual collector
+	holdLong bool                                     // hold flushes only in the end
+	refuse   func(string) bool                        // records that the exporter refuses for good; nil: none
+	answer   func(context.Context, string, int) error // what an exporter's far side says to a request of so many records; nil: yes
+	took     func(int64)                              // is called with the number of each record that arrives; nil: nobody is
+	deaf     chan struct{}                            // the first export waits for it, whatever its context says
 
 	mu       sync.Mutex
 	next     map[string]int64          // by collector: the number of its next record
@@ -347,6 +349,14 @@ func (w *world) sink(_ none, h creel.Host) (creel.Exporter, error) {
 	return &sinkExporter{w.component("exporter", h), h.ID}, nil
 }
 
+// faults are what exports fail with now and then.
+var faults = []error{
+	errors.New("export fails on purpose"),
+	&creel.Throttled{Err: errors.New("overloaded on purpose")},
+	&creel.Throttled{Err: errors.New("busy on purpose"), After: time.Millisecond},
+	context.DeadlineExceeded,
+}
+
 // Export takes everything or nothing.
 func (x *sinkExporter) Export(ctx context.Context, batches []*creel.Batch) error {
 	x.use()
@@ -375,9 +385,15 @@ func (x *sinkExporter) Export(ctx context.Context, batches []*creel.Batch) error
 		w.injected.Add(1)
 		return failure
 	}
+	if w.answer != nil {
+		if err := w.answer(ctx, x.id, n); err != nil {
+			w.injected.Add(1)
+			return err
+		}
+	}
 	if w.faults && rand.IntN(5) == 0 {
 		w.injected.Add(1)
-		return errors.New("export fails on purpose")
+		return faults[rand.IntN(len(faults))]
 	}
 	for _, b := range batches {
 		for _, l := range b.Logs() {
@@ -397,6 +413,9 @@ func (x *sinkExporter) Export(ctx context.Context, batches []*creel.Batch) error
 		for _, l := range b.Logs() {
 			id, _ := l.Attrs.Get("collector")
 			w.arrived[x.id][name(id.Str(), l.Body.Int())]++
+			if w.took != nil {
+				w.took(l.Body.Int())
+			}
 		}
 	}
 	select {

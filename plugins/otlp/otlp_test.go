@@ -351,7 +351,7 @@ func TestExporterUnderstandsAnswers(t *testing.T) {
 		want  string
 	}{
 		{200, "", nil, "ok"}, {202, "", nil, "ok"}, {200, "", partialProto, "partial"}, {200, "", []byte("garbage"), "ok"},
-		{429, "", nil, "retry"}, {429, "7", nil, "after 7s"}, {503, "0", nil, "after 0s"}, {502, "", nil, "retry"}, {504, "", nil, "retry"},
+		{429, "", nil, "after 0s"}, {429, "7", nil, "after 7s"}, {503, "", nil, "after 0s"}, {503, "0", nil, "after 0s"}, {502, "", nil, "retry"}, {502, "3", nil, "after 3s"}, {504, "", nil, "retry"},
 		{401, "", nil, "retry"}, {403, "", nil, "retry"},
 		{400, "", nil, "permanent"}, {404, "", nil, "permanent"}, {413, "", nil, "permanent"}, {500, "", nil, "permanent"}, {408, "", nil, "permanent"},
 		{301, "", nil, "permanent"},
@@ -407,12 +407,15 @@ func TestExporterUnderstandsGRPCCodes(t *testing.T) {
 	x := open(t, otlp.Exporter, fmt.Sprintf("{endpoint: 'http://%s'}", l.Addr()), creel.Host{}).(creel.Exporter)
 	again := map[codes.Code]bool{
 		codes.Canceled: true, codes.DeadlineExceeded: true, codes.Aborted: true, codes.OutOfRange: true, codes.Unavailable: true, codes.DataLoss: true,
-		codes.Unauthenticated: true, codes.PermissionDenied: true,
+		codes.Unauthenticated: true, codes.PermissionDenied: true, codes.ResourceExhausted: true,
 	}
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
 		a.err = status.Error(code, "on purpose")
 		err := x.Export(t.Context(), batches()[:1])
 		if err == nil || creel.IsPermanent(err) == again[code] {
+			t.Errorf("%v is taken as %v", code, err)
+		}
+		if throttled := (*creel.Throttled)(nil); errors.As(err, &throttled) != (code == codes.ResourceExhausted) {
 			t.Errorf("%v is taken as %v", code, err)
 		}
 	}

@@ -90,29 +90,26 @@ func (s *grpcSender) send(ctx context.Context, signal creel.Signal, batches []*c
 }
 
 // refusal makes an error of an answer: OTLP says which are worth another try. Missing rights can be given later, so they
-// are too.
+// are too. RESOURCE_EXHAUSTED without RetryInfo means by the book that the request is too large for ever, but servers say
+// it when they are overloaded: it is no reason to drop anything.
 func (s *grpcSender) refusal(err error) error {
 	st := status.Convert(err)
-	var after *time.Duration
+	var after time.Duration
+	throttled := st.Code() == codes.ResourceExhausted
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.RetryInfo); ok {
-			wait := info.GetRetryDelay().AsDuration()
-			after = &wait
+			after, throttled = max(0, info.GetRetryDelay().AsDuration()), true
 		}
 	}
 	refused := explain(fmt.Errorf("answered %s: %s", st.Code(), st.Message()), s.Endpoint, s.plain)
 	switch st.Code() {
 	case codes.Canceled, codes.DeadlineExceeded, codes.Aborted, codes.OutOfRange, codes.Unavailable, codes.DataLoss:
-	case codes.Unauthenticated, codes.PermissionDenied:
-	case codes.ResourceExhausted:
-		if after == nil {
-			return creel.Permanent(refused)
-		}
+	case codes.Unauthenticated, codes.PermissionDenied, codes.ResourceExhausted:
 	default:
 		return creel.Permanent(refused)
 	}
-	if after != nil {
-		return &creel.Throttled{Err: refused, After: max(0, *after)}
+	if throttled {
+		return &creel.Throttled{Err: refused, After: after}
 	}
 	return refused
 }

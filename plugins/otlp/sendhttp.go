@@ -154,7 +154,7 @@ func (s *httpSender) result(signal creel.Signal, resp *http.Response, answer []b
 }
 
 // refusal makes an error of an answer: OTLP says which are worth another try. Missing rights can be given later, so they
-// are too.
+// are too. Servers that are overloaded say so with 429 and 503, and when to come back if they know.
 func refusal(endpoint string, resp *http.Response, answer []byte) error {
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // no type: plain text
 	message := strings.TrimSpace(string(answer[:min(len(answer), 500)]))
@@ -172,7 +172,8 @@ func refusal(endpoint string, resp *http.Response, answer []byte) error {
 	refused := fmt.Errorf("send to %s: answered %s: %q", endpoint, resp.Status, message)
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		if after, ok := retryAfter(resp.Header.Get("Retry-After"), time.Now()); ok {
+		after, ok := retryAfter(resp.Header.Get("Retry-After"), time.Now())
+		if ok || resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable {
 			return &creel.Throttled{Err: refused, After: after}
 		}
 		return refused

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package spool
+
+func (f osFile) Allocate(size int64) error { return zeros(f.File, size) }

@@ -44,7 +44,8 @@ type Config struct {
 
 const (
 	resolveEvery = time.Second            // directories are looked at that often at least, and paths that could not be read
-	slowEvery    = 5 * time.Second        // what is idle, or watched, is looked at
+	slowEvery    = 5 * time.Second        // what is idle is looked at
+	lazily       = 4                      // likewise, times longer, if it is watched
 	hotFor       = 30 * time.Second       // a file is looked at in each round, since its last line
 	hotWatched   = time.Second            // the same, of one that is watched
 	saveEvery    = 500 * time.Millisecond // while positions change
@@ -108,6 +109,7 @@ type collector struct {
 	polled     time.Time // when directories were last looked after
 	patrolled  time.Time // when idle files last were
 	cursor     int       // of the patrol
+	patrols    int       // how often patrol has been around
 	began      time.Time // when paths were first looked up
 	stats      int       // how often a file was looked at
 	fresh      bool      // a file was adopted, or read anew, and that is not saved yet

@@ -105,8 +105,13 @@ func (c *collector) patrol(now time.Time) {
 	share := min(n, int(int64(n)*int64(min(now.Sub(c.patrolled), slowEvery))/int64(slowEvery))+1)
 	c.patrolled = now
 	for range share {
-		c.cursor = (c.cursor + 1) % n
+		if c.cursor = (c.cursor + 1) % n; c.cursor == 0 {
+			c.patrols++
+		}
 		t := c.tails[c.cursor]
+		if t.link == "" && c.patrols%lazily != 0 && c.isWatched(t) {
+			continue
+		}
 		if hot := t.hot; (!hot || t.link != "") && c.check(t) && !hot && c.watch.has(filepath.Dir(t.path)) {
 			t.deaf++
 		}

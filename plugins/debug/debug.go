@@ -3,6 +3,7 @@ package debug
 
 import (
 	"context"
+	_ "embed"
 	"fmt"
 	"io"
 	"os"
@@ -14,8 +15,11 @@ import (
 	"github.com/creelhq/creel"
 )
 
+//go:embed example.yaml
+var example string
+
 // Plugin is the exporter debug.
-var Plugin = creel.NewExporter("debug", "Prints records, a sample of them if there are many.", New)
+var Plugin = creel.NewExporter("debug", "Prints records, a sample of them if there are many.", New).WithExample(example)
 
 // Config is the exporter's options.
 type Config struct {

@@ -9,6 +9,7 @@ package file
 
 import (
 	"context"
+	_ "embed"
 	"log/slog"
 	"maps"
 	"slices"
@@ -19,8 +20,11 @@ import (
 	"github.com/creelhq/creel/config"
 )
 
+//go:embed example.yaml
+var example string
+
 // Plugin is the file collector.
-var Plugin = creel.NewCollector("file", "Follows text files and sends each line as a log record.", New)
+var Plugin = creel.NewCollector("file", "Follows text files and sends each line as a log record.", New).WithExample(example)
 
 // Config is the options of the collector.
 type Config struct {

@@ -4,6 +4,7 @@ package generate
 
 import (
 	"context"
+	_ "embed"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -14,8 +15,11 @@ import (
 	"github.com/creelhq/creel/config"
 )
 
+//go:embed example.yaml
+var example string
+
 // Plugin is the collector generate.
-var Plugin = creel.NewCollector("generate", "Makes records up, to try things out and to measure.", New)
+var Plugin = creel.NewCollector("generate", "Makes records up, to try things out and to measure.", New).WithExample(example)
 
 // Config is the collector's options.
 type Config struct {

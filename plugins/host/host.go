@@ -8,6 +8,7 @@ package host
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,8 +19,11 @@ import (
 	"github.com/creelhq/creel/config"
 )
 
+//go:embed example.yaml
+var example string
+
 // Plugin is the host collector.
-var Plugin = creel.NewPolled("host", "Collects metrics of this machine: CPU, load, memory, swap, disks, file systems, network and processes.", New)
+var Plugin = creel.NewPolled("host", "Collects metrics of this machine: CPU, load, memory, swap, disks, file systems, network and processes.", New).WithExample(example)
 
 // Config is the options of the collector.
 type Config struct {

@@ -9,6 +9,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,8 +25,11 @@ import (
 	"github.com/creelhq/creel/metric"
 )
 
+//go:embed example.yaml
+var example string
+
 // Plugin is the collector journald.
-var Plugin = creel.NewCollector("journald", "Collects the entries of systemd's journal, through journalctl.", New)
+var Plugin = creel.NewCollector("journald", "Collects the entries of systemd's journal, through journalctl.", New).WithExample(example)
 
 // Config is the collector's options.
 type Config struct {

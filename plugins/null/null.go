@@ -3,12 +3,16 @@ package null
 
 import (
 	"context"
+	_ "embed"
 
 	"github.com/creelhq/creel"
 )
 
+//go:embed example.yaml
+var example string
+
 // Plugin is the exporter null.
-var Plugin = creel.NewExporter("null", "Takes everything and keeps nothing.", New)
+var Plugin = creel.NewExporter("null", "Takes everything and keeps nothing.", New).WithExample(example)
 
 // Config has no options.
 type Config struct{}

@@ -8,6 +8,7 @@ package otlp
 import (
 	"crypto/tls"
 	"crypto/x509"
+	_ "embed"
 	"errors"
 	"fmt"
 	"net"
@@ -17,11 +18,17 @@ import (
 	"github.com/creelhq/creel/config"
 )
 
+//go:embed collector.yaml
+var collectorExample string
+
+//go:embed exporter.yaml
+var exporterExample string
+
 // Collector is the plugin that receives.
-var Collector = creel.NewCollector("otlp", "Receives logs, metrics and traces over OTLP, by gRPC and HTTP.", NewCollector)
+var Collector = creel.NewCollector("otlp", "Receives logs, metrics and traces over OTLP, by gRPC and HTTP.", NewCollector).WithExample(collectorExample)
 
 // Exporter is the plugin that sends.
-var Exporter = creel.NewExporter("otlp", "Sends logs, metrics and traces over OTLP, by gRPC or HTTP.", NewExporter)
+var Exporter = creel.NewExporter("otlp", "Sends logs, metrics and traces over OTLP, by gRPC or HTTP.", NewExporter).WithExample(exporterExample)
 
 // methods are the gRPC methods of the signals, and paths where they are in HTTP.
 var (

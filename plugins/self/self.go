@@ -4,6 +4,7 @@ package self
 
 import (
 	"context"
+	_ "embed"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -13,8 +14,11 @@ import (
 	"github.com/creelhq/creel/metric"
 )
 
+//go:embed example.yaml
+var example string
+
 // Plugin is the collector self.
-var Plugin = creel.NewPolled("self", "Collects the agent's own metrics and logs.", New)
+var Plugin = creel.NewPolled("self", "Collects the agent's own metrics and logs.", New).WithExample(example)
 
 // Config is the collector's options.
 type Config struct {

@@ -154,6 +154,6 @@ pipelines: {p: {from: [file], to: [otlp]}}`, dir, s.endpoint("grpc")))
 	if err := p.until(n); err != nil {
 		return figure{}, err
 	}
-	time.Sleep(time.Second) // until all of it is saved
+	time.Sleep(b.idle / 2) // until they are idle
 	return b.watch(p)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -59,13 +60,22 @@ func Signals(parent context.Context) (ctx context.Context, reload <-chan struct{
 }
 
 func (c *Commands) runAgent(cmd *cobra.Command, _ []string) error {
-	// The limit of the container, less what is not the heap's; without one nothing changes.
-	_, _ = memlimit.Set()
+	LimitMemory()
 	ctx, reload, stop := Signals(cmd.Context())
 	defer stop()
 	return Started(agent.Run(ctx, agent.Options{
 		Config: c.file, Data: c.DataDir(), Plugins: c.Plugins, Version: Version(), Log: c.Err, Reload: reload, Hub: c.hub,
 	}))
+}
+
+// LimitMemory sets the collector of garbage for a process that runs for long.
+func LimitMemory() {
+	// The limit of the container, less what is not the heap's; without one nothing changes.
+	_, _ = memlimit.Set()
+	// Most of the heap is text, which is not searched for pointers: collecting earlier costs little, and saves a tenth.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(70)
+	}
 }
 
 // Started gives what agent.Run returns its exit code.

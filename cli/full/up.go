@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
 
 	"github.com/creelhq/creel/cli"
@@ -73,7 +72,7 @@ pipelines:
 `
 
 func (c *commands) runHub(cmd *cobra.Command, f *hubFlags, ready func(hub.Endpoints)) error {
-	_, _ = memlimit.Set() // the container's; without one nothing changes
+	cli.LimitMemory()
 	var size config.Size
 	if err := size.UnmarshalText([]byte(f.size)); err != nil {
 		return fmt.Errorf("read --max-size: %w", err)

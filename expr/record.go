@@ -49,6 +49,22 @@ func Edit(b *creel.Batch) *Record {
 	return r
 }
 
+// Rewrite calls change with one record of b after the other. While r has no Memory, change must only tell whether it would
+// change r; from the first for which it does, that one called anew, it may. So b keeps its wire bytes if nothing changes.
+func Rewrite(b *creel.Batch, change func(r *Record) bool) {
+	r := Read(b)
+	for i := range b.Len() {
+		if r.Seek(i); !change(r) {
+			continue
+		}
+		for r = Edit(b); i < b.Len(); i++ {
+			r.Seek(i)
+			change(r)
+		}
+		return
+	}
+}
+
 // Seek sets r to the i-th record of the batch.
 func (r *Record) Seek(i int) {
 	switch {

@@ -113,18 +113,11 @@ func New(c Config, h creel.Host) (creel.Processor, error) {
 
 // Process adds attributes to b's records. If there is nothing to add, b stays as it is, its wire bytes included.
 func (e *enricher) Process(_ context.Context, b *creel.Batch, next creel.Next) error {
-	w := work{enricher: e, rec: expr.Read(b)}
-	for i := range b.Len() {
-		if w.rec.Seek(i); w.wants() && w.record() {
-			w.rec = expr.Edit(b)
-			for ; i < b.Len(); i++ {
-				if w.rec.Seek(i); w.wants() {
-					w.record()
-				}
-			}
-			break
-		}
-	}
+	w := work{enricher: e}
+	expr.Rewrite(b, func(rec *expr.Record) bool {
+		w.rec = rec
+		return (w.where.IsZero() || w.where.Match(rec)) && w.record()
+	})
 	next.Send(b)
 	return nil
 }
@@ -137,8 +130,6 @@ type work struct {
 	text     []byte        // of keys
 	missed   []*lookup     // that have no row for this record
 }
-
-func (w *work) wants() bool { return w.where.IsZero() || w.where.Match(w.rec) }
 
 // record adds to one record, and reports whether there is something to add.
 func (w *work) record() bool {

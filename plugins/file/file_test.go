@@ -150,6 +150,22 @@ func (f *follower) want(lines ...string) {
 	f.t.Fatalf("got %q, want %q", got, lines)
 }
 
+// await waits until a condition on what has arrived holds.
+func (f *follower) await(holds func() bool) {
+	f.t.Helper()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		f.mu.Lock()
+		ok := holds()
+		f.mu.Unlock()
+		if ok {
+			return
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.t.Fatalf("waited in vain; %d records have arrived", len(f.lines))
+}
+
 func put(t *testing.T, path, text string) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
@@ -328,6 +344,39 @@ func TestOddLines(t *testing.T) {
 	}
 	if want := []string{"0 creel.line start", "1 creel.line middle", "2 creel.line end", "5 creel.invalid_utf8 true"}; !slices.Equal(parts, want) {
 		t.Errorf("marked are %q, want %q", parts, want)
+	}
+}
+
+// TestHugeLine: a line of 100 MB comes in parts of max_line_size, whole, and the next line after it.
+func TestHugeLine(t *testing.T) {
+	const size = 100 << 20
+	app := filepath.Join(t.TempDir(), "app.log")
+	put(t, app, strings.Repeat("x", size)+"\nafter\n")
+	f := follow(t, &state{}, nil, "start_at: beginning, max_line_size: 4MiB, include: ["+app+"]")
+	want := slices.Repeat([]string{strings.Repeat("x", 4<<20)}, size>>22)
+	f.await(func() bool { return slices.Equal(f.lines, append(want, "after")) })
+}
+
+// TestFair: while a large file is read, small ones have their turn.
+func TestFair(t *testing.T) {
+	const lines, small = 20_000, 100
+	dir := t.TempDir()
+	put(t, filepath.Join(dir, "a-large.log"), strings.Repeat("a line of the large file\n", lines))
+	for i := range small {
+		put(t, filepath.Join(dir, fmt.Sprintf("small-%d.log", i)), "small\n")
+	}
+	f := follow(t, &state{}, nil, "start_at: beginning, read_size: 4KiB, include: ["+dir+"/*.log]")
+	f.await(func() bool { return len(f.lines) == lines+small })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	last := 0
+	for i, l := range f.lines {
+		if l == "small" {
+			last = i
+		}
+	}
+	if last > lines/4 {
+		t.Errorf("the last small file was read after %d lines of the large one", last)
 	}
 }
 

@@ -177,18 +177,11 @@ func New(c Config, h creel.Host) (creel.Processor, error) {
 
 // Process replaces what is found. A batch in which nothing is found stays as it is, its wire bytes included.
 func (r *redactor) Process(_ context.Context, b *creel.Batch, next creel.Next) error {
-	w := work{redactor: r, rec: expr.Read(b)}
-	for i := range b.Len() {
-		if w.rec.Seek(i); w.wants() && w.record() {
-			w.rec = expr.Edit(b)
-			for ; i < b.Len(); i++ {
-				if w.rec.Seek(i); w.wants() {
-					w.record()
-				}
-			}
-			break
-		}
-	}
+	w := work{redactor: r}
+	expr.Rewrite(b, func(rec *expr.Record) bool {
+		w.rec = rec
+		return (w.where.IsZero() || w.where.Match(rec)) && w.record()
+	})
 	next.Send(b)
 	return nil
 }
@@ -199,5 +192,3 @@ type work struct {
 	rec      *expr.Record
 	from, to *creel.Origin // the last one, and what becomes of it
 }
-
-func (w *work) wants() bool { return w.where.IsZero() || w.where.Match(w.rec) }

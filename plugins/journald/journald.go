@@ -73,9 +73,9 @@ type collector struct {
 type progress struct {
 	cursor  string // of the last entry before which, itself included, everything was acknowledged; "": none
 	pending []*sent
-	waiting int           // batches without an answer
+	waiting int           // batches without an answer, and the reader while it may send more
 	lost    chan struct{} // closed when a batch was abandoned: it must be sent again
-	settled chan struct{} // closed when lost, and no batch is without an answer
+	settled chan struct{} // closed when nobody is waited for
 }
 
 type sent struct {
@@ -84,7 +84,14 @@ type sent struct {
 }
 
 func newProgress(cursor string) *progress {
-	return &progress{cursor: cursor, lost: make(chan struct{}), settled: make(chan struct{})}
+	return &progress{cursor: cursor, waiting: 1, lost: make(chan struct{}), settled: make(chan struct{})}
+}
+
+// answered is called under the collector's lock, for every batch and once for the reader.
+func (p *progress) answered() {
+	if p.waiting--; p.waiting == 0 {
+		close(p.settled)
+	}
 }
 
 // saved is the state.
@@ -107,6 +114,9 @@ func (c *collector) Collect(ctx context.Context, out creel.Sink) error {
 		p := c.acked
 		c.mu.Unlock()
 		err := c.follow(ctx, p, out)
+		c.mu.Lock()
+		p.answered()
+		c.mu.Unlock()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -234,26 +244,18 @@ func (c *collector) send(ctx context.Context, b *creel.Batch, cursor string, p *
 func (c *collector) settle(p *progress, s *sent, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p.waiting--
-	lost := false
-	select {
-	case <-p.lost:
-		lost = true
-	default:
-	}
+	defer p.answered()
 	if errors.Is(err, creel.ErrAbandoned) {
-		if !lost {
+		select {
+		case <-p.lost:
+		default:
 			close(p.lost)
-			lost = true
 		}
-	} else {
-		s.done = true
-		for len(p.pending) > 0 && p.pending[0].done {
-			p.cursor, p.pending, c.dirty = p.pending[0].cursor, p.pending[1:], true
-		}
+		return
 	}
-	if lost && p.waiting == 0 {
-		close(p.settled)
+	s.done = true
+	for len(p.pending) > 0 && p.pending[0].done {
+		p.cursor, p.pending, c.dirty = p.pending[0].cursor, p.pending[1:], true
 	}
 }
 

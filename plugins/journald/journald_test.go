@@ -2,6 +2,7 @@ package journald_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -148,7 +150,7 @@ func start(t testing.TB, j *journal, s creel.State, more string, verdict func(cr
 	if verdict == nil {
 		verdict = func(creel.Log) error { return nil }
 	}
-	options := fmt.Sprintf(`{"directory":%q,"priority":"debug","start_at":"beginning","last":0,"max_size":65536,"journalctl":"journalctl"%s}`, j.dir, more)
+	options := fmt.Sprintf(`{"directory":%q,"priority":"debug","start_at":"beginning","last":0,"max_size":65536%s}`, j.dir, cmp.Or(more, `,"journalctl":"journalctl"`))
 	c, err := journald.Plugin.Open([]byte(options), creel.Host{State: s})
 	if err != nil {
 		t.Fatal(err)
@@ -273,6 +275,40 @@ func TestAbandoned(t *testing.T) {
 	r.stop()
 	if abandoned != 3 {
 		t.Errorf("%d batches were abandoned, not 3", abandoned)
+	}
+}
+
+// TestAbandonedWhileMoreWaits: what journalctl had already written when a batch was abandoned is sent and answered before
+// reading starts again.
+func TestAbandonedWhileMoreWaits(t *testing.T) {
+	dir := t.TempDir()
+	entries, written, script := filepath.Join(dir, "entries"), filepath.Join(dir, "written"), filepath.Join(dir, "journalctl")
+	line := fmt.Sprintf(`{"MESSAGE":%q,"__CURSOR":"c","__REALTIME_TIMESTAMP":"1700000000000000"}`+"\n", strings.Repeat("x", 20))
+	if err := os.WriteFile(entries, []byte(strings.Repeat(line, 600)), 0o600); err != nil { // more than a batch, less than a pipe holds
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(script, fmt.Appendf(nil, "#!/bin/sh\ncat %q; touch %q; exec sleep 1000\n", entries, written), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	options := fmt.Sprintf(`,"journalctl":%q`, script)
+	first, again := true, 0
+	r := start(t, &journal{dir: dir}, nil, options, func(creel.Log) error {
+		if !first {
+			again++
+			return nil
+		}
+		first = false
+		for { // until all of it is in the pipe
+			if _, err := os.Stat(written); err == nil {
+				return creel.ErrAbandoned
+			}
+			runtime.Gosched()
+		}
+	})
+	r.next(600)
+	r.stop()
+	if first || again < 600 {
+		t.Errorf("abandoned: %v, answered: %d", !first, again)
 	}
 }
 

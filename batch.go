@@ -26,6 +26,8 @@ type Batch struct {
 	metrics []Metric
 	spans   []Span
 
+	id      ID     // see delivery.go
+	parts   []Part // likewise
 	tickets []*Ticket
 	custody *Custody
 	from    *Custody // the custody of the call that passes the batch on, while it does
@@ -293,7 +295,11 @@ func compact[T any](s []T, first int, keep func(i int) bool) []T {
 
 // Clone returns a second batch of the same records, to be settled on its own; b is done when both are.
 func (b *Batch) Clone() *Batch {
+	if b.custody != nil { // they will not stay the same
+		b.forget()
+	}
 	c := b.share()
+	c.id, c.parts = b.id, b.parts
 	c.n, c.bytes, c.wire, c.viewed = b.n, b.bytes, b.wire, b.viewed
 	c.logs, c.metrics, c.spans = b.logs, b.metrics, b.spans
 	if c.custody != nil {
@@ -323,6 +329,7 @@ func (b *Batch) Split(i int) *Batch {
 	if i < 0 || i > b.n {
 		panic(fmt.Sprintf("BUG: split at %d of %d records", i, b.n))
 	}
+	b.forget()
 	c := b.share()
 	c.viewed = true
 	switch b.signal {
@@ -354,6 +361,7 @@ func (b *Batch) Join(o *Batch) {
 	b.rec, b.wire, b.bytes = r, nil, 0
 	b.logs, b.metrics, b.spans = r.Logs, r.Metrics, r.Spans
 	b.n += o.n
+	b.forget()
 	switch {
 	case b.custody == nil && o.custody != nil:
 		o.custody.note(func(c *Custody) { c.counts.Absorbed += o.n })
@@ -371,6 +379,7 @@ func (b *Batch) Absorb(o *Batch) {
 	if o.custody != nil {
 		o.custody.note(func(c *Custody) { c.counts.Absorbed += o.n })
 	}
+	b.forget()
 	Detach(o, func(t *Ticket) bool { _, room := t.owner.(Room); return !room })
 	b.takeOver(o)
 }

@@ -106,6 +106,14 @@ type Host struct {
 	Sockets  Sockets      // nil: the network
 	Self     Telemetry    // the agent's own, for the plugin that makes records of it
 
+	// Sender is what an exporter says of itself to another agent; its zero value: nothing.
+	Sender Sender
+	// Admission is asked by collectors that others send to; nil: everything is welcome.
+	Admission Admission
+	// Taken returns what of a source a disk queue already had when the agent started, sorted, whether or not the collector
+	// has come to remember it: it must not be sent again. See Batch.SetParts. Ready makes it one that knows of nothing.
+	Taken func(source uint64) []Range
+
 	// Outputs has the pipelines that a configuration option tagged ref:"pipeline" names; see Output.
 	Outputs map[string]Next
 }
@@ -123,6 +131,9 @@ func (h Host) Ready() Host {
 	}
 	if h.Sockets == nil {
 		h.Sockets = plainSockets{}
+	}
+	if h.Taken == nil {
+		h.Taken = func(uint64) []Range { return nil }
 	}
 	return h
 }

@@ -42,6 +42,8 @@ type Options struct {
 	Metrics *metric.Set       // its instruments; nil: a set of its own
 	Hub     string            // the hub's URL; if not empty, it counts instead of agent.hub.url
 	Labels  map[string]string // added to agent.labels
+	// Admission decides about what is sent to the agent's collectors; nil: everything is welcome.
+	Admission creel.Admission
 
 	// Ready is told once everything runs, if it is not nil.
 	Ready func()
@@ -134,6 +136,7 @@ func (a *agent) run(ctx context.Context, c *Config) error {
 
 	a.engine = pipeline.New(pipeline.Options{
 		Log: a.log, Metrics: a.metrics, Memory: a.Memory, Tasks: tasks, State: a.dir.component, Resource: a.resource(), Self: a.telemetry,
+		Sender: creel.Sender{Agent: a.dir.id, Started: a.started}, Admission: a.Admission,
 	})
 	if _, err := a.engine.Apply(ctx, c.Plan); err != nil {
 		return err

@@ -31,14 +31,16 @@ import (
 
 // Options are what an Engine works with. The zero Options work.
 type Options struct {
-	Log      *slog.Logger
-	Metrics  *metric.Set
-	Memory   *creel.Memory
-	Tasks    *task.Scheduler                    // runs polled collectors; whoever gives it runs it. nil: there can be none
-	State    func(component string) creel.State // by path; nil: in memory
-	Resource creel.Resource
-	Self     creel.Telemetry
-	Patience time.Duration // how long a reload waits for what is under way, such as the queue of an exporter that is removed; 0: 5 s
+	Log       *slog.Logger
+	Metrics   *metric.Set
+	Memory    *creel.Memory
+	Tasks     *task.Scheduler                    // runs polled collectors; whoever gives it runs it. nil: there can be none
+	State     func(component string) creel.State // by path; nil: in memory
+	Resource  creel.Resource
+	Self      creel.Telemetry
+	Sender    creel.Sender    // what exporters say of this agent, but for Exporter
+	Admission creel.Admission // of what is sent to collectors; nil: everything is welcome
+	Patience  time.Duration   // how long a reload waits for what is under way, such as the queue of an exporter that is removed; 0: 5 s
 }
 
 // An Engine runs one Plan at a time. Its methods may be called concurrently.
@@ -222,8 +224,9 @@ func (r *reload) openOne(c Component) error {
 	}
 	h := creel.Host{
 		ID: c.ID, Log: log, Metrics: r.e.Metrics.Sub(labels...), Memory: r.e.Memory, Resource: r.e.Resource,
-		Sockets: r.e.sockets.of(c.Key()), Outputs: make(map[string]creel.Next),
+		Sockets: r.e.sockets.of(c.Key()), Outputs: make(map[string]creel.Next), Sender: r.e.Sender, Admission: r.e.Admission,
 	}
+	h.Sender.Exporter = c.ID
 	if r.e.State != nil {
 		h.State = r.e.State(c.Key())
 	}

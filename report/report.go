@@ -59,6 +59,23 @@ type Component struct {
 	Queued    int64     `json:"queued_bytes,omitempty"`      // of an exporter
 	Limit     int64     `json:"queue_limit_bytes,omitempty"` // of an exporter
 	Records   int64     `json:"records,omitempty"`           // that a collector has sent into its pipelines
+	Breaker   string    `json:"breaker,omitempty"`           // of an exporter that has one: closed, open or half-open
+	Spool     *Spool    `json:"spool,omitempty"`             // of an exporter that has one
+}
+
+// Spool is how the disk queue of an exporter is.
+type Spool struct {
+	Bytes     int64     `json:"bytes"` // on disk
+	Limit     int64     `json:"limit_bytes"`
+	Waiting   int64     `json:"waiting"`            // records that are to be delivered later
+	Oldest    time.Time `json:"oldest,omitzero"`    // no waiting record was put there before
+	Replaying bool      `json:"replaying"`          // what waits is being delivered
+	InRate    float64   `json:"in_rate"`            // records that were left to be delivered later, a second, over the last half minute
+	OutRate   float64   `json:"out_rate"`           // records that were delivered later, likewise
+	FullIn    float64   `json:"full_in,omitempty"`  // seconds until there is no room, as the last half minute went; 0: it does not fill
+	EmptyIn   float64   `json:"empty_in,omitempty"` // seconds until all is delivered, likewise; 0: it does not empty
+	Full      bool      `json:"full"`               // there is no room now
+	Error     string    `json:"error,omitempty"`    // why the disk does not do what it is asked for
 }
 
 // Route is one pipeline as it is wired.
@@ -74,9 +91,30 @@ type Route struct {
 //
 //	accepted + created = filtered + absorbed + routed + dropped + held + passed
 //
-// holds for each pipeline, and passed = delivered + dropped + queued for each of its exporters. Counts are records.
+// holds for each pipeline,
+//
+//	in = delivered + dropped + dead_lettered + spooled + queued
+//
+// for each of its exporters, where spooled records were left to the exporter's disk queue, and
+//
+//	recovered + in = delivered + dropped + dead_lettered + waiting
+//
+// for each disk queue. Counts are records, since the agent started.
 type Ledger struct {
-	Pipelines []Pipeline `json:"pipelines"`
+	Pipelines []Pipeline     `json:"pipelines"`
+	Spools    []SpoolAccount `json:"spools,omitempty"`
+}
+
+// SpoolAccount is what became of the records that were left to one exporter's disk queue, of whichever pipeline.
+type SpoolAccount struct {
+	Exporter     string           `json:"exporter"`
+	Recovered    int64            `json:"recovered"` // they were there when the agent started
+	In           int64            `json:"in"`
+	Delivered    int64            `json:"delivered"`
+	Dropped      map[string]int64 `json:"dropped,omitempty"`
+	DeadLettered int64            `json:"dead_lettered"`
+	Waiting      int64            `json:"waiting"`
+	Unexplained  int64            `json:"unexplained"`
 }
 
 // Pipeline is one pipeline's part of the Ledger.
@@ -98,12 +136,16 @@ type Pipeline struct {
 
 // Exporter is what became of the records that a pipeline passed to one exporter.
 type Exporter struct {
-	Exporter    string           `json:"exporter"`
-	In          int64            `json:"in"`
-	Delivered   int64            `json:"delivered"`
-	Dropped     map[string]int64 `json:"dropped,omitempty"`
-	Queued      int64            `json:"queued"`
-	Unexplained int64            `json:"unexplained"`
+	Exporter  string           `json:"exporter"`
+	In        int64            `json:"in"`
+	Delivered int64            `json:"delivered"`
+	Dropped   map[string]int64 `json:"dropped,omitempty"`
+	Queued    int64            `json:"queued"`
+
+	DeadLettered int64 `json:"dead_lettered"` // refused for good, and kept to be looked at
+	Spooled      int64 `json:"spooled"`       // left to the exporter's disk queue: see Ledger.Spools
+
+	Unexplained int64 `json:"unexplained"`
 }
 
 // Endpoint is an address where a component listens.
@@ -118,7 +160,10 @@ type Totals struct {
 	In      int64 `json:"in"`      // accepted and created
 	Out     int64 `json:"out"`     // delivered, by whichever exporter
 	Dropped int64 `json:"dropped"` // for whatever reason
-	Queued  int64 `json:"queued"`
+	Queued  int64 `json:"queued"`  // in memory
+
+	DeadLettered int64 `json:"dead_lettered"`
+	Spooled      int64 `json:"spooled"` // waiting on disk
 }
 
 // Totals returns the sums.
@@ -130,7 +175,14 @@ func (l Ledger) Totals() (t Totals) {
 			t.Out += x.Delivered
 			t.Queued += x.Queued
 			t.Dropped += sum(x.Dropped)
+			t.DeadLettered += x.DeadLettered
 		}
+	}
+	for _, s := range l.Spools {
+		t.Out += s.Delivered
+		t.Dropped += sum(s.Dropped)
+		t.DeadLettered += s.DeadLettered
+		t.Spooled += s.Waiting
 	}
 	return t
 }

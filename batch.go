@@ -89,7 +89,8 @@ func sizeOf[T any](records []T, size func(*T) int) int {
 	return n
 }
 
-// Wire returns the bytes b came in, an OTLP export request, or nil when it did not come so or has been changed since.
+// Wire returns b's records as an OTLP export request: the bytes that b came in, if it has not been changed since, or was
+// encoded as on its way; nil when there are none.
 func (b *Batch) Wire() []byte { return b.wire }
 
 // Logs returns the log records, to read.

@@ -58,7 +58,11 @@ func Attach(b *Batch, t *Ticket) {
 }
 
 // Detach settles, as safe, b's shares of the tickets that keep does not want, and lets b go on without them.
-func Detach(b *Batch, keep func(*Ticket) bool) {
+func Detach(b *Batch, keep func(*Ticket) bool) { Postpone(b, keep)(nil) }
+
+// Postpone takes from b its shares of the tickets that keep does not want; what it returns is to be called once, and settles
+// them.
+func Postpone(b *Batch, keep func(*Ticket) bool) (settle func(error)) {
 	b.mustLive()
 	var off []*Ticket
 	b.tickets = slices.DeleteFunc(b.tickets, func(t *Ticket) bool {
@@ -68,9 +72,18 @@ func Detach(b *Batch, keep func(*Ticket) bool) {
 		off = append(off, t)
 		return true
 	})
-	for _, t := range off {
-		t.settle(nil)
+	return func(err error) {
+		for _, t := range off {
+			t.settle(err)
+		}
 	}
+}
+
+// Encoded gives b, which is not changed any more, the bytes that its records were encoded as: whoever needs them encoded
+// finds them with Wire. They must stay as they are until b is settled, and calls that were lent b have returned.
+func Encoded(b *Batch, wire []byte) {
+	b.mustLive()
+	b.wire = wire
 }
 
 // Waited reports whether somebody waits, with OnDone, for b to be safe.

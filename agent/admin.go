@@ -83,6 +83,7 @@ func (a *agent) adminHandler() http.Handler {
 	mux.HandleFunc("GET /components", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, a.engine.Components()) })
 	mux.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, effective(a.engine.Plan())) })
 	mux.HandleFunc("GET /tap", a.tap)
+	(&DeadLetters{Store: a.letters, Resend: a.engine.Resend, Log: a.log}).Register(mux)
 	mux.HandleFunc("POST /-/reload", func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Origin") != "" { // a web page must not reload an agent
 			http.Error(w, "requests of web pages are refused", http.StatusForbidden)

@@ -22,6 +22,7 @@ import (
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/control"
+	"github.com/creelhq/creel/deadletter"
 	"github.com/creelhq/creel/metric"
 	"github.com/creelhq/creel/pipeline"
 	"github.com/creelhq/creel/report"
@@ -113,6 +114,7 @@ type agent struct {
 	metrics   *metric.Set
 	telemetry *telemetry
 	engine    *pipeline.Engine
+	letters   *deadletter.Store
 	hub       *control.Client // nil: none
 	started   time.Time
 
@@ -134,9 +136,22 @@ func (a *agent) run(ctx context.Context, c *Config) error {
 	defer wg.Wait()
 	defer stopTasks()
 
+	letters, err := deadletter.Open(filepath.Join(a.Data, "deadletters"), deadletter.Options{
+		MaxSize: int64(c.Settings.DeadLetters.MaxSize), Log: func(what string) { a.log.Warn(what) },
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := letters.Close(); err != nil {
+			a.log.Error("dead letters do not close cleanly", "error", err)
+		}
+	}()
+	a.letters = letters
 	a.engine = pipeline.New(pipeline.Options{
 		Log: a.log, Metrics: a.metrics, Memory: a.Memory, Tasks: tasks, State: a.dir.component, Resource: a.resource(), Self: a.telemetry,
 		Sender: creel.Sender{Agent: a.dir.id, Started: a.started}, Admission: a.Admission,
+		Spools: filepath.Join(a.Data, "spool"), Letters: letters,
 	})
 	if _, err := a.engine.Apply(ctx, c.Plan); err != nil {
 		return err

@@ -19,11 +19,17 @@ import (
 
 // Settings is the section agent of a configuration.
 type Settings struct {
-	Labels map[string]string `doc:"What is said of this agent everywhere. Collectors that observe this machine put them into the resource of their records." optional:"true" example:"{site: north, rack: b7}"`
-	Log    Logging           `doc:"The agent's own log, on standard error."`
-	Admin  Admin             `doc:"The admin endpoint, beside the Unix socket in the state directory."`
-	Hub    Hub               `doc:"The hub that this agent reports to. It works as well without."`
-	Drain  time.Duration     `doc:"How long the agent, when it is stopped, tries to deliver what it has collected." default:"10s" min:"0s"`
+	Labels      map[string]string `doc:"What is said of this agent everywhere. Collectors that observe this machine put them into the resource of their records." optional:"true" example:"{site: north, rack: b7}"`
+	Log         Logging           `doc:"The agent's own log, on standard error."`
+	Admin       Admin             `doc:"The admin endpoint, beside the Unix socket in the state directory."`
+	Hub         Hub               `doc:"The hub that this agent reports to. It works as well without."`
+	DeadLetters Letters           `doc:"What exporters' far sides refuse for good."`
+	Drain       time.Duration     `doc:"How long the agent, when it is stopped, tries to deliver what it has collected." default:"10s" min:"0s"`
+}
+
+// Letters bounds what is kept of refused records.
+type Letters struct {
+	MaxSize config.Size `doc:"Bytes on disk at most; the oldest go." default:"256MiB" min:"1MiB"`
 }
 
 // Hub says where the agent's hub is.

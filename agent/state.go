@@ -27,6 +27,8 @@ import (
 //	endpoints.json  where a running agent is found
 //	admin.sock      the admin endpoint
 //	state/          one file a component: offsets, cursors
+//	spool/          one directory an exporter: its disk queue
+//	deadletters/    what was refused for good
 type stateDir struct {
 	path   string
 	id     string // UUIDv7

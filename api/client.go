@@ -45,6 +45,11 @@ func (c *Client) WatchAgents(ctx context.Context, q AgentQuery, f func(AgentList
 	return watch(ctx, c, "/agents/watch", q, f)
 }
 
+// Ledger returns the books of the fleet.
+func (c *Client) Ledger(ctx context.Context, q LedgerQuery) (Ledger, error) {
+	return get[Ledger](ctx, c, "/ledger", q)
+}
+
 // Documents returns the configurations that run.
 func (c *Client) Documents(ctx context.Context) (DocumentList, error) {
 	return get[DocumentList](ctx, c, "/documents", nil)

@@ -26,6 +26,7 @@ func Operations() []Operation {
 		stream(get("watchAgents", "/agents/watch", "The fleet as it changes: an event agents with the first page at once and whenever it has changed, at most once a second.", AgentQuery{}, AgentList{})),
 		get("getAgent", "/agents/{id}", "One agent: components, pipelines, ledger, configuration, timeline. A prefix of the id will do when it is unique.", nil, AgentDetail{}),
 		stream(get("watchAgent", "/agents/{id}/watch", "One agent as it changes: an event agent at once and whenever it has changed, at most once a second.", nil, AgentDetail{})),
+		get("getLedger", "/ledger", "The books of the fleet: what became of every record, and whether what agents call delivered to this hub has come.", LedgerQuery{}, Ledger{}),
 		get("listDocuments", "/documents", "The configurations that run.", nil, DocumentList{}),
 		get("getDocument", "/documents/{id}", "One configuration, with its text.", nil, Document{}),
 		get("searchLogs", "/logs", "Search log records.", LogQuery{}, LogResult{}),

@@ -26,23 +26,25 @@ const (
 
 // Agent is one row of the fleet.
 type Agent struct {
-	ID         string            `json:"id" doc:"The agent's id, a UUID; it survives restarts."`
-	Name       string            `json:"name" doc:"The host's name, or what a foreign agent calls itself."`
-	Type       string            `json:"type" doc:"creel, or the service.name of a foreign OpAMP agent."`
-	Version    string            `json:"version"`
-	Labels     map[string]string `json:"labels" doc:"What agent.labels says, creel.role and attributes of the machine."`
-	Connection Connection        `json:"connection" doc:"connected, lost or disconnected."`
-	Health     string            `json:"health" doc:"healthy, degraded or unknown."`
-	Cause      string            `json:"cause,omitempty" doc:"Why it is not connected or not healthy: the first cause."`
-	Config     string            `json:"config" doc:"The document that it runs: the first 12 digits of the SHA-256 of its configuration."`
-	In         float64           `json:"in" doc:"Records accepted per second."`
-	Out        float64           `json:"out" doc:"Records delivered per second."`
-	Totals     report.Totals     `json:"totals" doc:"Records since the agent was started."`
-	QueueBytes int64             `json:"queue_bytes" doc:"Bytes in the queues of its exporters."`
-	QueueLimit int64             `json:"queue_limit" doc:"Bytes that these queues can hold."`
-	Hub        string            `json:"hub" doc:"The hub that it is or was connected to."`
-	FirstSeen  time.Time         `json:"first_seen"`
-	LastSeen   time.Time         `json:"last_seen" doc:"When the hub heard from it last, by the hub's clock."`
+	ID          string            `json:"id" doc:"The agent's id, a UUID; it survives restarts."`
+	Name        string            `json:"name" doc:"The host's name, or what a foreign agent calls itself."`
+	Type        string            `json:"type" doc:"creel, or the service.name of a foreign OpAMP agent."`
+	Version     string            `json:"version"`
+	Labels      map[string]string `json:"labels" doc:"What agent.labels says, creel.role and attributes of the machine."`
+	Connection  Connection        `json:"connection" doc:"connected, lost or disconnected."`
+	Health      string            `json:"health" doc:"healthy, degraded or unknown."`
+	Cause       string            `json:"cause,omitempty" doc:"Why it is not connected or not healthy: the first cause."`
+	Config      string            `json:"config" doc:"The document that it runs: the first 12 digits of the SHA-256 of its configuration."`
+	In          float64           `json:"in" doc:"Records accepted per second."`
+	Out         float64           `json:"out" doc:"Records delivered per second."`
+	Totals      report.Totals     `json:"totals" doc:"Records since the agent was started."`
+	QueueBytes  int64             `json:"queue_bytes" doc:"Bytes in the queues of its exporters."`
+	QueueLimit  int64             `json:"queue_limit" doc:"Bytes that these queues can hold."`
+	Hub         string            `json:"hub" doc:"The hub that it is or was connected to."`
+	Intake      *Intake           `json:"intake,omitempty" doc:"What this hub let in of it; none if it has never sent anything here."`
+	Unexplained int64             `json:"unexplained,omitempty" doc:"Records that it calls delivered to this hub, and that the hub never took."`
+	FirstSeen   time.Time         `json:"first_seen"`
+	LastSeen    time.Time         `json:"last_seen" doc:"When the hub heard from it last, by the hub's clock."`
 }
 
 // Status is the row's one word, from worst to best: lost, degraded, disconnected, unknown, healthy.
@@ -79,6 +81,7 @@ type AgentDetail struct {
 	Components []report.Component `json:"components"`
 	Routes     []Flow             `json:"routes" doc:"Its pipelines, with rates."`
 	Ledger     report.Ledger      `json:"ledger"`
+	Hops       []Hop              `json:"hops" doc:"What of its records has arrived at this hub, for each exporter that has sent here in this run."`
 	Effective  string             `json:"effective" doc:"The configuration that runs, secrets redacted: JSON or YAML, as the agent reports it."`
 	Timeline   []Event            `json:"timeline" doc:"What happened to it, newest first."`
 }

@@ -111,7 +111,7 @@ func (c *Commands) root() *cobra.Command {
 		c.agentFlags(root)
 		root.RunE = c.runAgent
 	}
-	root.AddCommand(c.agent(), c.validate(), c.test(), c.explain(), c.schema(), c.graph(), c.status(), c.tap(), c.version())
+	root.AddCommand(c.agent(), c.validate(), c.test(), c.explain(), c.schema(), c.graph(), c.status(), c.tap(), c.deadletter(), c.spool(), c.version())
 	if c.More != nil {
 		root.AddCommand(c.More(c)...)
 	}

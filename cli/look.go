@@ -104,7 +104,7 @@ func graphText(w io.Writer, p *pipeline.Plan) {
 		}
 		steps = append(steps, strings.Join(to, ", "))
 		ack := ""
-		if pl.AckedInMemory {
+		if pl.Ack == "memory" {
 			ack = "   (acknowledged in memory)"
 		}
 		fmt.Fprintf(w, "  %s%s\n", strings.Join(steps, " → "), ack)

@@ -301,7 +301,7 @@ func (s *session) send(full bool) error {
 
 func (s *session) beat(h report.Health, components []report.Component) *Beat {
 	b := &Beat{Nonce: s.nonce, Uptime: time.Since(h.Started).Seconds()}
-	if !slices.Equal(components, s.components) {
+	if !reflect.DeepEqual(components, s.components) { // they have pointers
 		b.Components, s.components = components, components
 	}
 	if routes := s.c.o.Agent.Routes(); !reflect.DeepEqual(routes, s.routes) {

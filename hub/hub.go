@@ -26,6 +26,7 @@ import (
 	"github.com/creelhq/creel/agent"
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/hub/internal/admission"
 	"github.com/creelhq/creel/hub/internal/quicklook"
 	"github.com/creelhq/creel/hub/internal/registry"
 	"github.com/creelhq/creel/hub/internal/state"
@@ -55,6 +56,9 @@ type Options struct {
 	Heartbeat time.Duration // least interval between an agent's heartbeats; 0: 5 s
 	MaxBytes  int64         // of the quick look on disk; 0: 4 GiB
 	MaxAge    time.Duration // of records in the quick look; 0: 7 days
+
+	AgentRecords int64 // a second that one agent may send; 0: no limit
+	AgentBytes   int64 // likewise
 
 	// The hub's own agent: as for agent.Options. Its configuration may name the exporter quicklook.
 	Config  string
@@ -154,6 +158,7 @@ type hub struct {
 	close   []func() // in the order of opening
 
 	state     state.Store
+	admission *admission.Admission
 	registry  *registry.Registry
 	quick     *quicklook.Store
 	web       *web.Server
@@ -191,7 +196,10 @@ func (h *hub) open(ctx context.Context) error {
 	if err := errors.Join(stateErr, quickErr); err != nil {
 		return err
 	}
-	h.registry, err = registry.Open(ctx, registry.Options{Hub: h.id, Store: stateOf{h.state}, Heartbeat: h.Heartbeat, Log: h.log, Metrics: h.metrics})
+	h.admission = admission.New(admission.Options{Records: h.AgentRecords, Bytes: h.AgentBytes, Metrics: h.metrics})
+	h.registry, err = registry.Open(ctx, registry.Options{
+		Hub: h.id, Store: stateOf{h.state}, Heartbeat: h.Heartbeat, Door: h.admission, Shared: len(h.Etcd) > 0, Log: h.log, Metrics: h.metrics,
+	})
 	if err != nil {
 		return err
 	}
@@ -289,7 +297,7 @@ func (h *hub) run(ctx context.Context) error {
 	return agent.Run(ctx, agent.Options{
 		Config: h.Config, Text: h.Text, Data: AgentData(h.Data), Plugins: append(plugins, own),
 		Version: h.Version, Log: h.Log, Env: h.Env, Reload: h.Reload, Hub: e.URL, Labels: map[string]string{"creel.role": "hub"},
-		Metrics: h.metrics,
+		Metrics: h.metrics, Admission: h.admission,
 		Ready: func() {
 			h.log.Info("hub runs", "id", h.id, "url", e.URL, "opamp", e.OpAMP)
 			if h.Ready != nil {

@@ -82,8 +82,27 @@ func TestAllocations(t *testing.T) {
 		}
 		buf := Append(nil, b)
 		pass("pass through", func() { buf = Append(buf[:0], b) })
+		c, err := Parse(s, sample(s, 10), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 		edit(b)
 		pass("encode", func() { buf = Append(buf[:0], b) })
+		both := []*creel.Batch{c, b, c}
+		buf = Append(buf[:0], both...)
+		pass("encode some", func() { buf = Append(buf[:0], both...) })
+		d, err := Parse(s, sample(s, 10), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		edit(d)
+		_, memory := EncodeEach(nil, b, d)
+		pass("encode each", func() {
+			edit(b) // what was encoded lies in the memory
+			edit(d)
+			_, memory = EncodeEach(memory, b, d)
+		})
+		edit(b)
 		buf = AppendJSON(nil, b)
 		buf = AppendJSON(buf[:0], b)
 		pass("encode JSON", func() { buf = AppendJSON(buf[:0], b) })
@@ -147,6 +166,14 @@ func BenchmarkCodec(b *testing.B) {
 				b.Fatal(err)
 			}
 		})
+		var memory []byte
+		run("encode each", func() {
+			edit(batch) // what was encoded lies in the memory
+			_, memory = EncodeEach(memory, batch)
+		}, nil)
+		edit(batch)
+		passed := parse()
+		run("append passed", func() { buf = Append(buf[:0], passed) }, nil)
 		text := AppendJSON(nil, batch)
 		run("encode JSON", func() { buf = AppendJSON(buf[:0], batch) }, func() {
 			if _, err := theirs.MarshalJSON(); err != nil {

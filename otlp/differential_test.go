@@ -285,6 +285,35 @@ func TestAppendConcatenates(t *testing.T) {
 	})
 }
 
+// TestEncodeEach: the request is that of Encode, and each batch has the part of it that holds its own records, whether it was
+// encoded or passed on.
+func TestEncodeEach(t *testing.T) {
+	eachSignal(t, func(t *testing.T, s creel.Signal) {
+		for n := range 40 {
+			batches, want := make([]*creel.Batch, n), make([][]byte, n)
+			for i := range batches {
+				var err error
+				if batches[i], err = Parse(s, sample(s, i%7), nil); err != nil {
+					t.Fatal(err)
+				}
+				if (i+n)%3 > 0 {
+					edit(batches[i])
+				}
+				want[i] = Append(nil, batches[i])
+			}
+			request, _ := EncodeEach(make([]byte, 0, 10*n), batches...)
+			if !bytes.Equal(request, bytes.Join(want, nil)) {
+				t.Fatalf("%d batches: the request is not theirs", n)
+			}
+			for i, b := range batches {
+				if !bytes.Equal(b.Wire(), want[i]) || cap(b.Wire()) != len(b.Wire()) {
+					t.Errorf("batch %d of %d has another part of the request", i, n)
+				}
+			}
+		}
+	})
+}
+
 // The table has every field that the official package has, by number, names and type.
 func TestSchemaIsComplete(t *testing.T) {
 	seen := map[kind]bool{}

@@ -49,8 +49,19 @@ func ParseJSON(s creel.Signal, text []byte, m *creel.Memory) (*creel.Batch, erro
 // passed through as the bytes it came in; others are encoded, neighbours of equal origin in one group. A record without
 // an origin gets an empty one; a data point without a kind counts as a gauge's.
 func Append(dst []byte, batches ...*creel.Batch) []byte {
-	e := newEncoder(dst).request(batches)
-	return e.finish()
+	for len(batches) > 0 {
+		if wire := batches[0].Wire(); wire != nil { // written at once where it shall be
+			dst, batches = append(dst, wire...), batches[1:]
+			continue
+		}
+		n := 1
+		for n < len(batches) && batches[n].Wire() == nil {
+			n++
+		}
+		e := newEncoder(dst).request(batches[:n])
+		dst, batches = e.finish(), batches[n:]
+	}
+	return dst
 }
 
 // Encode is Append for who encodes often: the request lies where it was written, at the end of memory or of what has taken

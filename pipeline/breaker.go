@@ -32,6 +32,9 @@ const (
 	open
 )
 
+// String returns the state's name.
+func (s breakerState) String() string { return [...]string{"closed", "half-open", "open"}[s] }
+
 // windowParts is how many parts the window moves on in.
 const windowParts = 10
 

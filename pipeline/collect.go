@@ -24,6 +24,7 @@ type source struct {
 	comp      Component
 	collector creel.Collector
 	schedule  Schedule // of a polled one
+	salt      uint64   // tells its sources from those of other collectors
 	log       *slog.Logger
 	meters    *metric.Set
 	health    health
@@ -153,7 +154,7 @@ func (s *source) close() {
 // Send admits b when there is room in every queue that it can reach.
 func (s *source) Send(ctx context.Context, b *creel.Batch) error {
 	for {
-		ok, g, room := s.admit(b)
+		ok, g, room := s.admit(b, true)
 		if ok {
 			return nil
 		}
@@ -181,7 +182,7 @@ func (s *source) Send(ctx context.Context, b *creel.Batch) error {
 // TrySend admits b if there is room.
 func (s *source) TrySend(b *creel.Batch) bool {
 	for {
-		ok, _, room := s.admit(b)
+		ok, _, room := s.admit(b, false)
 		if ok {
 			return true
 		}
@@ -193,7 +194,7 @@ func (s *source) TrySend(b *creel.Batch) bool {
 
 // admit reserves room for b everywhere, and then moves it on. Otherwise nothing has happened to b, and room tells when
 // to try again; nil for at once.
-func (s *source) admit(b *creel.Batch) (ok bool, g *generation, room <-chan struct{}) {
+func (s *source) admit(b *creel.Batch, waits bool) (ok bool, g *generation, room <-chan struct{}) {
 	g = s.e.current.Load()
 	pipes := g.routes[s.comp.ID]
 	if len(pipes) == 0 { // about to be stopped
@@ -202,7 +203,7 @@ func (s *source) admit(b *creel.Batch) (ok bool, g *generation, room <-chan stru
 	n := int64(b.Bytes())
 	for i, p := range pipes {
 		for j, q := range p.leaves {
-			if ok, room := q.reserve(n); !ok {
+			if ok, room := q.reserve(n, waits); !ok {
 				unreserve(pipes[:i+1], j, n)
 				return false, g, room
 			}
@@ -216,6 +217,9 @@ func (s *source) admit(b *creel.Batch) (ok bool, g *generation, room <-chan stru
 	s.edge.see(b)
 	s.collected.Add(uint64(b.Len()))
 	s.inflight.Add(1)
+	for i := range b.Parts() {
+		b.Parts()[i].Source ^= s.salt
+	}
 	creel.Attach(b, creel.NewTicket(s, func(error) { s.landed() }))
 	for i, p := range pipes {
 		share := b

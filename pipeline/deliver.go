@@ -8,10 +8,13 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/deadletter"
+	"github.com/creelhq/creel/spool"
 )
 
 // Delivery is what stands in front of every exporter. It is the framework's, the same for all.
@@ -24,6 +27,15 @@ type Delivery struct {
 	Timeout     time.Duration `doc:"How long one attempt may take." default:"30s" min:"1ms"`
 	Concurrency int           `doc:"Requests under way at the same time. 1 keeps the order." default:"4" min:"1" max:"256"`
 	Adaptive    Adaptive      `doc:"Concurrency that follows what the far side can take."`
+	Spool       *Spool        `doc:"A disk queue, {} for one with its standard options. With it, records are safe as soon as they are there, unless their pipeline's ack says otherwise; and while the far side does not take them, they wait there."`
+}
+
+// Validate checks what must fit together.
+func (d Delivery) Validate() error {
+	if d.Spool != nil && d.Spool.Order == string(spool.InOrder) && d.Concurrency != 1 {
+		return config.FieldError("spool.order", errors.New("in_order needs concurrency: 1"))
+	}
+	return nil
 }
 
 // Queue bounds the queue.
@@ -68,11 +80,21 @@ const overdue = 5 * time.Second
 // request is believed to be refused as well.
 const hopeless = 64
 
-// A sender takes from a queue and exports: one exporter's instance at work.
+// An outlet is where a sender takes from.
+type outlet interface {
+	// take waits for what is to be sent next; it fails only when ctx is done.
+	take(ctx context.Context, b Batching) (*parcel, error)
+	putBack(p *parcel)
+}
+
+// A sender takes from an outlet and exports: one exporter's instance at work.
 type sender struct {
 	exporter creel.Exporter
+	id       string
 	d        Delivery
-	q        *queue
+	from     outlet
+	store    *store            // nil: there is no disk queue
+	letters  *deadletter.Store // nil: what is refused is dropped
 	log      *slog.Logger
 	health   *health
 	meter    *exportMeter
@@ -81,6 +103,8 @@ type sender struct {
 	limit   *limiter
 	breaker *breaker
 	window  *window
+
+	successes atomic.Int64 // requests that the far side took
 
 	work  sync.WaitGroup
 	stop  context.CancelFunc // no more is taken, and pauses end
@@ -94,11 +118,14 @@ type sender struct {
 	}
 }
 
-func newSender(exporter creel.Exporter, d Delivery, q *queue, h creel.Host, state *health) *sender {
+func newSender(exporter creel.Exporter, d Delivery, q *queue, st *store, l *deadletter.Store, h creel.Host, state *health) *sender {
 	now := time.Now()
 	s := &sender{
-		exporter: exporter, d: d, q: q, log: h.Log, health: state, turn: make(chan struct{}, 1),
+		exporter: exporter, id: h.ID, d: d, from: q, store: st, letters: l, log: h.Log, health: state, turn: make(chan struct{}, 1),
 		limit: newLimiter(d.RateLimit, now), breaker: newBreaker(d.Breaker, now), window: newWindow(d.Adaptive, d.Concurrency, now),
+	}
+	if st != nil {
+		s.from = st
 	}
 	s.turn <- struct{}{}
 	s.meter = newExportMeter(h.Metrics, s)
@@ -141,13 +168,12 @@ func (s *sender) start() {
 	}
 	for range workers {
 		s.work.Go(func() {
-			var items []item
 			for s.window.claim(stopped) == nil {
 				r := &request{sender: s, stopped: stopped, aborted: aborted}
-				if items = r.take(items); items == nil {
+				if !r.take() {
 					return
 				}
-				s.q.putBack(r.deliver(items))
+				r.send()
 				s.window.release()
 			}
 		})
@@ -163,37 +189,52 @@ func (s *sender) halt(ctx context.Context) {
 	s.abort()
 }
 
-// A request is what a sender took from the queue at once, on its way to be delivered.
+// A request is a parcel on its way to be delivered.
 type request struct {
 	*sender
+	parcel           *parcel
 	stopped, aborted context.Context
 	failed           int  // attempts since the last that did not
 	refused          int  // records in a row, each alone in its attempt
 	paid             bool // the next attempt is, to the limiter
 }
 
-// take waits for something that may be sent, and takes it from the queue; nil if the sender is stopped before. What the
-// limits or the breaker hold back stays in the queue, where it gathers company, or is shed.
-func (r *request) take(into []item) []item {
+// take waits for something that may be sent, and takes it; in vain if the sender is stopped before. What the limits or the
+// breaker hold back stays where it is, where it gathers company, or is shed.
+func (r *request) take() bool {
 	select {
 	case <-r.turn:
 	case <-r.stopped.Done():
-		return nil
+		return false
 	}
 	defer func() { r.turn <- struct{}{} }()
 	if r.pay(load{}) != nil || r.breaker.await(r.stopped) != nil {
-		return nil
+		return false
 	}
-	items, err := r.q.take(r.stopped, r.d.Batch, into)
+	p, err := r.from.take(r.stopped, r.d.Batch)
 	if err != nil {
-		return nil
+		return false
 	}
-	if r.pay(loadOf(items)) != nil {
-		r.q.putBack(items)
-		return nil
+	if r.pay(loadOf(p.items)) != nil {
+		r.from.putBack(p)
+		return false
 	}
-	r.paid = true
-	return items
+	r.parcel, r.paid = p, true
+	return true
+}
+
+// send delivers the parcel, as far as that is possible now.
+func (r *request) send() {
+	p := r.parcel
+	p.items = r.deliver(p.items, p.id)
+	if len(p.items) == 0 {
+		p.done()
+		return
+	}
+	if p.divided {
+		p.id = newID()
+	}
+	r.from.putBack(p)
 }
 
 // pay waits for the rate limit; in vain if the sender is stopped before.
@@ -223,15 +264,15 @@ func (r *request) admit(items []item) (pass int, ok bool) {
 	return pass, ok
 }
 
-// deliver exports items until each is delivered or dropped. It returns those that are neither when the sender is
-// stopped before, or the breaker opens, or fewer requests are to be under way.
-func (r *request) deliver(items []item) (undone []item) {
-	for {
+// deliver exports items, under one name, until each is delivered or decided on. It returns those that are neither when the
+// sender is stopped before, or the breaker opens, or fewer requests are to be under way.
+func (r *request) deliver(items []item, id creel.ID) (undone []item) {
+	for successes := r.successes.Load(); ; {
 		pass, ok := r.admit(items)
 		if !ok {
 			return items
 		}
-		err := r.export(items, pass)
+		err := r.export(items, id, pass)
 		partial := (*creel.Partial)(nil)
 		switch {
 		case err == nil:
@@ -255,11 +296,20 @@ func (r *request) deliver(items []item) (undone []item) {
 		if !r.rest(wait) {
 			return items
 		}
-		if overloaded(err) && records(items) > 1 {
+		switch {
+		case !overloaded(err):
+		case r.failed == 1: // it may have been taken all the same: under its own name it is recognised
+		case records(items) > 1:
 			return r.inHalves(items, nil)
+		case r.letters != nil && r.failed >= stubborn && r.successes.Load() > successes:
+			return r.divide(items, fmt.Errorf("too large, as it seems: others are taken, and this one never: %w", err))
 		}
 	}
 }
+
+// stubborn is how often a far side must call itself overloaded by one record, while it takes others, before that record is
+// believed to be larger than it ever takes.
+const stubborn = 6
 
 // rest waits before the next attempt. It reports whether there is to be one: not if the sender is stopped, or the breaker
 // opens, or fewer requests are to be under way.
@@ -290,6 +340,7 @@ func overloaded(err error) bool {
 
 func (r *request) succeeded() {
 	r.failed, r.refused = 0, 0
+	r.successes.Add(1)
 	if r.breaker.down() == nil {
 		r.health.ok()
 	}
@@ -314,8 +365,17 @@ func (r *request) divide(items []item, refusal error) (undone []item) {
 	r.refused += n
 	r.logRefused(n, items[0].b.Signal(), refusal)
 	r.health.fail(refusal)
+	reason := Refused.String()
+	if !creel.IsPermanent(refusal) {
+		reason = "too_large"
+	}
 	for _, it := range items {
-		it.settle(0, it.b.Len(), refusal)
+		if n := it.b.Len(); r.keepLetter(it, reason, refusal) {
+			it.acct.deadLettered.Add(int64(n))
+			it.settle(0, 0, nil)
+		} else {
+			it.settle(0, n, refusal)
+		}
 	}
 	return nil
 }
@@ -324,6 +384,7 @@ func (r *request) divide(items []item, refusal error) (undone []item) {
 // that is hopeless.
 func (r *request) inHalves(items []item, refusal error) (undone []item) {
 	var left, right []item
+	r.parcel.divided = true
 	if half := len(items) / 2; half > 0 {
 		left, right = items[:half:half], items[half:]
 	} else {
@@ -340,56 +401,24 @@ func (r *request) inHalves(items []item, refusal error) (undone []item) {
 		case refusal != nil && r.refused >= hopeless:
 			undone = r.divide(half, refusal)
 		default:
-			undone = r.deliver(half)
+			undone = r.deliver(half, newID())
 		}
 	}
 	return undone
 }
 
-func records(items []item) (n int) {
-	for _, it := range items {
-		n += it.b.Len()
-	}
-	return n
-}
-
-// settle ends the item's batch and enters its records into the account.
-func (it item) settle(delivered, refused int, err error) {
-	n := it.b.Len()
-	it.acct.delivered.Add(int64(delivered))
-	it.acct.dropped.add(Refused, refused)
-	it.acct.queued.Add(int64(-n))
-	creel.Settle(it.b, err)
-}
-
-func reject(items []item, p *creel.Partial) {
-	left := p.Rejected
-	for _, it := range items {
-		n := min(left, it.b.Len())
-		left -= n
-		it.acct.dropped.add(Rejected, n)
-		it.settle(it.b.Len()-n, 0, nil)
-	}
-}
-
-// abandon gives up items that nobody decided against.
-func abandon(items []item) (n int) {
-	for _, it := range items {
-		n += it.b.Len()
-		it.acct.dropped.add(Abandoned, it.b.Len())
-		it.settle(0, 0, creel.ErrAbandoned)
-	}
-	return n
-}
-
 // export makes one attempt, which the breaker has let through. A call that does not return in time is given up on, and
 // its batches' memory with it.
-func (r *request) export(items []item, pass int) error {
+func (r *request) export(items []item, id creel.ID, pass int) error {
 	batches := make([]*creel.Batch, len(items))
 	for i, it := range items {
 		batches[i] = it.b
 	}
-	ctx, cancel := context.WithTimeout(r.aborted, r.d.Timeout)
+	about := creel.Request{ID: id}
+	if st := r.parcel.store; st != nil {
+		about.Log, about.Seq = st.spool.ID(), r.parcel.seq
+	}
+	ctx, cancel := context.WithTimeout(creel.WithRequest(r.aborted, about), r.d.Timeout)
 	defer cancel()
 	lent, back := creel.Lend(batches)
 	r.window.begin()
@@ -422,6 +451,9 @@ func (r *request) learn(items []item, pass int, began time.Time, err error, late
 		r.log.Error("the breaker has opened: nothing is sent for a while", "for", r.d.Breaker.OpenFor, "error", err)
 	} else {
 		r.log.Info("the breaker has closed")
+		if r.store != nil {
+			r.store.spool.Mark() // what has gathered meanwhile is the backlog
+		}
 	}
 }
 
@@ -439,6 +471,7 @@ func (r *request) await(ctx context.Context, result <-chan error) error {
 		return err
 	case <-late.C:
 		r.meter.overdue.Inc()
+		r.parcel.overdue = true
 		return fmt.Errorf("export: no return %v after its deadline", overdue)
 	}
 }

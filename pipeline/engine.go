@@ -14,9 +14,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"log/slog"
 	"net"
+	"net/url"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -24,8 +27,10 @@ import (
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/deadletter"
 	"github.com/creelhq/creel/metric"
 	"github.com/creelhq/creel/report"
+	"github.com/creelhq/creel/spool"
 	"github.com/creelhq/creel/task"
 )
 
@@ -38,9 +43,11 @@ type Options struct {
 	State     func(component string) creel.State // by path; nil: in memory
 	Resource  creel.Resource
 	Self      creel.Telemetry
-	Sender    creel.Sender    // what exporters say of this agent, but for Exporter
-	Admission creel.Admission // of what is sent to collectors; nil: everything is welcome
-	Patience  time.Duration   // how long a reload waits for what is under way, such as the queue of an exporter that is removed; 0: 5 s
+	Sender    creel.Sender      // what exporters say of this agent, but for Exporter
+	Admission creel.Admission   // of what is sent to collectors; nil: everything is welcome
+	Spools    string            // the directory of the exporters' disk queues, one in it for each; "": there can be none
+	Letters   *deadletter.Store // for what is refused for good; nil: it is dropped
+	Patience  time.Duration     // how long a reload waits for what is under way, such as the queue of an exporter that is removed; 0: 5 s
 }
 
 // An Engine runs one Plan at a time. Its methods may be called concurrently.
@@ -68,6 +75,8 @@ type Engine struct {
 type export struct {
 	comp   Component
 	queue  *queue
+	store  *store // nil: there is no disk queue
+	opened bool   // the store was opened with it
 	gauges *metric.Set
 	*instance
 }
@@ -163,6 +172,7 @@ type reload struct {
 	oldSources []*source // to be closed
 	oldStages  []*stage
 	oldExports []*instance // of exporters that go on
+	oldStores  []*store    // of exporters that go on without
 	gone       []*export
 }
 
@@ -199,6 +209,9 @@ func (r *reload) open() error {
 	for _, x := range r.exports {
 		closeComponent(x.sender.exporter, x.sender.log)
 		x.meters.Close()
+		if x.opened {
+			x.store.abort()
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -230,6 +243,7 @@ func (r *reload) openOne(c Component) error {
 	if r.e.State != nil {
 		h.State = r.e.State(c.Key())
 	}
+	h.Taken = r.e.taken(c)
 	if r.e.Self != nil {
 		h.Self = selfView{r.e.Self, r.e, c}
 	}
@@ -246,7 +260,7 @@ func (r *reload) openOne(c Component) error {
 	switch c.Plugin.Kind {
 	case creel.KindCollector:
 		s := &source{
-			e: r.e, comp: c, collector: opened.(creel.Collector), log: log, meters: h.Metrics, settled: make(chan struct{}),
+			e: r.e, comp: c, collector: opened.(creel.Collector), salt: salt(c), log: log, meters: h.Metrics, settled: make(chan struct{}),
 			collected: h.Metrics.Counter("creel.collector.records", "Records that were admitted.", "{record}"), edge: r.e.edges.of(c.Key(), false),
 		}
 		if c.Plugin.Polled {
@@ -263,23 +277,45 @@ func (r *reload) openOne(c Component) error {
 		}
 		r.stages = append(r.stages, st)
 	case creel.KindExporter:
-		r.exports = append(r.exports, r.newExport(c, opened.(creel.Exporter), h))
+		x, err := r.newExport(c, opened.(creel.Exporter), h)
+		if err != nil {
+			closeComponent(opened, log)
+			h.Metrics.Close()
+			return err
+		}
+		r.exports = append(r.exports, x)
 	}
 	return nil
 }
 
-func (r *reload) newExport(c Component, exporter creel.Exporter, h creel.Host) *export {
+func (r *reload) newExport(c Component, exporter creel.Exporter, h creel.Host) (x *export, err error) {
 	d := common[Sending](c).Delivery
-	x := &export{comp: c, instance: &instance{health: &health{}, meters: h.Metrics}}
-	if old := r.e.exports[c.ID]; old != nil {
+	x = &export{comp: c, instance: &instance{health: &health{}, meters: h.Metrics}}
+	old := r.e.exports[c.ID]
+	if old != nil {
 		x.queue, x.gauges = old.queue, old.gauges
 	} else {
 		x.queue = newQueue(d.Queue)
+	}
+	switch {
+	case d.Spool == nil:
+	case old != nil && old.store != nil:
+		x.store = old.store
+	case r.e.Spools == "":
+		return nil, errors.New("open disk queue: there is no state directory to put it in")
+	default:
+		x.store, err = openStore(filepath.Join(r.e.Spools, url.PathEscape(c.ID)), *d.Spool, x.queue, r.e.books.spool(c.ID), h.Log)
+		if err != nil {
+			return nil, err
+		}
+		x.opened = true
+	}
+	if old == nil {
 		x.gauges = r.e.Metrics.Sub(metric.Label{Name: "component", Value: c.Path()})
 		meterQueue(x.gauges, x.queue)
 	}
-	x.sender = newSender(exporter, d, x.queue, h, x.health)
-	return x
+	x.sender = newSender(exporter, d, x.queue, x.store, r.e.Letters, h, x.health)
+	return x, nil
 }
 
 // rewire puts the next generation in place, downstream first. What it replaces or leaves out is noted, to be closed.
@@ -295,9 +331,13 @@ func (r *reload) rewire(ctx context.Context) {
 				old.sender.halt(ctx) // the order is kept
 			}
 			x.queue.reconfigure(x.sender.d.Queue)
+			if old.store != nil && x.store == nil {
+				r.oldStores = append(r.oldStores, old.store)
+				x.queue.keep(false)
+			}
 		}
 		e.exports[x.comp.ID] = x
-		x.sender.start()
+		x.start()
 	}
 	for _, c := range r.old.Processors { // in flow order, as pipelines are
 		if st := e.stages[c.Key()]; st != nil && !slices.Contains(r.change.Keep, c.Key()) {
@@ -337,11 +377,11 @@ func (r *reload) rewire(ctx context.Context) {
 func (e *Engine) build(plan *Plan) *generation {
 	g := newGeneration(plan)
 	for _, pl := range slices.Backward(plan.Pipelines) { // targets first
-		p := &pipe{gen: g, id: pl.ID, book: e.books.book(pl.ID), memory: pl.AckedInMemory}
+		p := &pipe{gen: g, id: pl.ID, book: e.books.book(pl.ID)}
 		g.pipes[pl.ID] = p
 		for _, id := range pl.To {
 			q := e.exports[id].queue
-			p.exits = append(p.exits, exit{q, e.books.account(pl.ID, id), e.edges.of(Section(creel.KindExporter)+"."+id, false)})
+			p.exits = append(p.exits, exit{q, e.books.account(pl.ID, id), e.edges.of(Section(creel.KindExporter)+"."+id, false), pl.ackAt(e.exports[id].store != nil)})
 			p.leaves = append(p.leaves, q)
 		}
 		for _, to := range pl.Outputs {
@@ -405,6 +445,13 @@ func (r *reload) closeOld(ctx context.Context) {
 		in.sender.halt(ctx)
 		in.close()
 	}
+	for _, st := range r.oldStores {
+		st.halt()
+		if waiting, left := st.close(nil); waiting > 0 || len(left) > 0 {
+			st.log.Warn("the exporter has no disk queue any more, but what waits in it stays: give it one again, or export it",
+				"records", waiting, "directory", st.dir, "abandoned", abandon(left))
+		}
+	}
 	for _, x := range r.gone {
 		r.drain(ctx, x)
 	}
@@ -414,11 +461,24 @@ func (r *reload) closeOld(ctx context.Context) {
 	}
 }
 
-// drain empties the queue of an exporter that is removed.
+// drain empties the queue of an exporter that is removed: what its far side does not take in time stays in its disk queue.
 func (r *reload) drain(ctx context.Context, x *export) {
+	if x.store != nil {
+		x.store.setHurry()
+	}
 	err := x.queue.emptied(ctx)
 	x.sender.halt(ctx)
-	if n := abandon(x.queue.takeAll()); n > 0 {
+	if x.store != nil {
+		x.store.halt()
+	}
+	left := x.queue.takeAll()
+	if x.store != nil {
+		var waiting int64
+		if waiting, left = x.store.close(left); waiting > 0 {
+			x.sender.log.Info("records wait in the disk queue", "records", waiting, "directory", x.store.dir)
+		}
+	}
+	if n := abandon(left); n > 0 {
 		x.sender.log.Error("records abandoned: they were not delivered in time", "records", n, "error", err)
 	}
 	x.close()
@@ -426,6 +486,19 @@ func (r *reload) drain(ctx context.Context, x *export) {
 	r.e.mu.Lock()
 	delete(r.e.exports, x.comp.ID)
 	r.e.mu.Unlock()
+}
+
+// start lets x work. What it takes over from its predecessor works already.
+func (x *export) start() {
+	if x.store != nil {
+		x.store.breaker.Store(x.sender.breaker)
+		x.store.configure(*x.sender.d.Spool, x.sender.d.Batch)
+		if x.opened {
+			meterStore(x.gauges, x.store)
+			x.store.start()
+		}
+	}
+	x.sender.start()
 }
 
 func (in *instance) close() {
@@ -451,10 +524,76 @@ func closeComponent(c any, log *slog.Logger) {
 	}
 }
 
+// salt tells a collector's sources from those of others.
+func salt(c Component) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(c.Key()))
+	return h.Sum64()
+}
+
+// taken returns what tells a collector which parts of its sources are in the disk queues of all exporters that they lead to.
+// That can be told only if each leads there one way: a part in a disk queue says nothing of the other copy.
+func (e *Engine) taken(c Component) func(uint64) []creel.Range {
+	mask := salt(c)
+	return func(source uint64) (common []creel.Range) {
+		g := e.current.Load()
+		seen := make(map[*queue]bool)
+		for _, p := range g.routes[c.ID] {
+			for _, q := range p.leaves {
+				st := e.storeOf(q)
+				if st == nil || seen[q] {
+					return nil
+				}
+				parts := st.spool.Parts(source ^ mask)
+				if len(seen) == 0 {
+					for _, r := range parts {
+						common = append(common, creel.Range(r))
+					}
+				} else {
+					common = intersect(common, parts)
+				}
+				seen[q] = true
+			}
+		}
+		return common
+	}
+}
+
+func (e *Engine) storeOf(q *queue) *store {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, x := range e.exports {
+		if x.queue == q {
+			return x.store
+		}
+	}
+	return nil
+}
+
+// intersect returns what is in both lists, which are sorted.
+func intersect(a []creel.Range, b []spool.Range) (both []creel.Range) {
+	for len(a) > 0 && len(b) > 0 {
+		if from, to := max(a[0].From, b[0].From), min(a[0].To, b[0].To); from < to {
+			both = append(both, creel.Range{From: from, To: to})
+		}
+		if a[0].To < b[0].To {
+			a = a[1:]
+		} else {
+			b = b[1:]
+		}
+	}
+	return both
+}
+
 // Ledger returns the books of all pipelines that have ever run.
 func (e *Engine) Ledger() report.Ledger {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	for _, x := range e.exports {
+		if x.store != nil {
+			x.store.count()
+		}
+	}
 	held := make(map[string]int64)
 	for _, st := range e.stages {
 		if st.held != nil {
@@ -512,6 +651,15 @@ func (e *Engine) Components() []report.Component {
 	for _, x := range e.exports {
 		st := add(x.comp, x.health)
 		st.Queued, st.Limit = x.queue.fill()
+		if state, _ := x.sender.breaker.get(); x.sender.breaker != nil {
+			st.Breaker = state.String()
+		}
+		if x.store != nil {
+			st.Spool = x.store.status()
+			if st.Healthy && st.Spool.Error != "" {
+				st.Healthy, st.Error = false, "disk queue: "+st.Spool.Error
+			}
+		}
 	}
 	slices.SortFunc(list, func(a, b report.Component) int { return cmp.Compare(a.Component, b.Component) })
 	return list

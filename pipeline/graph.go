@@ -69,7 +69,6 @@ type pipe struct {
 	hops   []hop // hops[i] leads to stages[i], the last one to the exits
 	stages []*stage
 	exits  []exit
-	memory bool     // ack level memory: whoever waits is told at the queue
 	leaves []*queue // every queue that a batch can reach from here, one entry a path
 }
 
@@ -78,6 +77,7 @@ type exit struct {
 	queue *queue
 	acct  *account
 	edge  *edge
+	level ackLevel
 }
 
 // A stage is a processor's instance. Processors belong to one pipeline.
@@ -245,18 +245,18 @@ func (p *pipe) deliver(b *creel.Batch) {
 		if i < last {
 			share = b.Clone()
 		}
-		p.exits[i].push(share, p.memory)
+		p.exits[i].push(share)
 	}
 }
 
 // push puts b into the exit's queue.
-func (x *exit) push(b *creel.Batch, memory bool) {
+func (x *exit) push(b *creel.Batch) {
 	x.edge.see(b)
 	reserved := int64(0)
 	creel.Detach(b, func(t *creel.Ticket) bool {
 		r, ok := t.Owner().(*reservation)
 		if !ok {
-			return !memory // whoever waits for b
+			return x.level != ackMemory // whoever waits for b
 		}
 		if r.q != x.queue {
 			return false
@@ -272,9 +272,8 @@ func (x *exit) push(b *creel.Batch, memory bool) {
 	n := int64(b.Len())
 	x.acct.in.Add(n)
 	x.acct.queued.Add(n)
-	for _, it := range x.queue.push(item{b: b, bytes: bytes, acct: x.acct, since: time.Now(), waited: creel.Waited(b)}) {
-		it.acct.dropped.add(QueueFull, it.b.Len())
-		it.settle(0, 0, nil) // that is what was asked for: nobody is to wait, or to send it again
+	for _, it := range x.queue.push(item{b: b, bytes: bytes, acct: x.acct, since: time.Now(), level: x.level, waited: creel.Waited(b)}) {
+		drop([]item{it}, QueueFull) // that is what was asked for
 	}
 }
 

@@ -18,10 +18,14 @@ const (
 	ProcessorError               // a processor failed on it
 	Abandoned                    // the agent had to stop, or the exporter was removed, before it was safe; it may be collected again
 	QueueFull                    // the exporter's queue was full, and is configured to drop the oldest then
+	SpoolFull                    // the exporter's disk queue was full, and is configured to drop records then
+	Damaged                      // the disk did not give back what the disk queue had written
+	Duplicate                    // the disk queue had it already: its batch was sent twice
+	Shed                         // there was too little memory, and its pipeline has not the highest priority
 	reasons
 )
 
-var reasonNames = [reasons]string{"refused", "rejected", "processor_error", "abandoned", "queue_full"}
+var reasonNames = [reasons]string{"refused", "rejected", "processor_error", "abandoned", "queue_full", "spool_full", "damaged", "duplicate", "shed"}
 
 // String returns the reason's name in metrics and at /ledger.
 func (r Reason) String() string { return reasonNames[r] }
@@ -56,11 +60,14 @@ type book struct {
 	dropped dropped
 }
 
-// account counts the records that one pipeline has given to one exporter.
+// account counts the records that one pipeline has given to one exporter, or those that were left to an exporter's disk queue.
 type account struct {
-	pipeline, exporter string
+	pipeline, exporter string // no pipeline: of a disk queue
 
-	in, delivered, queued atomic.Int64
+	in, delivered, deadLettered, queued atomic.Int64
+
+	spooled   atomic.Int64 // of a pipeline's: left to the disk queue
+	recovered atomic.Int64 // of a disk queue's: there when it was opened
 
 	dropped dropped
 }
@@ -71,6 +78,7 @@ type books struct {
 	order    []string
 	books    map[string]*book
 	accounts map[string][]*account // by pipeline
+	spools   []*account
 	metrics  *metric.Set
 }
 
@@ -105,6 +113,21 @@ func (bs *books) account(pipeline, exporter string) *account {
 	return a
 }
 
+// spool returns the account of an exporter's disk queue.
+func (bs *books) spool(exporter string) *account {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	for _, a := range bs.spools {
+		if a.exporter == exporter {
+			return a
+		}
+	}
+	a := &account{exporter: exporter}
+	meterSpool(bs.metrics.Sub(metric.Label{Name: "exporter", Value: exporter}), a)
+	bs.spools = append(bs.spools, a)
+	return a
+}
+
 func (bs *books) ledger(held func(pipeline string) int64) report.Ledger {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
@@ -119,12 +142,25 @@ func (bs *books) ledger(held func(pipeline string) int64) report.Ledger {
 		e.Dropped, total = b.dropped.snapshot()
 		e.Unexplained = e.Accepted + e.Created - e.Filtered - e.Absorbed - e.Routed - total - e.Held - e.Passed
 		for _, a := range bs.accounts[name] {
-			x := report.Exporter{Exporter: a.exporter, In: a.in.Load(), Delivered: a.delivered.Load(), Queued: a.queued.Load()}
+			x := report.Exporter{
+				Exporter: a.exporter, In: a.in.Load(), Delivered: a.delivered.Load(), DeadLettered: a.deadLettered.Load(),
+				Spooled: a.spooled.Load(), Queued: a.queued.Load(),
+			}
 			x.Dropped, total = a.dropped.snapshot()
-			x.Unexplained = x.In - x.Delivered - total - x.Queued
+			x.Unexplained = x.In - x.Delivered - total - x.DeadLettered - x.Spooled - x.Queued
 			e.Exporters = append(e.Exporters, x)
 		}
 		l.Pipelines = append(l.Pipelines, e)
+	}
+	for _, a := range bs.spools {
+		x := report.SpoolAccount{
+			Exporter: a.exporter, Recovered: a.recovered.Load(), In: a.in.Load(), Delivered: a.delivered.Load(),
+			DeadLettered: a.deadLettered.Load(), Waiting: a.queued.Load(),
+		}
+		var total int64
+		x.Dropped, total = a.dropped.snapshot()
+		x.Unexplained = x.Recovered + x.In - x.Delivered - total - x.DeadLettered - x.Waiting
+		l.Spools = append(l.Spools, x)
 	}
 	return l
 }

@@ -92,10 +92,39 @@ func meterAccount(set *metric.Set, a *account) {
 	set.CounterFunc("creel.exporter.delivered", "Records that are safe on the far side.", "{record}", func() float64 {
 		return float64(a.delivered.Load())
 	})
+	set.CounterFunc("creel.exporter.dead_lettered", "Records that were refused for good and are kept as dead letters.", "{record}", func() float64 {
+		return float64(a.deadLettered.Load())
+	})
+	set.CounterFunc("creel.exporter.spooled", "Records that were left to the exporter's disk queue.", "{record}", func() float64 {
+		return float64(a.spooled.Load())
+	})
 	set.GaugeFunc("creel.exporter.queued", "Records that wait for the exporter or are being sent.", "{record}", func() float64 {
 		return float64(a.queued.Load())
 	})
 	meterDropped(set, "creel.exporter.dropped", &a.dropped)
+}
+
+// meterSpool shows what became of the records that were left to a disk queue.
+func meterSpool(set *metric.Set, a *account) {
+	for _, c := range []struct {
+		name, help string
+		load       func() int64
+	}{
+		{"creel.spool.recovered", "Records that were in the disk queue when it was opened.", a.recovered.Load},
+		{"creel.spool.in", "Records that were left to the disk queue.", a.in.Load},
+		{"creel.spool.delivered", "Records that were delivered from the disk queue.", a.delivered.Load},
+		{"creel.spool.dead_lettered", "Records of the disk queue that were refused for good and are kept as dead letters.", a.deadLettered.Load},
+	} {
+		set.CounterFunc(c.name, c.help, "{record}", func() float64 { return float64(c.load()) })
+	}
+	set.GaugeFunc("creel.spool.waiting", "Records that wait on disk to be delivered.", "{record}", func() float64 { return float64(a.queued.Load()) })
+	meterDropped(set, "creel.spool.dropped", &a.dropped)
+}
+
+// meterStore shows how full a disk queue is.
+func meterStore(set *metric.Set, s *store) {
+	set.GaugeFunc("creel.spool.usage", "Bytes of the disk queue.", "By", func() float64 { return float64(s.spool.Stats().Bytes) })
+	set.GaugeFunc("creel.spool.limit", "Bytes that the disk queue may have.", "By", func() float64 { return float64(s.spool.Stats().MaxBytes) })
 }
 
 func meterDropped(set *metric.Set, name string, d *dropped) {

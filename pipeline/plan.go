@@ -36,7 +36,7 @@ type Route struct {
 	From    []string `doc:"Collectors that feed it. A pipeline that a processor sends to needs none." optional:"true" ref:"collector" example:"[file/nginx]"`
 	Through []string `doc:"Processors, in order. Each pipeline has its own instances." optional:"true" ref:"processor" example:"[sample]"`
 	To      []string `doc:"Exporters; each gets everything." optional:"true" ref:"exporter" example:"[otlp/hub]"`
-	Ack     string   `doc:"When a collector is told that records are safe: when every exporter has delivered them, or when they are in a queue in memory." default:"delivered" enum:"delivered|memory"`
+	Ack     string   `doc:"When a collector is told that records are safe: when every exporter has delivered them (delivered), has them in its disk queue (process: they survive the process; disk: and the machine), or in its queue in memory (memory). Left out, process at exporters with a disk queue and delivered at others." optional:"true" enum:"delivered|process|disk|memory"`
 }
 
 // Schema returns the options of a component of plugin p: the framework's options and the plugin's own.
@@ -80,12 +80,20 @@ func (c Component) Redacted() []byte { return Schema(c.Plugin).Redact(c.Options)
 
 // A Pipeline is a way through a Plan.
 type Pipeline struct {
-	ID            string
-	From          []string // ids of collectors
-	Through       []string // ids of processors
-	To            []string // ids of exporters
-	Outputs       []string // ids of pipelines that its processors send to
-	AckedInMemory bool
+	ID      string
+	From    []string // ids of collectors
+	Through []string // ids of processors
+	To      []string // ids of exporters
+	Outputs []string // ids of pipelines that its processors send to
+	Ack     string   // as Route.Ack
+}
+
+// ackAt returns the pipeline's level at an exporter.
+func (p Pipeline) ackAt(spooled bool) ackLevel {
+	if p.Ack == "" && spooled {
+		return ackProcess
+	}
+	return ackLevels[p.Ack] // none: delivered
 }
 
 // A Plan is a checked configuration: flat nodes, without what is switched off or not used. The zero Plan runs nothing.
@@ -128,6 +136,11 @@ type declared struct {
 	node *config.Node
 	on   bool
 	used bool
+}
+
+// spooled reports whether an exporter has a disk queue; true if its options are wrong anyway.
+func (d *declared) spooled() bool {
+	return d.Options == nil || common[Sending](d.Component).Delivery.Spool != nil
 }
 
 type route struct {
@@ -234,10 +247,17 @@ func (c *compiler) pipelines(section *config.Node) {
 		if err != nil {
 			panic("BUG: checked options do not decode: " + err.Error())
 		}
-		r := &route{Pipeline: Pipeline{ID: id, AckedInMemory: o.Ack == "memory"}, node: node, on: o.Enabled}
+		r := &route{Pipeline: Pipeline{ID: id, Ack: o.Ack}, node: node, on: o.Enabled}
 		r.From = c.names(r, creel.KindCollector, "from", o.From)
 		r.Through = c.names(r, creel.KindProcessor, "through", o.Through)
 		r.To = c.names(r, creel.KindExporter, "to", o.To)
+		if level := ackLevels[o.Ack]; level >= ackProcess {
+			for _, x := range r.To {
+				if d := c.declared[creel.KindExporter][x]; !d.spooled() {
+					c.errs = append(c.errs, node.Get("ack").Errorf("%s needs a disk queue at exporter %q: give it delivery: {spool: {}}", o.Ack, x))
+				}
+			}
+		}
 		for _, p := range r.Through {
 			for _, ref := range c.declared[creel.KindProcessor][p].refs {
 				if ref.Kind == "pipeline" && !slices.Contains(r.Outputs, ref.Name) {

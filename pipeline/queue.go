@@ -10,17 +10,24 @@ import (
 )
 
 // A queue stands in front of one exporter, for as long as its id exists: a changed exporter inherits the backlog. It is
-// bounded in bytes, which are reserved before a batch is admitted to the pipeline and given back when it is settled.
+// bounded in bytes, which are reserved before a batch is admitted to the pipeline and given back when it is settled, or in
+// the disk queue.
 type queue struct {
 	mu       sync.Mutex
 	max      int64 // bytes
 	shed     bool  // when it is full, the oldest go
 	reserved int64
 	room     chan struct{} // closed when room was made; nil while nobody waits
-	lanes    [creel.Traces + 1]lane
+	pressed  bool          // somebody who cannot wait was turned away
+	direct   lanes         // what goes to the far side from here
+	keeps    bool          // there is a disk queue
+	keeping  lanes         // what goes into it first
+	ready    []*parcel     // to be sent next: those that came back, and what the disk queue has just taken
 	idle     int           // takers that wait for wake
 	wake     chan struct{} // closed when there may be something to take
 }
+
+type lanes [creel.Traces + 1]lane
 
 // A lane is what waits of one signal, oldest first: a request carries one signal.
 type lane struct {
@@ -34,7 +41,9 @@ type item struct {
 	b      *creel.Batch
 	bytes  int64
 	acct   *account
+	origin string // the pipeline that a dead letter first came from
 	since  time.Time
+	level  ackLevel
 	waited bool // somebody waits for it: it must not wait for company
 }
 
@@ -44,7 +53,7 @@ func newQueue(c Queue) *queue {
 
 // reserve takes n bytes if there is room; an empty queue has room for anything, and so has one that sheds. If there is none, it returns a channel
 // which is closed when trying again makes sense.
-func (q *queue) reserve(n int64) (ok bool, room <-chan struct{}) {
+func (q *queue) reserve(n int64, waits bool) (ok bool, room <-chan struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.reserved == 0 || q.reserved+n <= q.max || q.shed {
@@ -53,6 +62,10 @@ func (q *queue) reserve(n int64) (ok bool, room <-chan struct{}) {
 	}
 	if q.room == nil {
 		q.room = make(chan struct{})
+	}
+	if !waits && !q.pressed {
+		q.pressed = true
+		q.wakeTakers()
 	}
 	return false, q.room
 }
@@ -93,43 +106,59 @@ func (q *queue) madeRoom() {
 func (q *queue) push(it item) (shed []item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	l := &q.lanes[it.b.Signal()]
+	in := &q.direct
+	if q.keeps && it.level != ackDelivered {
+		in = &q.keeping
+	}
+	l := &in[it.b.Signal()]
 	l.items = append(l.items, it)
 	l.count(it, 1)
 	q.wakeTakers()
 	for over := q.reserved - q.max; q.shed && over > 0; {
-		oldest := q.oldest()
-		if oldest == nil {
+		n := len(shed)
+		if shed = q.shedOldest(shed); len(shed) == n {
 			break // the rest is being sent
 		}
-		shed = oldest.pop(0, shed)
-		over -= shed[len(shed)-1].bytes
+		for _, it := range shed[n:] {
+			over -= it.bytes
+		}
 	}
 	return shed
 }
 
+// shedOldest takes out what has waited longest, and nothing has been decided about.
+func (q *queue) shedOldest(into []item) []item {
+	for i, p := range q.ready {
+		if p.store == nil {
+			q.ready = slices.Delete(q.ready, i, i+1)
+			return append(into, p.items...)
+		}
+	}
+	oldest := q.direct.oldest()
+	if o := q.keeping.oldest(); oldest == nil || o != nil && o.items[0].since.Before(oldest.items[0].since) {
+		oldest = o
+	}
+	if oldest == nil {
+		return into
+	}
+	return oldest.pop(0, into)
+}
+
 // oldest returns the lane of what has waited longest, nil if nothing waits.
-func (q *queue) oldest() (oldest *lane) {
-	for s := range q.lanes {
-		if l := &q.lanes[s]; len(l.items) > 0 && (oldest == nil || l.items[0].since.Before(oldest.items[0].since)) {
+func (ls *lanes) oldest() (oldest *lane) {
+	for s := range ls {
+		if l := &ls[s]; len(l.items) > 0 && (oldest == nil || l.items[0].since.Before(oldest.items[0].since)) {
 			oldest = l
 		}
 	}
 	return oldest
 }
 
-// putBack returns items, which are of one signal, to the head of the queue.
-func (q *queue) putBack(items []item) {
-	if len(items) == 0 {
-		return
-	}
+// putBack makes p what is sent next.
+func (q *queue) putBack(p *parcel) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	l := &q.lanes[items[0].b.Signal()]
-	l.items = slices.Concat(items, l.items)
-	for _, it := range items {
-		l.count(it, 1)
-	}
+	q.ready = slices.Insert(q.ready, 0, p)
 	q.wakeTakers()
 }
 
@@ -147,30 +176,42 @@ func (q *queue) wakeTakers() {
 	}
 }
 
-// take waits for something to send and takes it: as much as has gathered, up to the limits of one request. into is
-// memory to use for the answer. It fails only when ctx is done.
-func (q *queue) take(ctx context.Context, l Batching, into []item) ([]item, error) {
+// poke wakes the takers: there may be something for them elsewhere.
+func (q *queue) poke() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.wakeTakers()
+}
+
+// await calls look, with the queue locked, until it is content, and waits in between: for something to happen to the queue,
+// or as long as look says (0: as long as it takes). It fails only when ctx is done.
+func (q *queue) await(ctx context.Context, look func() (content bool, wait time.Duration)) error {
 	for {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
 		q.mu.Lock()
-		items, wait := q.next(l, time.Now(), into[:0])
-		if len(items) > 0 {
+		content, wait := look()
+		if content {
 			q.mu.Unlock()
-			return items, nil
+			return nil
 		}
 		q.idle++
 		wake := q.wake
 		q.mu.Unlock()
-		var timer <-chan time.Time
+		var late <-chan time.Time
+		var timer *time.Timer
 		if wait > 0 {
-			timer = time.After(wait)
+			timer = time.NewTimer(wait)
+			late = timer.C
 		}
 		select {
 		case <-ctx.Done():
 		case <-wake:
-		case <-timer:
+		case <-late:
+		}
+		if timer != nil {
+			timer.Stop()
 		}
 		q.mu.Lock()
 		q.idle--
@@ -178,19 +219,52 @@ func (q *queue) take(ctx context.Context, l Batching, into []item) ([]item, erro
 	}
 }
 
-// next pops what is to be sent now, of the signal that has waited longest. If there is something but its time has not
-// come, wait says when to look again.
-func (q *queue) next(l Batching, now time.Time, into []item) (items []item, wait time.Duration) {
+// take waits for something to send and takes it: what came back, or as much as has gathered, up to the limits of one
+// request. It fails only when ctx is done.
+func (q *queue) take(ctx context.Context, l Batching) (p *parcel, err error) {
+	err = q.await(ctx, func() (bool, time.Duration) {
+		if p = q.popReady(nil); p != nil {
+			return true, 0
+		}
+		items, wait := q.direct.next(l, time.Now(), false)
+		if items != nil {
+			p = newParcel(items)
+		}
+		return p != nil, wait
+	})
+	return p, err
+}
+
+// popReady takes the first of what is to be sent next that no disk queue has but st: another's would not hear of it.
+func (q *queue) popReady(st *store) (p *parcel) {
+	for i, p := range q.ready {
+		if p.store == nil || p.store == st {
+			q.ready = slices.Delete(q.ready, i, i+1)
+			return p
+		}
+	}
+	return nil
+}
+
+// sooner returns the shorter of two times to wait, where 0 means not to.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b > 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// next pops what is to be sent now, of the signal that has waited longest; with named, batches that have a name alone. If
+// there is something but its time has not come, wait says when to look again.
+func (ls *lanes) next(l Batching, now time.Time, named bool) (items []item, wait time.Duration) {
 	var oldest *lane
-	for s := range q.lanes {
-		ln := &q.lanes[s]
+	for s := range ls {
+		ln := &ls[s]
 		if len(ln.items) == 0 {
 			continue
 		}
 		if left := ln.dueIn(l, now); left > 0 {
-			if wait == 0 || left < wait {
-				wait = left
-			}
+			wait = sooner(wait, left)
 			continue
 		}
 		if oldest == nil || ln.items[0].since.Before(oldest.items[0].since) {
@@ -200,7 +274,10 @@ func (q *queue) next(l Batching, now time.Time, into []item) (items []item, wait
 	if oldest == nil {
 		return nil, wait
 	}
-	return oldest.pop(int64(l.MaxBytes), into), 0
+	if named {
+		return oldest.popNamed(int64(l.MaxBytes)), 0
+	}
+	return oldest.pop(int64(l.MaxBytes), nil), 0
 }
 
 // dueIn returns how long the lane may still gather company: nothing if somebody waits or a request is full.
@@ -225,15 +302,73 @@ func (l *lane) pop(max int64, into []item) []item {
 	return into
 }
 
-// takeAll empties the queue.
+// popNamed is pop that keeps a batch which has a name apart from others: the name is the request's as well.
+func (l *lane) popNamed(max int64) (items []item) {
+	bytes := int64(0)
+	for n, it := range l.items {
+		if alone := !it.b.ID().IsZero(); n > 0 && (alone || bytes+it.bytes > max) {
+			break
+		} else if items = append(items, it); alone {
+			break
+		}
+		bytes += it.bytes
+	}
+	for i, it := range items {
+		l.count(it, -1)
+		l.items[i] = item{}
+	}
+	l.items = l.items[len(items):]
+	return items
+}
+
+// takeAll empties the queue, but for what a disk queue has.
 func (q *queue) takeAll() (all []item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for s := range q.lanes {
-		all = append(all, q.lanes[s].items...)
-		q.lanes[s] = lane{}
+	q.ready = slices.DeleteFunc(q.ready, func(p *parcel) bool {
+		if p.store == nil {
+			all = append(all, p.items...)
+		}
+		return p.store == nil
+	})
+	for _, ls := range []*lanes{&q.direct, &q.keeping} {
+		for s := range ls {
+			all = append(all, ls[s].items...)
+		}
+		*ls = lanes{}
 	}
 	return all
+}
+
+// takeStored takes out what st has.
+func (q *queue) takeStored(st *store) (stored []*parcel) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ready = slices.DeleteFunc(q.ready, func(p *parcel) bool {
+		if p.store == st {
+			stored = append(stored, p)
+		}
+		return p.store == st
+	})
+	return stored
+}
+
+// keep says whether there is a disk queue. When there is none any more, what was meant for it is sent from here.
+func (q *queue) keep(yes bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.keeps = yes; yes {
+		return
+	}
+	for s := range q.keeping {
+		for _, it := range q.keeping[s].items {
+			l := &q.direct[s]
+			l.items = append(l.items, it)
+			l.count(it, 1)
+		}
+	}
+	q.keeping = lanes{}
+	q.wakeTakers()
 }
 
 // fill returns the bytes reserved and their bound.

@@ -45,20 +45,25 @@ func randomConfig(r *rand.Rand) string {
 	fmt.Fprintln(&c, "exporters:")
 	for _, id := range exporters {
 		fmt.Fprintf(&c, "  %s: {variant: %d, delivery: {concurrency: %d, queue: {max_bytes: 64KiB}, batch: {max_wait: 1ms, max_bytes: 8KiB}, retry: {initial: 1ms, max: 4ms}%s}}\n",
-			id, r.IntN(2), 1+r.IntN(3), strings.Join(pick("", limit(r), breaker(r), fmt.Sprintf(", adaptive: {enabled: true, max: %d}", 1+r.IntN(8))), ""))
+			id, r.IntN(2), 1+r.IntN(3), strings.Join(pick("", limit(r), breaker(r), fmt.Sprintf(", adaptive: {enabled: true, max: %d}", 1+r.IntN(8)), spooled(r)), ""))
 	}
 	fmt.Fprintln(&c, "pipelines:")
-	ack := []string{"delivered", "memory"}
+	ack := []string{"", "ack: delivered", "ack: memory"}
 	for _, id := range pick("one", "two") {
 		through := pick(processors...)
 		if r.IntN(2) == 0 {
 			through = append(through, "route")
 		}
-		fmt.Fprintf(&c, "  %s: {from: [%s], through: [%s], to: [%s], ack: %s}\n", id,
-			strings.Join(pick(collectors...), ", "), strings.Join(through, ", "), strings.Join(pick(exporters...), ", "), ack[r.IntN(2)])
+		fmt.Fprintf(&c, "  %s: {from: [%s], through: [%s], to: [%s], %s}\n", id,
+			strings.Join(pick(collectors...), ", "), strings.Join(through, ", "), strings.Join(pick(exporters...), ", "), ack[r.IntN(3)])
 	}
 	fmt.Fprintf(&c, "  side: {through: [%s], to: [%s]}\n", strings.Join(pick("mark", "hold"), ", "), strings.Join(pick(exporters...), ", "))
 	return c.String()
+}
+
+// spooled returns a disk queue.
+func spooled(r *rand.Rand) string {
+	return fmt.Sprintf(", spool: {max_size: %dMiB, min_free: 0, replay: {records_per_second: %d}}", 16+r.IntN(2), r.IntN(2)*100_000)
 }
 
 // limit returns limits that hold up now and then, but not for long.
@@ -104,6 +109,17 @@ func TestRandomReloads(t *testing.T) {
 		if err := e.Drain(context.Background()); err != nil {
 			t.Fatal(err)
 		}
+		spooled := false
+		for _, s := range e.Ledger().Spools {
+			t.Logf("%+v", s)
+			spooled = spooled || s.Delivered > 0
+			if s.Unexplained != 0 || len(s.Dropped) > 0 {
+				t.Errorf("disk queue of %s: the books do not balance: %+v", s.Exporter, s)
+			}
+		}
+		if !spooled {
+			t.Error("nothing was delivered from a disk queue")
+		}
 		for _, p := range e.Ledger().Pipelines {
 			t.Logf("%+v", p)
 			if p.Unexplained != 0 || p.Held != 0 || p.Accepted == 0 {
@@ -115,6 +131,18 @@ func TestRandomReloads(t *testing.T) {
 				}
 			}
 		}
+	})
+	t.Run("what is left on disk", func(t *testing.T) {
+		w.t, w.faults = t, false
+		e := w.engine()
+		w.apply(e, "collectors: {manual: }\nexporters: {sink/x: {delivery: {spool: }}, sink/y: {delivery: {spool: }}, sink/z: {delivery: {spool: }}}\npipelines: {p: {from: [manual], to: [sink/x, sink/y, sink/z]}}")
+		w.await("the disk queues are empty", func() bool {
+			waiting := int64(0)
+			for _, s := range e.Ledger().Spools {
+				waiting += s.Waiting
+			}
+			return waiting == 0
+		})
 	})
 	w.mu.Lock()
 	defer w.mu.Unlock()

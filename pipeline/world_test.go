@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/deadletter"
 	"github.com/creelhq/creel/metric"
 	"github.com/creelhq/creel/pipeline"
 	"github.com/creelhq/creel/report"
@@ -22,8 +24,11 @@ import (
 // world is what the tests' plugins do and see. Its collectors number their records; its exporters note what arrives.
 type world struct {
 	t      *testing.T
+	dir    string // of disk queues and dead letters
 	memory creel.Memory
-	faults bool // components fail now and then
+
+	letters bool // what is refused becomes a dead letter
+	faults  bool // components fail now and then
 
 	size     int                                      // records of a batch of the manual collector
 	holdLong bool                                     // hold flushes only in the end
@@ -36,6 +41,7 @@ type world struct {
 	next     map[string]int64          // by collector: the number of its next record
 	arrived  map[string]map[string]int // by exporter, by record: how often
 	results  map[string][]error        // by record: what OnDone said
+	safe     int                       // records that OnDone said are safe
 	failures map[string]error          // by exporter: what every export returns, if not nil
 	hung     map[string]chan struct{}  // by exporter: exports wait until it is closed
 	calls    map[string][]int          // by exporter: records of each attempt
@@ -46,7 +52,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	w := &world{
-		t: t, size: 4, next: make(map[string]int64), arrived: make(map[string]map[string]int), results: make(map[string][]error),
+		t: t, dir: t.TempDir(), size: 4, next: make(map[string]int64), arrived: make(map[string]map[string]int), results: make(map[string][]error),
 		failures: make(map[string]error), open: make(map[string]int), received: make(chan struct{}, 1), hung: make(map[string]chan struct{}),
 		calls: make(map[string][]int),
 	}
@@ -121,6 +127,9 @@ func (w *world) batch(id string, n int) *creel.Batch {
 		w.mu.Lock()
 		for i := range int64(n) {
 			w.results[name(id, first+i)] = append(w.results[name(id, first+i)], err)
+		}
+		if err == nil {
+			w.safe += n
 		}
 		w.mu.Unlock()
 	})
@@ -445,10 +454,24 @@ func (w *world) engine() *pipeline.Engine {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = tasks.Run(ctx) })
-	e := pipeline.New(pipeline.Options{Tasks: tasks, Memory: &w.memory, Metrics: metric.NewSet(), Patience: time.Minute})
+	var letters *deadletter.Store
+	if w.letters {
+		var err error
+		if letters, err = deadletter.Open(filepath.Join(w.dir, "letters"), deadletter.Options{}); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	e := pipeline.New(pipeline.Options{
+		Tasks: tasks, Memory: &w.memory, Metrics: metric.NewSet(), Patience: time.Minute, Spools: filepath.Join(w.dir, "spool"), Letters: letters,
+	})
 	w.t.Cleanup(func() {
 		if err := e.Drain(context.Background()); err != nil {
 			w.t.Error(err)
+		}
+		if letters != nil {
+			if err := letters.Close(); err != nil {
+				w.t.Error(err)
+			}
 		}
 		cancel()
 		wg.Wait()

@@ -6,16 +6,18 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
 
 // The log of acknowledgements: a file header, and then entries of 32 bytes in any order. An entry says that sequences are
-// settled, or that a batch id was taken whose record is gone with its segment.
+// settled, or that a batch id, or a part of a source, was taken whose record is gone with its segment.
 //
 //	0 checksum 4   CRC32C of bytes 4 to 32
 //	4 kind     1
 //	8 sequence 8   16 end of the range 8, or the batch id 16
+//	8 source   8   16 from 8               24 to 8
 const (
 	ackEntry  = 32
 	acksName  = "acks"
@@ -29,24 +31,28 @@ const (
 	ackDropped
 	ackLost
 	ackSeen
+	ackPart
 )
 
-func putAck(b []byte, kind byte, seq, to uint64, id ID) []byte {
+func putAck(b []byte, kind byte, seq, x, y uint64) []byte {
 	b = append(b, make([]byte, ackEntry)...) // in place: what is given to crc32 escapes
 	e := b[len(b)-ackEntry:]
 	e[4] = kind
 	binary.LittleEndian.PutUint64(e[8:], seq)
-	if kind == ackSeen {
-		copy(e[16:], id[:])
-	} else {
-		binary.LittleEndian.PutUint64(e[16:], to)
-	}
+	binary.LittleEndian.PutUint64(e[16:], x)
+	binary.LittleEndian.PutUint64(e[24:], y)
 	binary.LittleEndian.PutUint32(e, crc32.Checksum(e[4:], castagnoli))
 	return b
 }
 
-// readAcks calls settled or taken for every entry that is whole, and returns where the next one goes.
-func readAcks(f io.ReaderAt, size int64, settled func(kind byte, s span), taken func(ID, uint64)) (int64, error) {
+func putSeen(b []byte, id ID, seq uint64) []byte {
+	return putAck(b, ackSeen, seq, binary.LittleEndian.Uint64(id[:]), binary.LittleEndian.Uint64(id[8:]))
+}
+
+func putPart(b []byte, p Part) []byte { return putAck(b, ackPart, p.Source, p.From, p.To) }
+
+// readAcks calls one of the functions for every entry that is whole, and returns where the next one goes.
+func readAcks(f io.ReaderAt, size int64, settled func(kind byte, s span), taken func(ID, uint64), part func(Part)) (int64, error) {
 	s := newScanner(f, 0, size, int(min(size, 64<<10)))
 	off := int64(fileHeader)
 	for ; off+ackEntry <= size; off += ackEntry {
@@ -58,6 +64,8 @@ func readAcks(f io.ReaderAt, size int64, settled func(kind byte, s span), taken 
 		switch kind := b[4]; {
 		case kind == ackSeen:
 			taken(ID(b[16:32]), seq)
+		case kind == ackPart:
+			part(Part{seq, to, binary.LittleEndian.Uint64(b[24:])})
 		case kind >= ackDone && kind <= ackLost && seq < to && to <= 2*maxSequence:
 			settled(kind, span{seq, to})
 		}
@@ -168,19 +176,24 @@ func (l *ackLog) replace() error {
 	l.stale.Store(false)
 	b := (&fileHead{id: q.id}).encode(magicAcks)
 	q.mu.Lock()
-	l.pending = l.pending[:0]
+	written := len(l.pending) // by what follows, if it comes to its end
 	if len(q.segs) > 0 && !q.unlinked {
 		q.settled.trim(q.segs[0].base)
+		q.damaged.trim(q.segs[0].base)
 	}
 	for _, s := range q.settled {
-		b = putAck(b, ackDone, s.from, s.to, ID{})
-		b = putAck(b, ackDone, s.from, s.to, ID{}) // twice: a damaged byte must not make a hole where segments are gone
+		b = putAck(b, ackDone, s.from, s.to, 0)
+		b = putAck(b, ackDone, s.from, s.to, 0) // twice: a damaged byte must not make a hole where segments are gone
+	}
+	for _, s := range q.damaged {
+		b = putAck(b, ackLost, s.from, s.to, 0)
 	}
 	q.seen.each(func(id ID, seq uint64) {
 		if g := q.locate(seq); g == nil || g.base > seq || q.isDone(g) {
-			b = putAck(b, ackSeen, seq, 0, id)
+			b = putSeen(b, id, seq)
 		}
 	})
+	q.gone.each(func(p Part) { b = putPart(b, p) })
 	q.mu.Unlock()
 	f, err := l.create(b)
 	if err != nil {
@@ -205,6 +218,9 @@ func (l *ackLog) replace() error {
 	}
 	l.size.Store(int64(len(b)))
 	l.least = int64(len(b))
+	q.mu.Lock()
+	l.pending = slices.Delete(l.pending, 0, written)
+	q.mu.Unlock()
 	return nil
 }
 
@@ -230,15 +246,23 @@ func (l *ackLog) create(b []byte) (File, error) {
 	return f, nil
 }
 
-// compact makes the log smaller when it has grown to several times of what it needs.
+// compact makes the log smaller when it has grown to several times of what it needs, and there is room to do so: it is not
+// worth the reserve.
 func (l *ackLog) compact() error {
 	l.mu.Lock()
-	again := l.file == nil || l.size.Load() > max(compactAt, 4*l.least)
-	l.mu.Unlock()
-	if !again {
+	defer l.mu.Unlock()
+	if l.file != nil && l.size.Load() <= max(compactAt, 4*l.least) {
 		return nil
 	}
-	return l.rewrite()
+	err := l.replace()
+	if err == nil {
+		return nil
+	}
+	l.stale.Store(true)
+	if isFull(err) && l.file != nil {
+		return nil // all is in the old one
+	}
+	return err
 }
 
 func (l *ackLog) close() error {

@@ -24,37 +24,45 @@ var errNoRoom = errors.New("no room")
 // Append puts it into the queue and returns the sequence of its first record. When there is no room, it does what
 // Options.WhenFull says. A batch that is there already is not appended again: ErrDuplicate.
 //
-// After an error of the disk, or of ctx while it waits for Synced, the item may be in the queue or not: repeat it with the
-// same ID.
+// After an error of the disk, or of ctx while it waits for Synced, the item may be in the queue or not, and is not held:
+// repeat it with the same ID.
 func (q *Queue) Append(ctx context.Context, it Item, how How) (uint64, error) {
 	if it.Records < 1 || it.Records >= jump/4 {
 		panic(fmt.Sprintf("BUG: an item of %d records", it.Records))
 	}
-	size := recHeader + int64(len(it.Payload))
-	if len(it.Payload) > maxPayload || size > q.o.MaxSize-q.o.SegmentSize-2*fileHeader {
+	if len(it.Parts) > maxParts {
+		panic(fmt.Sprintf("BUG: an item of %d parts", len(it.Parts)))
+	}
+	if len(it.Payload) > maxPayload {
 		return 0, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(it.Payload))
 	}
 	h := recHead{
-		length: uint32(len(it.Payload)), sum: crc32.Checksum(it.Payload, castagnoli),
+		length: uint32(len(it.Payload)), sum: crc32.Checksum(it.Payload, castagnoli), parts: byte(len(it.Parts)),
 		records: uint32(it.Records), codec: it.Codec, signal: it.Signal, id: it.ID,
 	}
-	err := q.admit(ctx, &h, it.Payload, how)
+	err := q.admit(ctx, &h, &it, how)
 	if err != nil && !errors.Is(err, ErrDuplicate) {
 		return 0, err
 	}
 	if how&Synced != 0 {
-		if err := q.durable(ctx, h.end()); err != nil {
-			return 0, err
+		if e := q.durable(ctx, h.end()); e != nil {
+			if how&Held != 0 && err == nil {
+				q.Nack(h.seq) // who gets an error does not know what to give back
+			}
+			return 0, e
 		}
 	}
 	return h.seq, err
 }
 
 // admit appends, once there is room.
-func (q *Queue) admit(ctx context.Context, h *recHead, payload []byte, how How) error {
+func (q *Queue) admit(ctx context.Context, h *recHead, it *Item, how How) error {
 	for {
+		if o := q.options(); h.size() > o.MaxSize-o.SegmentSize-2*fileHeader {
+			return fmt.Errorf("%w: %d bytes", ErrTooLarge, h.size())
+		}
 		q.write.Lock()
-		err := q.tryAppend(h, payload, how)
+		err := q.tryAppend(h, it, how)
 		q.write.Unlock()
 		if !errors.Is(err, errNoRoom) && !isFull(err) {
 			return err
@@ -64,13 +72,13 @@ func (q *Queue) admit(ctx context.Context, h *recHead, payload []byte, how How) 
 		case err != nil:
 			return err
 		case made:
-		case q.o.WhenFull == Block:
+		case q.options().WhenFull == Block:
 			if err := q.waitRoom(ctx); err != nil {
 				return err
 			}
 		default:
 			q.mu.Lock()
-			q.stats.Dropped += uint64(h.records)
+			q.stats.Refused += uint64(h.records)
 			q.mu.Unlock()
 			return ErrFull
 		}
@@ -88,7 +96,7 @@ func (q *Queue) makeRoom(ctx context.Context) (bool, error) {
 		return false, ErrClosed
 	}
 	n, _ := q.collect() // an error shows in Stats, and leaves no room
-	return n > 0 || q.o.WhenFull == DropOldest && q.dropOldest(), nil
+	return n > 0 || q.options().WhenFull == DropOldest && q.dropOldest(), nil
 }
 
 // waitRoom waits until something was removed, or it is time to look again.
@@ -113,7 +121,7 @@ func (q *Queue) waitRoom(ctx context.Context) error {
 }
 
 // tryAppend writes the record, or returns errNoRoom. write is held.
-func (q *Queue) tryAppend(h *recHead, payload []byte, how How) error {
+func (q *Queue) tryAppend(h *recHead, it *Item, how How) error {
 	q.mu.Lock()
 	if q.closed {
 		q.mu.Unlock()
@@ -128,9 +136,9 @@ func (q *Queue) tryAppend(h *recHead, payload []byte, how How) error {
 	g, behind := q.active, q.unsynced > maxUnsynced || len(q.dirty) > 0 && q.next-q.dirty[0].syncedSeq > jump/2
 	q.mu.Unlock()
 	if behind {
-		return q.catchUp(h, payload, how)
+		return q.catchUp(h, it, how)
 	}
-	if g != nil && (g.poisoned || g.end > fileHeader && g.end+h.size() > q.o.SegmentSize) {
+	if g != nil && (g.poisoned || g.end > fileHeader && g.end+h.size() > q.options().SegmentSize) {
 		q.seal(g)
 		g = nil
 	}
@@ -145,28 +153,28 @@ func (q *Queue) tryAppend(h *recHead, payload []byte, how How) error {
 		}
 	}
 	h.seq = q.next
-	if err := q.put(g, h, payload); err != nil {
+	if err := q.put(g, h, it.Parts, it.Payload); err != nil {
 		if isFull(err) && how&Spill != 0 && !g.sealed && q.spare.shrink() {
-			err = q.put(g, h, payload)
+			err = q.put(g, h, it.Parts, it.Payload)
 		}
 		if err != nil {
 			return q.diskError("write", err)
 		}
 	}
-	q.appended(g, h, how)
+	q.appended(g, h, it.Parts, how)
 	return nil
 }
 
 // catchUp waits for the disk, when more is on the way to it than Open could verify. write is held, and held again when it
 // returns.
-func (q *Queue) catchUp(h *recHead, payload []byte, how How) error {
+func (q *Queue) catchUp(h *recHead, it *Item, how How) error {
 	q.write.Unlock()
 	err := q.durable(context.Background(), q.end())
 	q.write.Lock()
 	if err != nil {
 		return err
 	}
-	return q.tryAppend(h, payload, how)
+	return q.tryAppend(h, it, how)
 }
 
 // end returns the sequence after the last record.
@@ -177,13 +185,14 @@ func (q *Queue) end() uint64 {
 }
 
 // put writes a record behind the last one of g. write is held.
-func (q *Queue) put(g *segment, h *recHead, payload []byte) (err error) {
+func (q *Queue) put(g *segment, h *recHead, parts []Part, payload []byte) (err error) {
 	h.put(q.head[:], g.gen)
+	n := recHeader + putParts(q.head[recHeader:], parts, h.check)
 	if len(payload) <= smallPayload {
-		n := copy(q.head[recHeader:], payload)
-		_, err = g.file.WriteAt(q.head[:recHeader+n], g.end)
-	} else if _, err = g.file.WriteAt(q.head[:recHeader], g.end); err == nil {
-		_, err = g.file.WriteAt(payload, g.end+recHeader)
+		n += copy(q.head[n:], payload)
+		_, err = g.file.WriteAt(q.head[:n], g.end)
+	} else if _, err = g.file.WriteAt(q.head[:n], g.end); err == nil {
+		_, err = g.file.WriteAt(payload, g.end+int64(n))
 	}
 	if err != nil && (g.file.Truncate(g.end) != nil || !isFull(err)) {
 		q.seal(g) // who knows what it holds beyond its end
@@ -192,7 +201,7 @@ func (q *Queue) put(g *segment, h *recHead, payload []byte) (err error) {
 }
 
 // appended takes note of a record that is written.
-func (q *Queue) appended(g *segment, h *recHead, how How) {
+func (q *Queue) appended(g *segment, h *recHead, parts []Part, how How) {
 	q.mu.Lock()
 	off, size := g.end, h.size()
 	g.end += size
@@ -209,6 +218,9 @@ func (q *Queue) appended(g *segment, h *recHead, how How) {
 		q.dirty = append(q.dirty, g)
 	}
 	q.seen.add(h.id, h.seq)
+	for _, p := range parts {
+		g.parts.add(p, q.options().Sources)
+	}
 	if how&Held != 0 {
 		q.flights[h.seq] = flight{seg: g, off: off, size: size, records: h.records}
 		q.fresh.pass(g, off, h)
@@ -291,9 +303,10 @@ func (q *Queue) seal(g *segment) {
 
 // room reports whether n more bytes may be written: within the quota, and above the floor of free space. write is held.
 func (q *Queue) room(n int64, how How) error {
-	limit := q.o.MaxSize - q.o.SegmentSize
+	o := q.options()
+	limit := o.MaxSize - o.SegmentSize
 	if how&Spill != 0 {
-		limit = q.o.MaxSize
+		limit = o.MaxSize
 	}
 	q.mu.Lock()
 	over := q.used+n+q.acks.size.Load() > limit
@@ -310,14 +323,18 @@ func (q *Queue) room(n int64, how How) error {
 		}
 		return errNoRoom
 	}
-	if q.o.MinFree <= 0 || how&Spill != 0 || left >= n {
+	keep := o.MinFree
+	if gap := q.spare.want.Load() - q.spare.size.Load(); gap > 0 { // what acknowledgements were given is not for records
+		keep, left = keep+gap, 0
+	}
+	if keep <= 0 || how&Spill != 0 || left >= n {
 		return nil
 	}
 	free, err := q.fs.Free(q.dir)
 	if err != nil {
 		return nil // a full disk will say so itself
 	}
-	spare := int64(min(free, 1<<62)) - q.o.MinFree
+	spare := int64(min(free, 1<<62)) - keep
 	if spare < n {
 		return errNoRoom
 	}
@@ -366,14 +383,8 @@ func (q *Queue) dropOldest() bool {
 		return false
 	}
 	g := q.segs[0]
-	gone := q.settle(g.base, g.next, ackDropped)
+	gone := q.settle(g.base, g.next, ackDropped) - q.strand(g.base, g.next, ackDropped)
 	q.stats.Records -= gone
-	for _, f := range q.flights {
-		if f.seg == g && !f.back {
-			gone -= uint64(f.records)
-		}
-	}
-	q.forgetBack(g)
 	q.stats.Dropped += gone
 	q.mu.Unlock()
 	n, err := q.collect()

@@ -110,7 +110,7 @@ func (q *Queue) suspect(yes bool) {
 }
 
 // spareDone spares the disk the segments that are about to be removed. Acknowledgements come first, or records that a
-// power cut takes with such a segment would count as lost.
+// power cut takes with such a segment would count as lost, and their ids and parts be forgotten.
 func (q *Queue) spareDone() {
 	q.mu.Lock()
 	n := 0
@@ -118,6 +118,7 @@ func (q *Queue) spareDone() {
 		n++
 	}
 	done := slices.Clone(q.dirty[:n])
+	q.remember(done)
 	q.mu.Unlock()
 	if n == 0 {
 		return
@@ -177,7 +178,9 @@ func (q *Queue) rewrite(g *segment) error {
 		return err
 	}
 	s := newScanner(g.file, g.gen, g.end, 64<<10)
+	left := q.partsBelow(s, g)
 	moved := map[uint64]int64{}
+	var parts pieces
 	var lost []span
 	for off := g.synced; off < g.end; {
 		var h recHead
@@ -189,15 +192,22 @@ func (q *Queue) rewrite(g *segment) error {
 			break
 		}
 		off = at + h.size()
+		from, known := s.parts(at, &h, nil)
 		p, ok := s.payload(at, &h, true)
 		if !ok {
 			continue
+		}
+		if !known {
+			h.parts = 0
 		}
 		if h.seq > m.next {
 			lost = append(lost, span{m.next, h.seq})
 		}
 		moved[h.seq] = m.end
-		if err := q.put(m, &h, p); err != nil {
+		for _, p := range from {
+			parts.add(p, q.options().Sources)
+		}
+		if err := q.put(m, &h, from, p); err != nil {
 			if m.file != nil {
 				m.file.Close()
 			}
@@ -221,7 +231,32 @@ func (q *Queue) rewrite(g *segment) error {
 		q.stats.Records -= q.lose(s.from, s.to)
 		q.voided.add(s.from, s.to)
 	}
+	g.parts, m.parts = left, parts
 	return nil
+}
+
+// partsBelow returns the parts of the records of g that are durable.
+func (q *Queue) partsBelow(s *scanner, g *segment) (list pieces) {
+	if len(g.parts) == 0 {
+		return nil
+	}
+	for off := int64(fileHeader); off < g.synced; {
+		var h recHead
+		at, ok := s.find(off, &h)
+		if !ok || at >= g.synced {
+			break
+		}
+		from, _ := s.parts(at, &h, nil)
+		q.mu.Lock()
+		if !q.damaged.has(h.seq) {
+			for _, p := range from {
+				list.add(p, q.options().Sources)
+			}
+		}
+		q.mu.Unlock()
+		off = at + h.size()
+	}
+	return list
 }
 
 // name makes a segment that was written under the temporary name durable, and gives it its own. Some systems do not rename what is open.
@@ -257,9 +292,6 @@ func (q *Queue) replaced(g, m *segment, moved map[uint64]int64) {
 		if off, ok := moved[seq]; ok && f.seg == g {
 			f.seg, f.off = m, off
 			q.flights[seq] = f
-		} else if f.seg == g && seq >= m.base && f.back {
-			q.back = slices.DeleteFunc(q.back, func(s uint64) bool { return s == seq })
-			delete(q.flights, seq)
 		}
 	}
 	for _, c := range append(q.backlog[:len(q.backlog):len(q.backlog)], q.fresh) {
@@ -295,18 +327,7 @@ func (q *Queue) collect() (int, error) {
 	}
 	last := q.segs[len(q.segs)-1]
 	linked := last.linked
-	for _, g := range done { // once more: a damaged byte must not make a hole where a segment is gone
-		q.acks.pending = putAck(q.acks.pending, ackDone, g.base, g.next, ID{})
-	}
-	from, to := done[0].base, done[len(done)-1].next
-	q.seen.each(func(id ID, seq uint64) {
-		if seq < from || seq >= to {
-			return
-		}
-		if g := q.locate(seq); g != nil && g.base <= seq && slices.Contains(done, g) {
-			q.acks.pending = putAck(q.acks.pending, ackSeen, seq, 0, id)
-		}
-	})
+	q.remember(done)
 	q.mu.Unlock()
 	if !linked { // or a power cut could take both away, and the position with them
 		if err := q.fs.SyncDir(q.dir); err != nil {
@@ -336,6 +357,31 @@ func (q *Queue) collect() (int, error) {
 		}
 	}
 	return n, nil
+}
+
+// remember puts into the log of acknowledgements what is known only from segments that are done. mu is held.
+func (q *Queue) remember(done []*segment) {
+	done = slices.DeleteFunc(slices.Clone(done), func(g *segment) bool { return g.logged })
+	if len(done) == 0 {
+		return
+	}
+	for _, g := range done { // once more: a damaged byte must not make a hole where a segment is gone
+		q.acks.pending = putAck(q.acks.pending, ackDone, g.base, g.next, 0)
+		for _, p := range g.parts {
+			q.acks.pending = putPart(q.acks.pending, p)
+			q.gone.add(p)
+		}
+		g.logged = true
+	}
+	from, to := done[0].base, done[len(done)-1].next
+	q.seen.each(func(id ID, seq uint64) {
+		if seq < from || seq >= to {
+			return
+		}
+		if g := q.locate(seq); g != nil && g.base <= seq && slices.Contains(done, g) {
+			q.acks.pending = putSeen(q.acks.pending, id, seq)
+		}
+	})
 }
 
 // first reports whether g is the oldest segment.
@@ -403,7 +449,8 @@ func (q *Queue) poke(now bool) {
 
 // background makes durable and removes, by time or when poked. It sleeps while there is nothing to do.
 func (q *Queue) background() {
-	t := time.NewTimer(q.o.SyncEvery)
+	every := q.options().SyncEvery
+	t := time.NewTimer(every)
 	defer t.Stop()
 	for armed := true; ; {
 		due := false
@@ -413,6 +460,11 @@ func (q *Queue) background() {
 		case <-q.kick:
 		case <-t.C:
 			armed, due = false, true
+		}
+		if e := q.options().SyncEvery; e != every {
+			if every = e; armed {
+				t.Reset(every)
+			}
 		}
 		_ = q.commit.lock(context.Background())
 		switch now := q.urgent.Swap(false); { // errors show in Stats and are tried again
@@ -427,11 +479,11 @@ func (q *Queue) background() {
 			}
 		}
 		q.mu.Lock()
-		todo := len(q.dirty) > 0 || q.acks.stale.Load() || q.spare.size.Load() < q.spare.want
+		todo := len(q.dirty) > 0 || q.acks.stale.Load() || q.spare.size.Load() != q.spare.want.Load()
 		q.mu.Unlock()
 		q.commit.unlock()
 		if todo && !armed {
-			t.Reset(q.o.SyncEvery)
+			t.Reset(every)
 			armed = true
 		}
 	}
@@ -449,9 +501,14 @@ func (q *Queue) much() bool {
 type reserve struct {
 	fs    FS
 	dir   string
-	want  int64 // its size
-	floor int64 // free bytes that are to be left
+	want  atomic.Int64 // its size, if there is room
+	floor atomic.Int64 // free bytes that are to be left
 	size  atomic.Int64
+}
+
+func (r *reserve) adjust(o *Options) {
+	r.want.Store(o.SegmentSize)
+	r.floor.Store(o.MinFree)
 }
 
 const reserveName = "reserve"
@@ -463,22 +520,31 @@ func (r *reserve) release() bool {
 
 // shrink gives three quarters of it to records; the rest is left to acknowledgements. It reports whether that made room.
 func (r *reserve) shrink() bool {
-	if !r.size.CompareAndSwap(r.want, r.want/4) {
+	size := r.size.Load()
+	return size >= r.want.Load() && r.cut(size, size/4)
+}
+
+func (r *reserve) cut(from, to int64) bool {
+	if !r.size.CompareAndSwap(from, to) {
 		return false
 	}
 	f, err := r.fs.Open(filepath.Join(r.dir, reserveName))
 	if err != nil {
 		return false
 	}
-	return errors.Join(f.Truncate(r.want/4), f.Close()) == nil
+	return errors.Join(f.Truncate(to), f.Close()) == nil
 }
 
 // restore makes the file, when there is room for it and as much again.
 func (r *reserve) restore() {
-	if r.size.Load() >= r.want {
+	size, want := r.size.Load(), r.want.Load()
+	if size >= want {
+		if size > want { // it was to be larger before
+			r.cut(size, want)
+		}
 		return
 	}
-	if free, err := r.fs.Free(r.dir); err != nil || free < uint64(2*r.want+r.floor) {
+	if free, err := r.fs.Free(r.dir); err != nil || free < uint64(2*want+r.floor.Load()) {
 		return
 	}
 	name := filepath.Join(r.dir, reserveName)
@@ -488,9 +554,9 @@ func (r *reserve) restore() {
 	if err != nil {
 		return
 	}
-	if err = errors.Join(f.Allocate(r.want), f.Close()); err != nil {
+	if err = errors.Join(f.Allocate(want), f.Close()); err != nil {
 		_ = r.fs.Remove(name)
 		return
 	}
-	r.size.Store(r.want)
+	r.size.Store(want)
 }

@@ -77,6 +77,8 @@ func TestManyAtOnce(t *testing.T) {
 				if i%20 == 0 {
 					q.Mark()
 					q.Stats()
+					q.Parts(1)
+					q.Configure(Options{MaxSize: int64(1+i%3) << 20, SyncEvery: time.Millisecond})
 				}
 			}
 		})
@@ -95,6 +97,11 @@ func TestManyAtOnce(t *testing.T) {
 		}
 	}
 	s := q.Stats()
+	for n := range acked {
+		if !claims(q, n) && n%97 != 5 {
+			t.Errorf("the parts of item %d are forgotten", n)
+		}
+	}
 	if s.Records != 0 || s.Taken != 0 || s.Appended != s.Acked || s.Lost+s.Dropped > 0 || s.Segments != 1 || s.Rewrites == 0 {
 		t.Errorf("at the end: %+v", s)
 	}

@@ -2,172 +2,11 @@ package spool
 
 import (
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"syscall"
 	"testing"
 	"testing/synctest"
 )
-
-// An oracle knows what a queue has promised, whatever happens to it.
-type oracle struct {
-	fs      *memFS
-	o       Options
-	q       *Queue
-	n       int
-	synced  map[int]bool   // durable, as Append said
-	written map[int]bool   // Append said that the process may die
-	tried   map[int]bool   // appended, with whatever answer
-	given   map[int]bool   // acknowledgement begun
-	acked   map[int]bool   // acknowledged
-	settled map[int]bool   // and that is durable
-	hand    map[int]uint64 // taken, by number
-	top     uint64         // above all sequences seen
-	dropped bool           // the policy may give up anything
-}
-
-func newOracle(fs *memFS, o Options) *oracle {
-	o.FS = fs
-	return &oracle{fs: fs, o: o, synced: map[int]bool{}, written: map[int]bool{}, tried: map[int]bool{}, given: map[int]bool{},
-		acked: map[int]bool{}, settled: map[int]bool{}, hand: map[int]uint64{}}
-}
-
-// open opens the queue; what was in hand is not, any more.
-func (w *oracle) open() error {
-	q, err := Open("d", w.o)
-	if err != nil {
-		return err
-	}
-	w.q = q
-	clear(w.hand)
-	for n := range w.acked {
-		if !w.settled[n] { // nobody knows
-			delete(w.acked, n)
-		}
-	}
-	return nil
-}
-
-func (w *oracle) append(size int, how How) error {
-	n := w.n
-	w.n++
-	w.tried[n] = true
-	seq, err := w.q.Append(ctx, item(n, size), how)
-	if err != nil {
-		return err
-	}
-	if seq < w.top {
-		return fmt.Errorf("BUG: item %d got sequence %d, and %d was there before", n, seq, w.top)
-	}
-	w.top = seq + uint64(n%7+1)
-	w.written[n] = true
-	w.synced[n] = how&Synced != 0
-	if how&Held != 0 {
-		w.hand[n] = seq
-	}
-	return nil
-}
-
-func (w *oracle) next(t failer) (int, bool) {
-	it, ok, err := w.q.TryNext()
-	if err != nil || !ok {
-		return 0, false
-	}
-	n := number(t, it.Item)
-	if w.settled[n] {
-		t.Fatalf("item %d comes again, though its acknowledgement was durable", n)
-	}
-	if _, twice := w.hand[n]; twice {
-		t.Fatalf("item %d is handed out twice", n)
-	}
-	if !w.tried[n] {
-		t.Fatalf("item %d was never appended", n)
-	}
-	delete(w.acked, n) // if it was, a crash took that
-	delete(w.given, n)
-	w.hand[n] = it.Seq
-	w.top = max(w.top, it.Seq+uint64(it.Records))
-	return n, true
-}
-
-func (w *oracle) ack(n int) {
-	seq := w.hand[n]
-	delete(w.hand, n)
-	w.given[n] = true
-	w.q.Ack(seq)
-	w.acked[n] = true
-}
-
-func (w *oracle) sync() error {
-	if err := w.q.Sync(ctx); err != nil {
-		return err
-	}
-	for n := range w.acked {
-		w.settled[n] = true
-	}
-	for n := range w.written {
-		w.synced[n] = true
-	}
-	return nil
-}
-
-func (w *oracle) close() error {
-	err := w.q.Close()
-	if err == nil {
-		for n := range w.acked {
-			w.settled[n] = true
-		}
-		for n := range w.written {
-			w.synced[n] = true
-		}
-	}
-	return err
-}
-
-// crash is the end of the machine, or of the process only (keep is "all"), and the start of the next.
-func (w *oracle) crash(t failer, keep string, r *rand.Rand) {
-	t.Helper()
-	w.fs.mu.Lock()
-	w.fs.crashed = true
-	w.fs.mu.Unlock()
-	after := w.fs.after(keep, r)
-	if w.q != nil {
-		w.q.Close()
-	}
-	w.fs = after
-	w.o.FS = after
-	if err := w.open(); err != nil {
-		t.Fatalf("open after a crash: %v", err)
-	}
-}
-
-// check takes all that is left and holds it against the promises. process says that only the process died.
-func (w *oracle) check(t failer, process bool) {
-	t.Helper()
-	for {
-		if _, ok := w.next(t); !ok {
-			break
-		}
-	}
-	promised := w.synced
-	if process {
-		promised = w.written
-	}
-	for n, yes := range promised {
-		if _, there := w.hand[n]; yes && !there && !w.given[n] && !w.dropped {
-			t.Fatalf("item %d of %d is lost; %+v", n, w.n, w.q.Stats())
-		}
-	}
-	clear(w.written) // from here on, what is there
-	waiting := uint64(0)
-	for n := range w.hand {
-		w.written[n] = true
-		waiting += uint64(n%7 + 1)
-	}
-	if s := w.q.Stats(); s.Records != waiting || s.Taken != len(w.hand) {
-		t.Fatalf("%d records in %d items came, but %+v", waiting, len(w.hand), s)
-	}
-}
 
 // workloads are the lives that crashes end. Each returns at the first error of the machine.
 var workloads = map[string]func(t testing.TB, w *oracle) error{
@@ -223,8 +62,9 @@ var workloads = map[string]func(t testing.TB, w *oracle) error{
 	},
 	"full, the oldest dropped": func(t testing.TB, w *oracle) error {
 		w.dropped = true
-		w.q.o.WhenFull = DropOldest
-		w.q.o.MaxSize = 24 << 10
+		o := *w.q.options()
+		o.MaxSize, o.WhenFull = 24<<10, DropOldest
+		w.q.Configure(o)
 		for i := range 24 {
 			if err := w.append(1200, Written); err != nil {
 				return err
@@ -433,7 +273,7 @@ func TestFullDisk(t *testing.T) {
 				t.Fatal("not full")
 			}
 			if round == 0 {
-				for range 20 {
+				for range 14 {
 					if err := w.append(100, Synced|Spill); err != nil {
 						t.Fatalf("the reserve was not there: %v", err)
 					}
@@ -468,6 +308,82 @@ func TestFullDisk(t *testing.T) {
 		w.check(t, false)
 		w.close()
 	}
+}
+
+// TestCompactOnFullDisk: when there is no room to make the acknowledgements smaller, they stay as they are, and the reserve
+// is not spent on it.
+func TestCompactOnFullDisk(t *testing.T) {
+	w := newOracle(newMemFS(), small(nil))
+	w.o.MaxSize = 4 << 20
+	if err := w.open(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := w.append(1000, Held); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := w.q.acks.pending
+	for range compactAt / ackEntry {
+		b = putSeen(b, ID{1}, 1)
+	}
+	w.q.acks.pending = b
+	w.fs.fail = func(op, name string) error {
+		if op == "sync" && name == acksName { // meanwhile somebody acknowledges
+			w.q.mu.Lock()
+			w.q.settle(w.hand[1], w.hand[1]+2, ackDone)
+			w.q.mu.Unlock()
+		}
+		if op == "create" && name == acksTemp {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	w.ack(0)
+	if err := w.sync(); err != nil || w.fs.hits == 0 || w.q.spare.size.Load() == 0 {
+		t.Fatalf("%v, %d times full, %d bytes in reserve", err, w.fs.hits, w.q.spare.size.Load())
+	}
+	if err := w.q.acks.flush(); err != nil {
+		t.Fatal(err)
+	}
+	w.fs.fail = nil
+	w.crash(t, "all", nil)
+	if got := drain(t, w.q); len(got) > 0 {
+		t.Errorf("what was acknowledged comes again: %d items", len(got))
+	}
+	if err := w.sync(); err != nil || w.q.acks.size.Load() > compactAt/2 {
+		t.Errorf("with room: %v, %d bytes", err, w.q.acks.size.Load())
+	}
+	w.close()
+}
+
+// TestHeldWithAnError: an item whose Append failed is not held, for its caller does not know it.
+func TestHeldWithAnError(t *testing.T) {
+	w := newOracle(newMemFS(), small(nil))
+	if err := w.open(); err != nil {
+		t.Fatal(err)
+	}
+	w.fs.fail = func(op, name string) error {
+		if op == "sync" {
+			return syscall.EIO
+		}
+		return nil
+	}
+	if err := w.append(100, Held|Synced); err == nil {
+		t.Fatal("no sync failed")
+	}
+	w.fs.fail = nil
+	if err := w.sync(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.q.Append(ctx, item(0, 100), Held|Synced); !errors.Is(err, ErrDuplicate) {
+		t.Errorf("the repeat: %v", err)
+	}
+	if n, ok := w.next(t); !ok || n != 0 {
+		t.Error("what is in the queue does not come")
+	}
+	w.balance(t)
+	w.close()
 }
 
 // TestFaults lets every call of the workloads fail once, with errors of a bad disk: no panic, no promise broken, and the

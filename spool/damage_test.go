@@ -15,12 +15,13 @@ import (
 var torture = flag.Bool("torture", false, "run the long forms of the tests")
 
 // lie makes a spool of about size bytes, closed or not, with some of it acknowledged, and returns its files.
-func lie(t testing.TB, size int, closed bool) map[string][]byte {
+func lie(t testing.TB, size int, closed bool) (files map[string][]byte, items int) {
 	fs := newMemFS()
 	q := open(t, "d", small(fs))
-	q.o.MaxSize = 1 << 30
+	q.Configure(Options{MaxSize: 1 << 30})
 	var held []uint64
-	for n, written := 0, 0; written < size; n++ {
+	n := 0
+	for written := 0; written < size; n++ {
 		length := 100 + n*131%900
 		if n%20 == 4 { // a segment of its own, which goes when it is acknowledged: a hole
 			length = 5000
@@ -47,7 +48,7 @@ func lie(t testing.TB, size int, closed bool) map[string][]byte {
 		}
 		q.Ack(held[0])
 	}
-	files := map[string][]byte{}
+	files = map[string][]byte{}
 	keep := func() {
 		for name, f := range fs.now {
 			if b := filepath.Base(name); b == acksName || filepath.Ext(b) == segSuffix {
@@ -62,7 +63,7 @@ func lie(t testing.TB, size int, closed bool) map[string][]byte {
 	if closed {
 		keep()
 	}
-	return files
+	return files, n
 }
 
 // names sorts files into the acknowledgements and the segments, in their order.
@@ -86,22 +87,41 @@ func load(files map[string][]byte) *memFS {
 	return fs
 }
 
-// found opens a spool and returns the numbers of what is in it.
-func found(t testing.TB, files map[string][]byte) (map[int]bool, Stats) {
+// found opens a spool and returns the numbers of what is in it, and of the items up to n whose parts count as taken. Of
+// no other place it may say so.
+func found(t testing.TB, files map[string][]byte, n int) (got, taken map[int]bool, bare int, s Stats) {
 	q, err := Open("d", small(load(files)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer q.Close()
-	list := drain(t, q)
-	got := map[int]bool{}
-	for _, it := range list {
-		got[number(t, it.Item)] = true
+	got, taken = map[int]bool{}, map[int]bool{}
+	for {
+		it, ok, err := q.TryNext()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			break
+		}
+		if _, yes := mended(&it.Item); yes {
+			bare++
+		}
+		n := number(t, it.Item)
+		if got[n] {
+			t.Fatal("an item came twice")
+		}
+		got[n] = true
 	}
-	if len(got) != len(list) {
-		t.Fatal("an item came twice")
+	w := newOracle(nil, Options{})
+	w.q = q
+	for i := range n {
+		w.tried[i] = true
+		taken[i] = w.claims(i)
 	}
-	return got, q.Stats()
+	w.checkParts(t)
+	w.balance(t)
+	return got, taken, bare, q.Stats()
 }
 
 // TestBitFlips flips every byte of a spool, one at a time: at most one item is lost, and its records are counted exactly.
@@ -115,14 +135,19 @@ func TestBitFlips(t *testing.T) {
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(800))
 	for _, closed := range []bool{true, false} {
-		files := lie(t, size, closed)
-		want, s := found(t, files)
-		if s.Lost != 0 || len(want) < 3 {
+		files, items := lie(t, size, closed)
+		want, taken, bare, s := found(t, files, items)
+		if s.Lost != 0 || len(want) < 3 || bare > 0 {
 			t.Fatalf("without a flip: %+v", s)
+		}
+		for n := range items {
+			if !taken[n] && n%97 != 5 {
+				t.Fatalf("without a flip the parts of item %d are not taken", n)
+			}
 		}
 		acks, segs := names(files)
 		last := segs[len(segs)-1]
-		losses, repeats, uncounted := 0, 0, 0
+		losses, repeats, uncounted, forgotten := 0, 0, 0, 0
 		for _, name := range append(segs, acks) {
 			for i := range files[name] {
 				if !closed && i%5 > 0 && !*torture {
@@ -130,7 +155,7 @@ func TestBitFlips(t *testing.T) {
 				}
 				flip := byte(1) << (i % 8)
 				files[name][i] ^= flip
-				got, s := found(t, files)
+				got, claimed, bare, s := found(t, files, items)
 				files[name][i] ^= flip
 				missing, records := 0, uint64(0)
 				for n := range want {
@@ -138,6 +163,15 @@ func TestBitFlips(t *testing.T) {
 						missing++
 						records += uint64(n%7 + 1)
 					}
+					if !got[n] && claimed[n] {
+						t.Fatalf("byte %d of %s: item %d is lost, and its parts are said to be taken", i, name, n)
+					}
+				}
+				if bare += missing; bare > 1 || name == acks && bare > 0 {
+					t.Fatalf("byte %d of %s, closed %v: %d items came without their parts", i, name, closed, bare)
+				}
+				if !maps.Equal(claimed, taken) {
+					forgotten++
 				}
 				switch {
 				case missing > 1 || name == acks && missing > 0:
@@ -155,8 +189,8 @@ func TestBitFlips(t *testing.T) {
 				}
 			}
 		}
-		if losses == 0 || repeats == 0 {
-			t.Errorf("%d flips cost an item, %d an acknowledgement", losses, repeats)
+		if losses == 0 || repeats == 0 || forgotten <= losses {
+			t.Errorf("%d flips cost an item, %d an acknowledgement, %d the knowledge of parts", losses, repeats, forgotten)
 		}
 		t.Logf("closed %v: %d flips cost an item, %d made some come again, %d at the open end were not counted", closed, losses, repeats, uncounted)
 	}
@@ -164,7 +198,7 @@ func TestBitFlips(t *testing.T) {
 
 // TestInspectAndRepair: what is damaged is told exactly, and repair leaves nothing untold.
 func TestInspectAndRepair(t *testing.T) {
-	files := lie(t, 32<<10, true)
+	files, _ := lie(t, 32<<10, true)
 	fs := load(files)
 	clean, err := Inspect("d", fs, nil)
 	if err != nil || clean.Lost != 0 || !clean.Closed || clean.Items == 0 || clean.Waiting == 0 || clean.Settled == 0 {
@@ -183,12 +217,13 @@ func TestInspectAndRepair(t *testing.T) {
 	}
 	segs := clean.Segments
 	damage := func(i int, at int) { fs.now["d/"+segs[i].Name].data[at] ^= 1 }
-	damage(1, 20)            // its file header: costs nothing
-	damage(2, fileHeader+2)  // a record header
-	damage(3, fileHeader+60) // a payload
+	damage(1, 20)                     // its file header: costs nothing
+	damage(2, fileHeader+2)           // a record header
+	damage(3, fileHeader+160)         // a payload
+	damage(4, fileHeader+recHeader+3) // parts: cost no record
 	fs.now["d/notes.txt"] = &inode{data: []byte("left alone")}
 	r, err := Inspect("d", fs, nil)
-	if err != nil || r.Items != clean.Items-2 || r.Lost > 14 {
+	if err != nil || r.Items != clean.Items-2 || r.Lost > 14 || len(r.Segments[4].Damage) != 1 {
 		t.Errorf("damaged: %+v, %v", r, err)
 	}
 	o := small(fs)
@@ -207,17 +242,20 @@ func TestInspectAndRepair(t *testing.T) {
 
 // TestGoneFiles takes away whole files: what they held is counted, the rest comes.
 func TestGoneFiles(t *testing.T) {
-	files := lie(t, 64<<10, true)
-	want, _ := found(t, files)
+	files, items := lie(t, 64<<10, true)
+	want, _, _, _ := found(t, files, items)
 	_, segs := names(files)
 	for _, name := range segs[1 : len(segs)-1] { // nothing tells of the first and the last
 		less := maps.Clone(files)
 		delete(less, name)
-		got, s := found(t, less)
+		got, taken, _, s := found(t, less, items)
 		records := uint64(0)
 		for n := range want {
 			if !got[n] {
 				records += uint64(n%7 + 1)
+			}
+			if !got[n] && taken[n] {
+				t.Errorf("without %s item %d is lost, and its parts are said to be taken", name, n)
 			}
 		}
 		if s.Lost != records || records == 0 {
@@ -228,7 +266,7 @@ func TestGoneFiles(t *testing.T) {
 
 // FuzzOpen: any bytes open, and what opens works.
 func FuzzOpen(f *testing.F) {
-	files := lie(f, 9000, true)
+	files, _ := lie(f, 9000, true)
 	acks, segs := names(files)
 	one, two := segs[0], segs[1]
 	f.Add(files[one], files[two], files[acks])

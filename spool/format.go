@@ -13,15 +13,18 @@ import (
 
 // The format, little endian. A segment is a file header and then records, back to back:
 //
-//	file header, 64 bytes             record header, 48 bytes, then the payload
+//	file header, 64 bytes             record header, 48 bytes, then its parts, then the payload
 //	 0  magic           8             0  sync marker       4
 //	 8  version         4             4  checksum          4  CRC32C of generation and bytes 8 to 48
 //	12  checksum        4  CRC32C     8  payload length    4
 //	16  spool id       16            12  payload checksum  4  CRC32C
 //	32  generation      8            16  sequence          8  of the first record; the next is this + records
 //	40  base sequence   8            24  records           4
-//	48  created         8  Unix ns   28  codec, signal, flags, 0
+//	48  created         8  Unix ns   28  codec, signal, flags, parts
 //	56  0               8            32  batch id         16
+//
+// Of parts, what the item was read from, the header holds the number. If there are any, source, from and to of each follow,
+// 24 bytes, and a CRC32C that continues the header's. They have their own, so that a bad byte in them costs nothing else.
 //
 // The header has a checksum apart from the payload's (which it covers), so that opening can hop from header to header, and
 // a bad byte in a payload costs neither the way to the next record nor the knowledge of what was lost. The generation
@@ -99,12 +102,21 @@ type recHead struct {
 	seq           uint64
 	records       uint32
 	codec, signal byte
-	flags         byte
+	flags, parts  byte
 	id            ID
+	check         uint32 // its own checksum, once it was put or parsed
 }
 
-func (h *recHead) size() int64 { return recHeader + int64(h.length) }
+func (h *recHead) size() int64 { return recHeader + h.prefix() + int64(h.length) }
 func (h *recHead) end() uint64 { return h.seq + uint64(h.records) }
+
+// prefix is the bytes that parts take up before the payload.
+func (h *recHead) prefix() int64 {
+	if h.parts == 0 {
+		return 0
+	}
+	return int64(h.parts)*partSize + 4
+}
 
 func (h *recHead) put(b []byte, generation uint64) {
 	binary.LittleEndian.PutUint32(b, syncMarker)
@@ -112,9 +124,10 @@ func (h *recHead) put(b []byte, generation uint64) {
 	binary.LittleEndian.PutUint32(b[12:], h.sum)
 	binary.LittleEndian.PutUint64(b[16:], h.seq)
 	binary.LittleEndian.PutUint32(b[24:], h.records)
-	b[28], b[29], b[30], b[31] = h.codec, h.signal, h.flags, 0
+	b[28], b[29], b[30], b[31] = h.codec, h.signal, h.flags, h.parts
 	copy(b[32:], h.id[:])
-	binary.LittleEndian.PutUint32(b[4:], recSum(b, generation))
+	h.check = recSum(b, generation)
+	binary.LittleEndian.PutUint32(b[4:], h.check)
 }
 
 // recSum mixes the generation in by hand: a buffer for it would escape to the heap.
@@ -123,14 +136,14 @@ func recSum(b []byte, generation uint64) uint32 {
 }
 
 func (h *recHead) parse(b []byte, generation uint64) bool {
-	if binary.LittleEndian.Uint32(b) != syncMarker || binary.LittleEndian.Uint32(b[4:]) != recSum(b, generation) {
+	if h.check = binary.LittleEndian.Uint32(b[4:]); binary.LittleEndian.Uint32(b) != syncMarker || h.check != recSum(b, generation) {
 		return false
 	}
 	h.length = binary.LittleEndian.Uint32(b[8:])
 	h.sum = binary.LittleEndian.Uint32(b[12:])
 	h.seq = binary.LittleEndian.Uint64(b[16:])
 	h.records = binary.LittleEndian.Uint32(b[24:])
-	h.codec, h.signal, h.flags = b[28], b[29], b[30]
+	h.codec, h.signal, h.flags, h.parts = b[28], b[29], b[30], b[31]
 	copy(h.id[:], b[32:])
 	return h.length <= maxPayload && h.seq < maxSequence && (h.records > 0) != (h.flags&flagEnd != 0)
 }
@@ -174,10 +187,13 @@ func newScanner(f io.ReaderAt, generation uint64, end int64, ahead int) *scanner
 
 const hop = 4 << 10 // bytes read for one header
 
-// view returns n bytes at off, n at most the size of the buffer; nil when the segment ends before.
+// view returns n bytes at off, which are the buffer's; nil when the segment ends before.
 func (s *scanner) view(off int64, n int) []byte {
 	if off < 0 || off+int64(n) > s.end {
 		return nil
+	}
+	if n > len(s.buf) {
+		s.buf, s.n = make([]byte, n), 0
 	}
 	if off < s.at || off+int64(n) > s.at+int64(s.n) {
 		ahead := len(s.buf)
@@ -237,7 +253,7 @@ func (s *scanner) find(off int64, h *recHead) (int64, bool) {
 // payload reads and checks the payload of the record at off. The bytes are the buffer's unless own, which makes them the
 // caller's.
 func (s *scanner) payload(off int64, h *recHead, own bool) ([]byte, bool) {
-	off += recHeader
+	off += recHeader + h.prefix()
 	var p []byte
 	if n := int(h.length); n <= len(s.buf)/4 || off+int64(n) <= s.at+int64(s.n) && off >= s.at {
 		if p = s.view(off, n); p == nil {

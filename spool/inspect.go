@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -96,7 +97,7 @@ func (r *Report) acks(fs FS, dir string) (settled, noted spans) {
 			if kind == ackLost {
 				noted.add(s.from, s.to)
 			}
-		}, func(ID, uint64) {})
+		}, func(ID, uint64) {}, func(Part) {})
 		f.Close()
 	}
 	return settled, noted
@@ -125,9 +126,12 @@ func (r *Report) segment(fs FS, dir string, g *stored, settled spans, each func(
 			s.Damage = append(s.Damage, fmt.Sprintf("%d records are damaged before or at byte %d", n, off))
 		}
 	}
-	w.item = func(off int64, h *recHead) error {
-		e := Entry{takenOf(h, payload), settled.has(h.seq), g.name, off}
+	w.item = func(off int64, h *recHead, parts []Part) error {
+		e := Entry{takenOf(h, slices.Clone(parts), payload), settled.has(h.seq), g.name, off}
 		s.Items++
+		if len(parts) < int(h.parts) {
+			s.Damage = append(s.Damage, fmt.Sprintf("the parts of the item at byte %d are damaged, which costs no record", off))
+		}
 		if e.Settled {
 			r.Settled += uint64(h.records)
 		} else {

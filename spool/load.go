@@ -92,10 +92,11 @@ func findSegments(fs FS, dir string) ([]*stored, error) {
 // A walk goes through the records of a segment.
 type walk struct {
 	ahead  int
-	verify bool                              // payloads too
-	item   func(off int64, h *recHead) error // a record that is whole; may be nil
-	bytes  func(off int64, p []byte) error   // its payload, if wanted, before item
-	lost   func(from, to uint64, off int64)  // records that are missing; off is where what follows was found
+	verify bool                                            // payloads too
+	item   func(off int64, h *recHead, parts []Part) error // a record that is whole; may be nil. Of damaged parts there are none
+	bytes  func(off int64, p []byte) error                 // its payload, if wanted, before item
+	lost   func(from, to uint64, off int64)                // records that are missing; off is where what follows was found
+	parts  []Part
 }
 
 // run walks g in f. It sets end and next of g, and reports whether the log ends here with Close's mark, and a read error.
@@ -129,6 +130,9 @@ func (w *walk) run(g *stored, f io.ReaderAt) (marked bool, err error) {
 		}
 		gap(h.seq, at)
 		marked = false
+		if w.item != nil {
+			w.parts, _ = s.parts(at, &h, w.parts[:0])
+		}
 		whole := true
 		if w.verify || w.bytes != nil {
 			var p []byte
@@ -141,7 +145,7 @@ func (w *walk) run(g *stored, f io.ReaderAt) (marked bool, err error) {
 		if !whole {
 			gap(h.end(), at)
 		} else if w.item != nil {
-			if err := w.item(at, &h); err != nil {
+			if err := w.item(at, &h, w.parts); err != nil {
 				return marked, err
 			}
 		}
@@ -211,7 +215,8 @@ func (q *Queue) load() error {
 		}
 	}
 	q.fresh = &cursor{seq: q.next, limit: math.MaxUint64}
-	if q.o.Order == InOrder {
+	q.stats.Found = q.stats.Records + q.stats.Lost
+	if q.options().Order == InOrder {
 		q.fresh.seq = 0
 	} else {
 		q.backlog = []*cursor{{limit: q.next}}
@@ -232,8 +237,14 @@ func (q *Queue) loadAcks(list []FileInfo) (known bool, err error) {
 		return false, err
 	}
 	h, whole, err1 := readFileHead(f, magicAcks)
-	end, err2 := readAcks(f, list[i].Size, func(_ byte, s span) { q.settled.add(s.from, s.to) }, q.seen.add)
-	if err := errors.Join(err1, err2); err != nil && !q.o.Salvage {
+	settled := func(kind byte, s span) {
+		q.settled.add(s.from, s.to)
+		if kind == ackLost {
+			q.damaged.add(s.from, s.to)
+		}
+	}
+	end, err2 := readAcks(f, list[i].Size, settled, q.seen.add, q.gone.add)
+	if err := errors.Join(err1, err2); err != nil && !q.options().Salvage {
 		f.Close()
 		return false, fmt.Errorf("read %s: %w", acksName, err)
 	}
@@ -269,9 +280,8 @@ func (q *Queue) loadSegments(segs []*stored) (err error) {
 		g.poisoned = false
 		_, err = q.walk(g, &walk{
 			verify: verify,
-			item: func(_ int64, h *recHead) error {
-				q.stats.Records += uint64(h.records) - q.settled.count(h.seq, h.end())
-				q.seen.add(h.id, h.seq)
+			item: func(_ int64, h *recHead, parts []Part) error {
+				q.loaded(g.segment, h, parts)
 				return nil
 			},
 			lost: func(from, to uint64, _ int64) { q.lose(from, to) },
@@ -302,6 +312,21 @@ func (q *Queue) loadSegments(segs []*stored) (err error) {
 	return nil
 }
 
+// loaded takes note of a record that was found. One whose payload is known to be damaged may come again.
+func (q *Queue) loaded(g *segment, h *recHead, parts []Part) {
+	q.stats.Records += uint64(h.records) - q.settled.count(h.seq, h.end())
+	if q.damaged.has(h.seq) {
+		return
+	}
+	q.seen.add(h.id, h.seq)
+	for _, p := range parts {
+		g.parts.add(p, q.options().Sources)
+	}
+	if len(parts) < int(h.parts) {
+		q.logf("spool %s: it is not readable any more what the item at sequence %d was read from, which may come twice", q.dir, h.seq)
+	}
+}
+
 // walk opens and walks g. With dirty, what was found is to be made durable: that the last run had written it does not
 // mean that it had synced it. The error is that of a disk that does not read.
 func (q *Queue) walk(g *stored, w *walk, dirty bool) (marked bool, err error) {
@@ -311,7 +336,7 @@ func (q *Queue) walk(g *stored, w *walk, dirty bool) (marked bool, err error) {
 	}
 	w.ahead = int(min(g.size, 64<<10))
 	marked, err = w.run(g, f)
-	if q.o.Salvage {
+	if q.options().Salvage {
 		err = nil
 	}
 	if err != nil {

@@ -26,7 +26,6 @@ func TestModel(t *testing.T) {
 		}
 		defer func() { w.q.Close() }()
 		size := rapid.OneOf(rapid.IntRange(0, 200), rapid.IntRange(500, 1500), rapid.IntRange(3000, 9000))
-		filled := false
 		pick := func() (int, bool) {
 			if len(w.hand) == 0 {
 				return 0, false
@@ -45,15 +44,26 @@ func TestModel(t *testing.T) {
 			w.fs.fail, w.fs.capacity = nil, 0
 		}
 		rt.Repeat(map[string]func(*rapid.T){
+			"": func(rt *rapid.T) {
+				w.balance(rt)
+				w.checkParts(rt)
+			},
+			"configure": func(rt *rapid.T) {
+				w.o.Order = rapid.SampledFrom([]Order{FreshFirst, InOrder}).Draw(rt, "order")
+				w.o.WhenFull = rapid.SampledFrom([]WhenFull{Block, DropNewest, DropOldest}).Draw(rt, "full")
+				w.o.MaxSize = rapid.SampledFrom([]int64{64 << 10, 256 << 10}).Draw(rt, "max")
+				w.dropped = w.dropped || w.o.WhenFull == DropOldest
+				w.q.Configure(w.o)
+			},
 			"append": func(rt *rapid.T) {
 				how := rapid.SampledFrom([]How{Written, Synced, Held, Held | Synced, Spill}).Draw(rt, "how")
 				c, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 				defer cancel()
-				w.appendWith(c, size.Draw(rt, "size"), how)
+				_ = w.appendWith(c, size.Draw(rt, "size"), how)
 			},
 			"repeat": func(rt *rapid.T) {
 				n := rapid.IntRange(0, max(w.n-1, 0)).Draw(rt, "n")
-				if !w.written[n] || filled { // without space, ids are forgotten before segments are kept
+				if !w.written[n] || w.filled { // without space, ids are forgotten before segments are kept
 					return
 				}
 				if _, err := w.q.Append(ctx, item(n, 10), Written); err == nil {
@@ -80,7 +90,7 @@ func TestModel(t *testing.T) {
 				w.fs.mu.Lock()
 				defer w.fs.mu.Unlock()
 				w.fs.capacity = w.fs.used() + rapid.Int64Range(1, 3000).Draw(rt, "room")
-				filled = true
+				w.filled = true
 				fulls++
 			},
 			"fail": func(rt *rapid.T) {
@@ -124,23 +134,4 @@ func TestModel(t *testing.T) {
 		t.Errorf("%d crashes, %d faults, %d full disks", crashes, faults, fulls)
 	}
 	t.Logf("%d crashes, %d faults, %d full disks", crashes, faults, fulls)
-}
-
-// appendWith is append for a caller who gives up.
-func (w *oracle) appendWith(c context.Context, size int, how How) {
-	n := w.n
-	w.n++
-	w.tried[n] = true
-	seq, err := w.q.Append(c, item(n, size), how)
-	if err != nil {
-		return
-	}
-	if seq < w.top {
-		panic("BUG: a sequence was given out twice")
-	}
-	w.top = seq + uint64(n%7+1)
-	w.written[n], w.synced[n] = true, how&Synced != 0
-	if how&Held != 0 {
-		w.hand[n] = seq
-	}
 }

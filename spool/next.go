@@ -81,7 +81,7 @@ func (q *Queue) lane() *cursor {
 		return nil
 	case len(q.backlog) == 0:
 		return q.fresh
-	case !fresh:
+	case !fresh || q.options().Order == InOrder:
 		return q.backlog[0]
 	}
 	if q.turn++; q.turn%4 == 0 {
@@ -93,11 +93,15 @@ func (q *Queue) lane() *cursor {
 // Mark makes a backlog of what is in the queue and not yet handed out, for FreshFirst: to be called when the way to the
 // destination is free again. Open marks as well.
 func (q *Queue) Mark() {
-	if q.o.Order == InOrder {
+	if q.options().Order == InOrder {
 		return
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.mark()
+}
+
+func (q *Queue) mark() {
 	if !q.ready(q.fresh) {
 		return
 	}
@@ -192,7 +196,7 @@ func (q *Queue) enter(c *cursor, g *segment, end int64, ahead int) error {
 
 // step reads the record at off in g, and hands it out unless it is settled or in flight. read is held.
 func (q *Queue) step(c *cursor, g *segment, off, end int64) (Taken, bool, error) {
-	if err := q.enter(c, g, end, q.o.ReadAhead); err != nil {
+	if err := q.enter(c, g, end, q.options().ReadAhead); err != nil {
 		return Taken{}, false, q.unreadable(c, g, err)
 	}
 	var h recHead
@@ -205,12 +209,13 @@ func (q *Queue) step(c *cursor, g *segment, off, end int64) (Taken, bool, error)
 	}
 	skip, lostTo := q.look(c, g, &h, ok)
 	if !skip {
+		parts, known := c.scan.parts(at, &h, nil)
 		p, whole := c.scan.payload(at, &h, true)
-		if err := c.scan.fail; err != nil && !whole && c.patient() {
+		if err := c.scan.fail; err != nil && !(whole && known) && c.patient() {
 			return Taken{}, false, q.unreadable(c, g, err)
 		}
 		if whole {
-			return q.take(c, g, at, &h, p)
+			return q.take(c, g, at, &h, parts, p)
 		}
 		lostTo = h.end()
 	}
@@ -248,7 +253,7 @@ func (q *Queue) look(c *cursor, g *segment, h *recHead, ok bool) (skip bool, los
 }
 
 // take hands out the record at off. What is missing before it is lost.
-func (q *Queue) take(c *cursor, g *segment, off int64, h *recHead, p []byte) (Taken, bool, error) {
+func (q *Queue) take(c *cursor, g *segment, off int64, h *recHead, parts []Part, p []byte) (Taken, bool, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	c.failing = time.Time{}
@@ -261,11 +266,11 @@ func (q *Queue) take(c *cursor, g *segment, off int64, h *recHead, p []byte) (Ta
 	}
 	c.off, c.seq = off+h.size(), h.end()
 	q.flights[h.seq] = flight{seg: g, off: off, size: h.size(), records: h.records}
-	return takenOf(h, p), true, nil
+	return takenOf(h, parts, p), true, nil
 }
 
-func takenOf(h *recHead, p []byte) Taken {
-	return Taken{Item{ID: h.id, Signal: h.signal, Codec: h.codec, Records: int(h.records), Payload: p}, h.seq}
+func takenOf(h *recHead, parts []Part, p []byte) Taken {
+	return Taken{Item{ID: h.id, Signal: h.signal, Codec: h.codec, Records: int(h.records), Payload: p, Parts: parts}, h.seq}
 }
 
 // unreadable says that the disk did not read at c, which the caller of Next sees, unless the segment was removed meanwhile.
@@ -297,16 +302,17 @@ func (q *Queue) again(seq uint64, f flight) (Taken, bool, error) {
 	if err == nil {
 		var h recHead
 		if c.scan.head(f.off, &h) && h.seq == seq {
+			parts, _ := c.scan.parts(f.off, &h, nil)
 			if p, ok := c.scan.payload(f.off, &h, true); ok {
-				return takenOf(&h, p), true, nil
+				return takenOf(&h, parts, p), true, nil
 			}
 		}
 		err = c.scan.fail
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.settled.has(seq) {
-		delete(q.flights, seq)
+	if now := q.flights[seq]; now.fate != 0 {
+		q.giveUp(seq, now)
 		return Taken{}, false, nil
 	}
 	if err != nil {
@@ -314,7 +320,8 @@ func (q *Queue) again(seq uint64, f flight) (Taken, bool, error) {
 		q.stats.Err = err
 		return Taken{}, false, fmt.Errorf("read: %w", err)
 	}
-	delete(q.flights, seq)
+	f.back = true // in nobody's hands
+	q.flights[seq] = f
 	q.stats.Records -= q.lose(seq, seq+uint64(f.records))
 	q.checkDone(f.seg)
 	return Taken{}, false, nil
@@ -331,7 +338,8 @@ func (q *Queue) Ack(seqs ...uint64) {
 		}
 		delete(q.flights, seq)
 		q.stats.Acked += uint64(f.records)
-		q.stats.Records -= q.settle(seq, seq+uint64(f.records), ackDone)
+		q.stats.Records -= uint64(f.records)
+		q.settle(seq, seq+uint64(f.records), ackDone)
 		q.checkDone(f.seg)
 	}
 	fresh := !q.acks.stale.Load()
@@ -353,12 +361,11 @@ func (q *Queue) Nack(seqs ...uint64) {
 		if !ok || f.back {
 			continue
 		}
-		if q.settled.has(seq) { // its segment was given up
-			delete(q.flights, seq)
-			q.stats.Dropped += uint64(f.records)
-			continue
+		if f.fate != 0 {
+			q.giveUp(seq, f)
+		} else {
+			q.giveBack(seq)
 		}
-		q.giveBack(seq)
 	}
 	q.wakeAll()
 }
@@ -372,34 +379,63 @@ func (q *Queue) giveBack(seq uint64) {
 	q.back = slices.Insert(q.back, i, seq)
 }
 
-// forgetBack forgets what was given back and is in g. mu is held.
-func (q *Queue) forgetBack(g *segment) {
-	q.back = slices.DeleteFunc(q.back, func(seq uint64) bool {
-		if q.flights[seq].seg != g {
-			return false
+// giveUp takes note that an item comes back whose record is not on the disk any more. mu is held.
+func (q *Queue) giveUp(seq uint64, f flight) {
+	delete(q.flights, seq)
+	q.stats.Records -= uint64(f.records)
+	if f.fate == ackLost {
+		q.stats.Lost += uint64(f.records)
+	} else {
+		q.stats.Dropped += uint64(f.records)
+	}
+}
+
+// strand is called when sequences that were not settled are dropped or lost. What of them is in somebody's hands may still
+// be delivered: it returns how many records that are, which are given up only when they come back. mu is held.
+func (q *Queue) strand(from, to uint64, fate byte) (held uint64) {
+	for seq, f := range q.flights {
+		switch {
+		case seq < from || seq >= to || f.fate != 0:
+		case f.back:
+			delete(q.flights, seq)
+		default:
+			f.fate = fate
+			q.flights[seq] = f
+			held += uint64(f.records)
 		}
-		delete(q.flights, seq)
-		return true
-	})
+	}
+	q.back = slices.DeleteFunc(q.back, func(seq uint64) bool { return seq >= from && seq < to })
+	return held
 }
 
 // settle notes that sequences are done with, and returns how many were not before. mu is held.
 func (q *Queue) settle(from, to uint64, kind byte) uint64 {
 	n := q.settled.add(from, to)
 	if n > 0 {
-		q.acks.pending = putAck(q.acks.pending, kind, from, to, ID{})
+		q.acks.pending = putAck(q.acks.pending, kind, from, to, 0)
+	}
+	if n > 0 && kind == ackLost {
+		q.damaged.add(from, to)
 	}
 	return n
 }
 
-// lose settles sequences whose records are damaged. mu is held.
+// lose settles sequences whose records are damaged, and returns how many of them were not before, and are in nobody's
+// hands. A segment that lost something does not know which parts it holds still, until it is read anew. mu is held.
 func (q *Queue) lose(from, to uint64) uint64 {
 	n := q.settle(from, to, ackLost)
-	if n > 0 {
-		q.stats.Lost += n
-		q.seen.forget(from, to)
-		q.acks.stale.Store(true)
-		q.logf("spool %s: %d records were lost by damage, from sequence %d on", q.dir, n, from)
+	if n == 0 {
+		return 0
 	}
+	q.seen.forget(from, to)
+	for _, g := range q.segs {
+		if g.base < to && g.next > from {
+			g.parts = nil
+		}
+	}
+	q.acks.stale.Store(true)
+	q.logf("spool %s: %d records were lost by damage, from sequence %d on", q.dir, n, from)
+	n -= q.strand(from, to, ackLost)
+	q.stats.Lost += n
 	return n
 }

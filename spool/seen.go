@@ -20,6 +20,9 @@ func (s *seen) add(id ID, seq uint64) {
 	if id == (ID{}) || s.size <= 0 {
 		return
 	}
+	if old, ok := s.at[id]; ok && old == seq { // from a segment and from the acknowledgements
+		return
+	}
 	s.at[id] = seq
 	if len(s.ring) < s.size {
 		s.ring = append(s.ring, taken{id, seq})

@@ -40,6 +40,10 @@ type Options struct {
 	ReadAhead int
 	// Window is how many batch ids are remembered to recognise repeats. Default 16384; negative: none.
 	Window int
+	// Sources is of how many sources it is remembered which parts were taken, when the records are gone: those that were
+	// appended last, with 16 ranges each on average, and at most 1024. While the records are there, it bounds the ranges of
+	// a segment. Default 4096; negative: none.
+	Sources int
 	// Salvage lets Open count what cannot be read as lost. Without it, a disk that does not read fails Open.
 	Salvage bool
 	// Log is told, in a sentence, what an operator should know. It must not call the queue. Default: nothing.
@@ -76,6 +80,7 @@ type Item struct {
 	Signal, Codec byte   // the caller's
 	Records       int    // how many records Payload holds, at least 1
 	Payload       []byte // at most 128 MiB; Append does not keep it, Next gives it away
+	Parts         []Part // what it was read from, at most 255; as Payload. Next gives none if they are damaged
 }
 
 // Taken is an Item that Next has handed out. It is in the caller's hands until Ack or Nack.
@@ -105,20 +110,25 @@ var (
 	ErrClosed    = errors.New("spool is closed")
 )
 
-// Stats is what a queue tells of itself. Counters count since Open.
+// Stats is what a queue tells of itself. Counters count since Open, and only grow. Whenever no call is under way, every
+// record is in one place:
+//
+//	Found + Appended = Acked + Lost + Dropped + Records
 type Stats struct {
 	Bytes      int64     // on disk, acknowledgements and reserve included
 	MaxBytes   int64     // Options.MaxSize
 	Segments   int       // files
-	Records    uint64    // appended and neither acknowledged, lost nor dropped
+	Records    uint64    // there, or in the hands of callers: neither acknowledged, lost nor dropped
 	Taken      int       // items in the hands of callers of Next, or appended as Held
 	Unsynced   int64     // bytes not yet durable
 	Oldest     time.Time // no item is older; zero when there is none
+	Found      uint64    // records at Open, those included that it found to be lost
 	Appended   uint64    // records
 	Acked      uint64    // records
 	Lost       uint64    // records lost by damage, found at Open and since
-	Dropped    uint64    // records dropped because there was no room
-	Duplicates uint64    // items that were repeats
+	Dropped    uint64    // records given up for newer ones, by DropOldest
+	Refused    uint64    // records that Append answered with ErrFull: never in the queue
+	Duplicates uint64    // items that were repeats: not appended either
 	Torn       int64     // bytes cut off at Open: what the last run had not finished writing
 	Rewrites   uint64    // segments that were written anew after a failed sync
 	Full       bool      // there is no room now
@@ -130,7 +140,8 @@ type Stats struct {
 // Invariants: segs is sorted by base, and the last one stays until there is a newer one, for the position is derived from
 // it. A segment is removed only after acknowledgements for all of it are durable.
 type Queue struct {
-	o     Options
+	o     atomic.Pointer[Options] // Configure replaces them
+	asked int64                   // Options.SegmentSize as Open was told
 	dir   string
 	fs    FS
 	owner io.Closer
@@ -153,11 +164,13 @@ type Queue struct {
 	used     int64      // bytes of segs
 	unsynced int64
 	settled  spans // sequences that are acknowledged, lost or dropped
+	damaged  spans // those of them that are lost
 	voided   spans // those that were lost before they were durable
 	unlinked bool  // files were removed since the directory was last synced
 	flights  map[uint64]flight
 	back     []uint64 // those of flights that Nack gave back, in order
 	seen     *seen
+	gone     *history
 	fresh    *cursor
 	backlog  []*cursor
 	turn     int
@@ -166,11 +179,11 @@ type Queue struct {
 	wake     chan struct{}
 	waiting  bool
 
-	suspects bool                           // the file of suspect is there; under commit
-	begun    bool                           // a segment was begun since Open; under write
-	head     [recHeader + smallPayload]byte // under write
-	kick     chan struct{}                  // to the background
-	urgent   atomic.Bool                    // there is something to remove, or much to make durable
+	suspects bool                                       // the file of suspect is there; under commit
+	begun    bool                                       // a segment was begun since Open; under write
+	head     [recHeader + maxPrefix + smallPayload]byte // under write
+	kick     chan struct{}                              // to the background
+	urgent   atomic.Bool                                // there is something to remove, or much to make durable
 	quit     chan struct{}
 	done     sync.WaitGroup
 }
@@ -189,6 +202,8 @@ type segment struct {
 	sealed    bool   // never appended to again
 	poisoned  bool   // a sync failed: what was not durable is to be written anew, elsewhere
 	gone      bool   // removed
+	parts     pieces // of its records
+	logged    bool   // its ids and parts are among the acknowledgements
 }
 
 // flight is an item in somebody's hands, or given back.
@@ -198,12 +213,14 @@ type flight struct {
 	size    int64
 	records uint32
 	back    bool
+	fate    byte // ackDropped or ackLost: it is not on the disk any more
 }
 
 // Open opens the queue in dir, and makes it if need be. Damage of any kind is never an error: it is counted in Stats.Lost
 // and told to Options.Log. Errors are: ErrInUse, a directory that cannot be used, files that cannot be opened or read, and
 // a spool that a newer version has written, which is left untouched.
 func Open(dir string, o Options) (*Queue, error) {
+	asked := o.SegmentSize
 	o.setDefaults()
 	if err := refuseNewer(o.FS, dir); err != nil {
 		return nil, fmt.Errorf("open spool %s: %w", dir, err)
@@ -213,12 +230,15 @@ func Open(dir string, o Options) (*Queue, error) {
 		return nil, fmt.Errorf("open spool %s: %w", dir, err)
 	}
 	q := &Queue{
-		o: o, dir: dir, fs: o.FS, owner: owner, commit: make(lock, 1), flights: map[uint64]flight{}, seen: newSeen(o.Window),
+		asked: asked, dir: dir, fs: o.FS, owner: owner, commit: make(lock, 1), flights: map[uint64]flight{},
+		seen: newSeen(o.Window), gone: newHistory(o.Sources),
 		wake: make(chan struct{}), kick: make(chan struct{}, 1), quit: make(chan struct{}),
 	}
+	q.o.Store(&o)
 	q.acks.q = q
 	q.unlinked = true // by the last run, perhaps
-	q.spare = reserve{fs: o.FS, dir: dir, want: o.SegmentSize, floor: o.MinFree}
+	q.spare = reserve{fs: o.FS, dir: dir}
+	q.spare.adjust(&o)
 	if err := q.load(); err != nil {
 		owner.Close()
 		return nil, fmt.Errorf("open spool %s: %w", dir, err)
@@ -253,6 +273,9 @@ func (o *Options) setDefaults() {
 	if o.Window == 0 {
 		o.Window = 16384
 	}
+	if o.Sources == 0 {
+		o.Sources = 4096
+	}
 	if o.Log == nil {
 		o.Log = func(string) {}
 	}
@@ -261,11 +284,38 @@ func (o *Options) setDefaults() {
 	}
 }
 
+// options returns what is in force; it is not to be changed.
+func (q *Queue) options() *Options { return q.o.Load() }
+
+// Configure changes MaxSize, WhenFull, MinFree, Order and SyncEvery of a queue in use; the other options stay as they were
+// at Open. It wakes who waits for room. When MaxSize is less than what is there, nothing is given up but by DropOldest, at
+// the next Append. A change to FreshFirst marks (see Mark).
+func (q *Queue) Configure(o Options) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := *q.options()
+	old := n.Order
+	n.MaxSize, n.WhenFull, n.MinFree, n.Order, n.SyncEvery = o.MaxSize, o.WhenFull, o.MinFree, o.Order, o.SyncEvery
+	n.SegmentSize = q.asked // its bound is a matter of MaxSize
+	n.setDefaults()
+	q.o.Store(&n)
+	q.spare.adjust(&n)
+	q.freeLeft = 0
+	if n.Order == FreshFirst && old != FreshFirst {
+		q.mark()
+	}
+	q.wakeAll()
+	q.poke(false)
+}
+
+// ID names the spool: drawn when it was made, and kept in its files.
+func (q *Queue) ID() [16]byte { return q.id }
+
 // path returns the name of a file of the queue.
 func (q *Queue) path(name string) string { return filepath.Join(q.dir, name) }
 
 func (q *Queue) logf(format string, args ...any) {
-	q.o.Log(fmt.Sprintf(format, args...))
+	q.options().Log(fmt.Sprintf(format, args...))
 }
 
 // Stats returns a snapshot.
@@ -273,7 +323,7 @@ func (q *Queue) Stats() Stats {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := q.stats
-	s.MaxBytes = q.o.MaxSize
+	s.MaxBytes = q.options().MaxSize
 	s.Bytes = q.used + q.acks.size.Load() + q.spare.size.Load()
 	s.Segments = len(q.segs)
 	s.Taken = len(q.flights) - len(q.back)

@@ -18,7 +18,7 @@ var ctx = context.Background()
 
 // item makes the nth item of a test: everything about it follows from n.
 func item(n, size int) Item {
-	it := Item{Signal: byte(n % 3), Codec: byte(n % 5), Records: n%7 + 1, Payload: make([]byte, size)}
+	it := Item{Signal: byte(n % 3), Codec: byte(n % 5), Records: n%7 + 1, Payload: make([]byte, size), Parts: parts(n)}
 	binary.LittleEndian.PutUint64(it.ID[:], uint64(n)+1)
 	for i := range it.Payload {
 		it.Payload[i] = byte(i*7 + n)
@@ -29,19 +29,19 @@ func item(n, size int) Item {
 	return it
 }
 
-// number returns the n of an item, and fails when anything about it is not as item made it.
 // failer is what testing and rapid have in common.
 type failer interface {
 	Helper()
 	Fatalf(string, ...any)
 }
 
+// number returns the n of an item, and fails when anything about it is not as item made it.
 func number(t failer, it Item) int {
 	t.Helper()
 	n := int(binary.LittleEndian.Uint64(it.ID[:])) - 1
 	want := item(n, len(it.Payload))
-	if it.Signal != want.Signal || it.Codec != want.Codec || it.Records != want.Records || !bytes.Equal(it.Payload, want.Payload) {
-		t.Fatalf("item %d came back as another: %d records, %d bytes", n, it.Records, len(it.Payload))
+	if it.Signal != want.Signal || it.Codec != want.Codec || it.Records != want.Records || !bytes.Equal(it.Payload, want.Payload) || !slices.Equal(it.Parts, want.Parts) {
+		t.Fatalf("item %d came back as another: %d records, %d bytes, %v", n, it.Records, len(it.Payload), it.Parts)
 	}
 	return n
 }
@@ -343,7 +343,7 @@ func TestWhenFull(t *testing.T) {
 			t.Errorf("drop_newest: after %d: %v", n, err)
 		}
 		room(q)
-		if s := q.Stats(); s.Dropped != records(n, n+1) {
+		if s := q.Stats(); s.Refused != records(n, n+1) || s.Dropped != 0 {
 			t.Errorf("drop_newest: %+v", s)
 		}
 	})
@@ -367,18 +367,27 @@ func TestDroppedInHand(t *testing.T) {
 	o := small(newMemFS())
 	o.WhenFull = DropOldest
 	q := open(t, "d", o)
-	put(t, q, 0, 1000, Held)
+	first := put(t, q, 0, 1000, Held)
 	seq := put(t, q, 1, 1000, Held)
 	for n := 2; n < 400; n++ {
 		put(t, q, n, 1000, Written)
 	}
 	s := q.Stats()
-	if s.Appended != s.Dropped+s.Records+1+2 {
+	if s.Appended != s.Dropped+s.Records || s.Taken != 2 {
 		t.Errorf("the books do not balance: %+v", s)
 	}
 	q.Nack(seq)
 	if d := q.Stats().Dropped - s.Dropped; d != 2 {
 		t.Errorf("given back after its segment was dropped: %d records dropped", d)
+	}
+	q.Ack(first)
+	if s := q.Stats(); s.Acked != 1 || s.Taken != 0 || s.Appended != s.Acked+s.Dropped+s.Records {
+		t.Errorf("at the end: %+v", s)
+	}
+	for n := range 20 { // what was dropped counts as taken
+		if !claims(q, n) && n%97 != 5 {
+			t.Errorf("the parts of item %d are forgotten", n)
+		}
 	}
 }
 

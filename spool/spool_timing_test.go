@@ -28,23 +28,29 @@ func bench(b *testing.B, dir string, o Options) *Queue {
 	return q
 }
 
-// BenchmarkAppend is the life of a spool in front of an exporter that keeps up: append what is delivered from memory, and
-// acknowledge it. The limit is writing the same bytes to files of 16 MiB that are removed when they are full.
+// BenchmarkAppend is the life of a spool in front of an exporter that keeps up: append what is delivered from memory, with
+// or without the part of a file that it was read from, and acknowledge it. The limit is writing the same bytes to files of 16 MiB that are removed when they are full.
 func BenchmarkAppend(b *testing.B) {
 	for _, size := range []int{4 << 10, 64 << 10, 1 << 20} {
 		it := Item{Records: 100, Payload: make([]byte, size)}
-		b.Run(fmt.Sprintf("held/%dKiB", size>>10), func(b *testing.B) {
-			q := bench(b, memory(b), Options{MaxSize: 256 << 20})
-			b.SetBytes(int64(size))
-			b.ReportAllocs()
-			for b.Loop() {
-				seq, err := q.Append(ctx, it, Held)
-				if err != nil {
-					b.Fatal(err)
+		for _, parts := range [][]Part{nil, {{Source: 1}}} {
+			b.Run(fmt.Sprintf("held/%dKiB/parts=%d", size>>10, len(parts)), func(b *testing.B) {
+				q := bench(b, memory(b), Options{MaxSize: 256 << 20})
+				it.Parts = parts
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				for b.Loop() {
+					for i := range parts { // read one after another
+						parts[i].From, parts[i].To = parts[i].To, parts[i].To+uint64(size)
+					}
+					seq, err := q.Append(ctx, it, Held)
+					if err != nil {
+						b.Fatal(err)
+					}
+					q.Ack(seq)
 				}
-				q.Ack(seq)
-			}
-		})
+			})
+		}
 		b.Run(fmt.Sprintf("limit/%dKiB", size>>10), func(b *testing.B) {
 			name := memory(b)
 			var f *os.File
@@ -143,12 +149,13 @@ func BenchmarkNext(b *testing.B) {
 	}
 }
 
-// BenchmarkOpen opens 256 MiB of backlog, after a clean close and after a crash.
+// BenchmarkOpen opens 256 MiB of backlog, with what it was read from, after a clean close.
 func BenchmarkOpen(b *testing.B) {
 	dir := memory(b)
 	q := bench(b, dir, Options{MaxSize: 512 << 20})
-	for range 256 << 20 / (64 << 10) {
-		if _, err := q.Append(ctx, Item{Records: 100, Payload: make([]byte, 64<<10)}, Written); err != nil {
+	for i := range uint64(256 << 20 / (64 << 10)) {
+		it := Item{Records: 100, Payload: make([]byte, 64<<10), Parts: []Part{{i % 5, i << 16, (i + 1) << 16}}}
+		if _, err := q.Append(ctx, it, Written); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -169,7 +176,7 @@ func BenchmarkOpen(b *testing.B) {
 func TestNoAllocations(t *testing.T) {
 	q := open(t, filepath.Join(t.TempDir(), "spool"), Options{manual: true})
 	it := item(1, 2000)
-	it.ID = ID{}
+	it.ID, it.Parts = ID{}, nil
 	for range 1000 {
 		seq, _ := q.Append(ctx, it, Held)
 		q.Ack(seq)
@@ -183,6 +190,18 @@ func TestNoAllocations(t *testing.T) {
 	}); n > 0 {
 		t.Errorf("append and acknowledge allocate %v times", n)
 	}
+	it.Parts = []Part{{Source: 3}}
+	if n := testing.AllocsPerRun(1000, func() {
+		it.Parts[0].From, it.Parts[0].To = it.Parts[0].To, it.Parts[0].To+2000
+		seq, err := q.Append(ctx, it, Held)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Ack(seq)
+	}); n > 0 {
+		t.Errorf("append with a part and acknowledge allocate %v times", n)
+	}
+	it.Parts = nil
 	for range 2200 {
 		if _, err := q.Append(ctx, it, Written); err != nil {
 			t.Fatal(err)

@@ -25,7 +25,7 @@ func (c *commands) getAgents() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "agents [WORD...]", Aliases: []string{"agent"}, Short: "List agents, worst first.",
 		Long:    "List the agents whose name, id, version, cause or labels contain all words, worst first.",
-		Example: "  creel get agents --status lost\n  creel get agents -l site=north -o json",
+		Example: "  creel get agents --status lost\n  creel get agents -l site=north -o json\n  creel get agents -o wide    # with what this hub let in of each",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.client()
 			if err != nil {
@@ -47,7 +47,7 @@ func (c *commands) getAgents() *cobra.Command {
 			for i, a := range list.Agents {
 				ids[i] = a.ID
 			}
-			return c.print(list, ids, func(w *tabwriter.Writer) { agentTable(w, list.Agents) })
+			return c.print(list, ids, func(w *tabwriter.Writer) { agentTable(w, list.Agents, c.output == "wide") })
 		},
 	}
 	cmd.Flags().StringVar(&q.Status, "status", "", "only `STATUS`: lost, degraded, disconnected, unknown or healthy")
@@ -56,11 +56,22 @@ func (c *commands) getAgents() *cobra.Command {
 	return c.answering(cmd)
 }
 
-func agentTable(w *tabwriter.Writer, agents []api.Agent) {
-	fmt.Fprintln(w, "STATUS\tNAME\tID\tVERSION\tIN/S\tOUT/S\tDROPPED\tQUEUE\tSEEN\tCAUSE")
+func agentTable(w *tabwriter.Writer, agents []api.Agent, wide bool) {
+	more := ""
+	if wide {
+		more = "ADMITTED\tTHROTTLED\tUNEXPLAINED\t"
+	}
+	fmt.Fprintf(w, "STATUS\tNAME\tID\tVERSION\tIN/S\tOUT/S\tDROPPED\tQUEUE\t%sSEEN\tCAUSE\n", more)
 	for _, a := range agents {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\t%.0f\t%d\t%s\t%s\t%s\n", a.Status(), plain(a.Name), a.ID, plain(a.Version), a.In, a.Out,
-			a.Totals.Dropped, config.Size(a.QueueBytes), ago(a.LastSeen), plain(firstLine(a.Cause)))
+		if wide {
+			n := api.Intake{}
+			if a.Intake != nil {
+				n = *a.Intake
+			}
+			more = fmt.Sprintf("%d\t%d\t%d\t", n.Records, n.ThrottledRecords, a.Unexplained)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\t%.0f\t%d\t%s\t%s%s\t%s\n", a.Status(), plain(a.Name), a.ID, plain(a.Version), a.In, a.Out,
+			a.Totals.Dropped, config.Size(a.QueueBytes), more, ago(a.LastSeen), plain(firstLine(a.Cause)))
 	}
 }
 
@@ -155,22 +166,50 @@ func describeAgent(w *tabwriter.Writer, d *api.AgentDetail) {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\n", r.Pipeline, strings.Join(r.From, " "), strings.Join(r.Through, " "), strings.Join(r.To, " "), r.In)
 		}
 	}
-	if len(d.Ledger.Pipelines) > 0 {
-		fmt.Fprintln(w, "\nLEDGER\tEXPORTER\tIN\tDELIVERED\tQUEUED\tDROPPED")
-		for _, p := range d.Ledger.Pipelines {
-			for _, x := range p.Exporters {
-				dropped := int64(0)
-				for _, n := range x.Dropped {
-					dropped += n
-				}
-				fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\n", p.Pipeline, x.Exporter, x.In, x.Delivered, x.Queued, dropped)
-			}
-		}
-	}
+	describeLedger(w, d)
 	fmt.Fprintln(w, "\nTIME\tEVENT\tCAUSE")
 	for _, e := range d.Timeline {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", stamp(e.Time), e.Kind, plain(e.Cause))
 	}
+}
+
+// describeLedger shows an agent's books, to the hub.
+func describeLedger(w *tabwriter.Writer, d *api.AgentDetail) {
+	if len(d.Ledger.Pipelines) > 0 {
+		fmt.Fprintln(w, "\nLEDGER\tEXPORTER\tIN\tDELIVERED\tSPOOLED\tQUEUED\tDROPPED\tDEAD LETTERS")
+		for _, p := range d.Ledger.Pipelines {
+			for _, x := range p.Exporters {
+				fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\n", plain(p.Pipeline), plain(x.Exporter), x.In, x.Delivered, x.Spooled, x.Queued, sum(x.Dropped), x.DeadLettered)
+			}
+		}
+	}
+	if len(d.Ledger.Spools) > 0 {
+		fmt.Fprintln(w, "\nDISK QUEUE\tRECOVERED\tIN\tDELIVERED\tWAITING\tDROPPED\tDEAD LETTERS")
+		for _, s := range d.Ledger.Spools {
+			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\n", plain(s.Exporter), s.Recovered, s.In, s.Delivered, s.Waiting, sum(s.Dropped), s.DeadLettered)
+		}
+	}
+	if len(d.Hops) > 0 {
+		fmt.Fprintln(w, "\nTO THIS HUB\tSENT\tTAKEN\tUNDER WAY\tREPEATS\tUNEXPLAINED\tSINCE")
+		for _, h := range d.Hops {
+			sent, under := fmt.Sprint(h.Sent), fmt.Sprint(max(0, h.Taken-h.Sent))
+			if h.Settling {
+				sent, under = "?", "?"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%d\t%d\t%s\n", plain(h.Exporter), sent, h.Taken, under, h.Repeats, h.Unexplained, stamp(h.Since))
+		}
+	}
+	if n := d.Intake; n != nil {
+		fmt.Fprintln(w, "\nADMISSION\tREQUESTS\tRECORDS\tBYTES")
+		fmt.Fprintf(w, "admitted\t%d\t%d\t%s\nthrottled\t%d\t%d\t\n", n.Requests, n.Records, config.Size(n.Bytes), n.ThrottledRequests, n.ThrottledRecords)
+	}
+}
+
+func sum(reasons map[string]int64) (n int64) {
+	for _, k := range reasons {
+		n += k
+	}
+	return n
 }
 
 func stamp(t time.Time) string {

@@ -26,7 +26,7 @@ import (
 // Commands returns the commands, for cli.Program.More.
 func Commands(c *cli.Commands) []*cobra.Command {
 	f := &commands{Commands: c}
-	return []*cobra.Command{f.up(), f.hubCommand(), f.get(), f.describe(), f.top(), f.query(), f.logs(), f.doctor()}
+	return []*cobra.Command{f.up(), f.hubCommand(), f.get(), f.describe(), f.ledger(), f.top(), f.query(), f.logs(), f.doctor()}
 }
 
 type commands struct {
@@ -46,7 +46,7 @@ func (c *commands) asking(cmd *cobra.Command) *cobra.Command {
 
 // answering adds the flag -o as well.
 func (c *commands) answering(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().StringVarP(&c.output, "output", "o", "table", "table, json, yaml or name")
+	cmd.Flags().StringVarP(&c.output, "output", "o", "table", "table, wide, json, yaml or name")
 	return c.asking(cmd)
 }
 
@@ -114,7 +114,7 @@ func failed(err error) error {
 // print writes v as -o says. names are what -o name prints; table writes the table.
 func (c *commands) print(v any, names []string, table func(w *tabwriter.Writer)) error {
 	switch c.output {
-	case "table":
+	case "table", "wide":
 		w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
 		table(w)
 		return w.Flush()
@@ -143,7 +143,7 @@ func (c *commands) print(v any, names []string, table func(w *tabwriter.Writer))
 		_, err = c.Out.Write(text)
 		return err
 	}
-	return fmt.Errorf("unknown output %q; say -o table, json, yaml or name", c.output)
+	return fmt.Errorf("unknown output %q; say -o table, wide, json, yaml or name", c.output)
 }
 
 // ago says how long ago t was.

@@ -32,7 +32,7 @@ func (c *commands) top() *cobra.Command {
 					return failed(err)
 				}
 				w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
-				agentTable(w, list.Agents)
+				agentTable(w, list.Agents, false)
 				return w.Flush()
 			}
 			return watchFleet(cmd.Context(), client, q)
@@ -119,7 +119,7 @@ func (v *fleetView) View() string {
 	n := v.list.Counts
 	fmt.Fprintf(&b, "fleet: %d lost, %d degraded, %d disconnected, %d unknown, %d healthy    (q ends, arrows scroll)\n\n", n["lost"], n["degraded"], n["disconnected"], n["unknown"], n["healthy"])
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	agentTable(w, v.list.Agents[v.from:min(len(v.list.Agents), v.from+v.rows())])
+	agentTable(w, v.list.Agents[v.from:min(len(v.list.Agents), v.from+v.rows())], false)
 	w.Flush() // a strings.Builder does not fail
 	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
 	for i, l := range lines {

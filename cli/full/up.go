@@ -26,6 +26,7 @@ type hubFlags struct {
 	file  string
 	o     hub.Options
 	size  string
+	bytes string // a second, of one agent
 	fleet int
 }
 
@@ -38,6 +39,8 @@ func (f *hubFlags) add(cmd *cobra.Command) {
 	flags.DurationVar(&f.o.Heartbeat, "heartbeat", 0, "least `TIME` between an agent's heartbeats (default 5s; it grows beyond 10 000 agents)")
 	flags.StringVar(&f.size, "max-size", "4GiB", "`SIZE` of the quick look on disk")
 	flags.DurationVar(&f.o.MaxAge, "max-age", 7*24*time.Hour, "for how much `TIME` the quick look keeps records")
+	flags.Int64Var(&f.o.AgentRecords, "agent-records", 0, "how many records a second one agent may send: `N`; 0 is no limit")
+	flags.StringVar(&f.bytes, "agent-bytes", "0", "how much one agent may send a second, uncompressed: `SIZE` such as 8MiB; 0 is no limit")
 	flags.StringSliceVar(&f.o.Hosts, "host", nil, "host `NAME`s under which the hub may be asked for, beside its addresses")
 	flags.BoolVar(&f.o.Insecure, "insecure", false, "allow addresses that are not loopback, though there is no TLS")
 	cmd.MarkFlagFilename("config", "yaml", "yml", "json")
@@ -77,10 +80,17 @@ func (c *commands) runHub(cmd *cobra.Command, f *hubFlags, ready func(hub.Endpoi
 	if err := size.UnmarshalText([]byte(f.size)); err != nil {
 		return fmt.Errorf("read --max-size: %w", err)
 	}
+	var bytes config.Size
+	if err := bytes.UnmarshalText([]byte(f.bytes)); err != nil {
+		return fmt.Errorf("read --agent-bytes: %w", err)
+	}
+	if f.o.AgentRecords < 0 || bytes < 0 {
+		return errors.New("read --agent-records and --agent-bytes: a limit is above 0, and 0 is none")
+	}
 	ctx, reload, stop := cli.Signals(cmd.Context())
 	defer stop()
 	o := f.o
-	o.MaxBytes, o.Data, o.Plugins, o.Version, o.Log, o.Reload = int64(size), c.DataDir(), c.Plugins, cli.Version(), c.Err, reload
+	o.MaxBytes, o.AgentBytes, o.Data, o.Plugins, o.Version, o.Log, o.Reload = int64(size), int64(bytes), c.DataDir(), c.Plugins, cli.Version(), c.Err, reload
 	o.Config = "creel's own configuration"
 	if f.file != "" {
 		o.Config, o.Text = f.file, nil

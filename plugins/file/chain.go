@@ -16,8 +16,9 @@ import (
 type chain struct {
 	*stages
 	encoding encoding
-	cut      bool // the next line of the file is the rest of one that was longer than stages.limit
-	open     int  // of parts and groups
+	cut      bool  // the next line of the file is the rest of one that was longer than stages.limit
+	open     int   // of parts and groups
+	sent     int64 // where the last line ends of which something was sent; not kept by plain ones, which send all they are fed
 	parts    [streams]*piece
 	groups   [streams]*piece // nil until there is one
 }
@@ -42,6 +43,7 @@ type piece struct {
 	text   []byte
 	own    bool  // text is ours, and may grow
 	from   int64 // where it begins in the file; of what was cut, where the last line of it begins
+	end    int64 // where its last line ends
 	time   int64 // Unix nanoseconds
 	since  time.Time
 	lines  int
@@ -68,9 +70,13 @@ func (c *chain) safe(end int64) int64 {
 	return end
 }
 
+// isClean reports whether all that was sent lies before pos, which safe has returned: what is open, and what follows, lies
+// behind it.
+func (c *chain) isClean(pos int64) bool { return c.sent <= pos }
+
 // reset forgets what is open.
 func (c *chain) reset() {
-	c.parts, c.groups, c.open, c.cut = [streams]*piece{}, [streams]*piece{}, 0, false
+	c.parts, c.groups, c.open, c.cut, c.sent = [streams]*piece{}, [streams]*piece{}, 0, false, 0
 }
 
 // feed appends to l the records of text, lines that begin at pos in the file. A byte order mark of skip bytes was taken
@@ -97,7 +103,7 @@ func (c *chain) feed(l *liner, text []byte, pos int64, skip int, unfinished bool
 		}
 		text = text[next:]
 		pos += int64(next + skip)
-		skip = 0
+		skip, p.end = 0, pos
 		if c.cut || open || len(p.text) > c.limit {
 			c.overlong(l, p, open)
 			continue
@@ -186,7 +192,7 @@ func (c *chain) join(l *liner, place **piece, p *piece, lines bool) {
 	} else {
 		c.append(open, p.text, lines)
 		open.lines += p.lines
-		open.since = p.since
+		open.since, open.end = p.since, p.end
 		open.valid = open.valid && p.valid
 		open.bad = open.bad || p.bad
 	}
@@ -323,4 +329,5 @@ func (c *chain) overlong(l *liner, p piece, open bool) {
 func (c *chain) emit(l *liner, p *piece, open bool) {
 	l.time, l.extra, l.stream, l.cut, l.bad = p.time, p.extra, p.stream.String(), p.cut, p.bad
 	l.records.Logs = l.special(l.records.Logs, p.text, open, p.valid)
+	c.sent = max(c.sent, p.end)
 }

@@ -2,7 +2,8 @@
 //
 // A file is known by device, inode and a fingerprint of its first bytes, never by its name: so a renamed file is read to
 // its end through the handle that is already open, a recycled inode is seen for the new file it is, and a restart finds
-// what was rotated while nobody looked. Its position is saved behind the acknowledgement of its lines.
+// what was rotated while nobody looked. Its position is saved behind the acknowledgement of its lines; what a disk queue
+// has taken beyond it is passed over.
 //
 // The package knows files and lines. It knows neither what lines mean (parsing is a processor's) nor where they go.
 package file
@@ -14,6 +15,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/creelhq/creel"
@@ -53,6 +55,8 @@ const (
 	hotFor       = 30 * time.Second       // a file is looked at in each round, since its last line
 	hotWatched   = time.Second            // the same, of one that is watched
 	saveEvery    = 500 * time.Millisecond // while positions change
+	saveBytes    = 8 << 20                // likewise, when so much was acknowledged meanwhile
+	saveShare    = 10                     // encoding what is saved takes this part of the time at most, and the disk half of it
 	rememberFor  = 24 * time.Hour         // the position of a file that cannot be found
 	clockGrain   = 50 * time.Millisecond  // files that are changed twice within may have the same time stamp
 	lingerFor    = time.Minute            // how long a rotated file stays open after its last line
@@ -69,10 +73,10 @@ func New(c Config, h creel.Host) (creel.Collector, error) {
 		return nil, err
 	}
 	k := &collector{
-		cfg: c, memory: h.Memory, resource: h.Resource, log: h.Log, state: h.State, finder: f, linger: lingerFor, settleFor: settleFor, free: freeSize,
+		cfg: c, memory: h.Memory, resource: h.Resource, log: h.Log, state: h.State, taken: h.Taken, finder: f, linger: lingerFor, settleFor: settleFor, free: freeSize,
 		byID: map[fileID]*tail{}, byPath: map[string]*tail{}, suspects: map[string]bool{}, complaints: map[string]complaint{}, head: make([]byte, c.FingerprintSize),
-		encoding: newEncoding(c.Encoding),
-		stages:   stages{format: c.Format, multi: c.Multiline, max: int(c.MaxLineSize), limit: int(c.MaxLineSize)},
+		encoding: newEncoding(c.Encoding), urgent: make(chan struct{}, 1), saved: make(chan struct{}, 1),
+		stages: stages{format: c.Format, multi: c.Multiline, max: int(c.MaxLineSize), limit: int(c.MaxLineSize)},
 	}
 	if c.Format != "text" { // a part of a line, with all that is around it, may be longer than its text
 		k.stages.limit = 2*k.stages.limit + 64<<10
@@ -91,6 +95,7 @@ type collector struct {
 	resource  creel.Resource
 	log       *slog.Logger
 	state     creel.State
+	taken     func(source uint64) []creel.Range
 	linger    time.Duration
 	settleFor time.Duration
 	free      int64
@@ -116,9 +121,9 @@ type collector struct {
 	patrols    int       // how often patrol has been around
 	began      time.Time // when paths were first looked up
 	stats      int       // how often a file was looked at
-	fresh      bool      // a file was adopted, or read anew, and that is not saved yet
 	linked     bool      // there are files behind links, which only patrol looks at
 	pass       int       // how often paths were looked up
+	boot       string    // names this run of the machine; "": not known
 	before     *past     // what the previous run knew; nil until loaded
 
 	// Collect writes these under mu, and reads them without; the saver and acknowledgements lock it to read.
@@ -128,9 +133,16 @@ type collector struct {
 	resolved time.Time // everything was looked at since; zero before the first time
 	dirty    bool      // locked always
 	lost     bool      // locked always: some progress is
+	unsaved  int64     // locked always: bytes that were acknowledged since the last save
+	news     uint64    // counts what must be saved before more is sent of the file that it is about
 
-	saving  sync.Mutex // one save at a time
-	version uint64     // of what was saved last
+	told   atomic.Uint64 // of news: saved, or tried in vain
+	urgent chan struct{} // asks for a save
+	saved  chan struct{} // tells Collect that told has grown
+
+	saving  sync.Mutex    // one save at a time
+	version uint64        // of what was saved last
+	work    time.Duration // it took to encode that
 	closed  bool
 }
 
@@ -165,13 +177,10 @@ func (c *collector) Collect(ctx context.Context, out creel.Sink) error {
 			return ctx.Err()
 		case <-pause.C:
 		case <-c.watch.ready():
+		case <-c.saved:
 		}
 		now := time.Now()
 		c.poll(now)
-		if c.fresh { // a file is remembered before its first line is sent, so that a crash cannot make us forget it
-			c.fresh = false
-			_ = c.save() // the saver tries again, and complains
-		}
 		more, err := c.round(ctx, out, now)
 		if err != nil {
 			return err

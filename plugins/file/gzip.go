@@ -174,7 +174,7 @@ func (c *collector) startOver(t *tail) {
 	c.mu.Lock()
 	t.acked.committed, c.dirty = 0, true
 	c.mu.Unlock()
-	t.moveTo(0)
+	t.moveTo(0, ending{})
 	t.zip.ending, t.zip.distinct = ending{}, true
 }
 

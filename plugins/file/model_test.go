@@ -44,6 +44,7 @@ type world struct {
 	recent  []string       // lines that may have to be sent again
 	counts  map[string]int
 	history []string
+	spool   *diskQueue // nil: there is none
 }
 
 func (w *world) did(what string) {
@@ -62,6 +63,13 @@ func (w *world) app() string { return filepath.Join(w.dir, "app.log") }
 func (w *world) Send(ctx context.Context, b *creel.Batch) error { panic("BUG: there is room") }
 
 func (w *world) TrySend(b *creel.Batch) bool {
+	if w.spool != nil && !w.hold {
+		w.take(b)
+		return true
+	} else if w.spool != nil {
+		w.kept = append(w.kept, b)
+		return true
+	}
 	for _, l := range b.Logs() {
 		s := strings.Clone(l.Body.Str())
 		w.got[s]++
@@ -77,14 +85,22 @@ func (w *world) TrySend(b *creel.Batch) bool {
 
 // again notes that what arrived lately may arrive again.
 func (w *world) again() {
+	if w.spool != nil {
+		return
+	}
 	for _, s := range w.recent {
 		w.spare[s]++
 	}
 }
 
 func (w *world) start() {
-	w.rig = newRig(w.t, w, fmt.Sprintf("read_size: 1KiB, poll_interval: 1ms, max_open_files: 4, include: [%s/*.log, %s/*.gz]", w.dir, w.dir))
-	w.rig.c.linger, w.rig.c.settleFor = time.Second, 0
+	options := fmt.Sprintf("read_size: 1KiB, poll_interval: 1ms, max_open_files: 4, include: [%s/*.log, %s/*.gz]", w.dir, w.dir)
+	if w.spool == nil {
+		w.rig = newRig(w.t, w, options)
+	} else {
+		w.rig = newRig(w.t, w, options+", "+w.spool.options, w.spool.restarted())
+	}
+	w.rig.c.linger, w.rig.c.settleFor, w.rig.c.cfg.Multiline.Timeout = time.Second, 0, 0
 	if w.watch {
 		c := w.rig.c
 		c.watch = newWatcher()
@@ -99,20 +115,14 @@ func (w *world) step() {
 	c := w.rig.c
 	c.polled = time.Time{}
 	c.poll(time.Now())
-	if c.fresh {
-		c.fresh = false
-		if err := c.save(); err != nil {
-			w.t.Fatal(err)
-		}
-	}
 	for range 1000 {
 		if more, err := c.round(context.Background(), w, time.Now()); err != nil {
 			w.t.Fatal(err)
-		} else if !more {
+		} else if !saveIfUrgent(c) && !more {
 			break
 		}
 	}
-	if len(w.kept) == 0 && w.rnd.IntN(3) == 0 {
+	if (len(w.kept) == 0 || w.spool != nil) && w.rnd.IntN(3) == 0 {
 		if err := c.save(); err != nil {
 			w.t.Fatal(err)
 		}
@@ -120,11 +130,12 @@ func (w *world) step() {
 	}
 }
 
-// look is a step before which so much time has passed that every directory is looked at.
+// look is a step before which so much time has passed that every directory is looked at, and every file.
 func (w *world) look() {
 	for _, l := range w.rig.c.finder.dirs {
 		l.checked = l.checked.Add(-slowEvery)
 	}
+	w.rig.c.patrolled = time.Time{}
 	w.step()
 }
 
@@ -132,8 +143,8 @@ func (w *world) look() {
 func (w *world) catchUp() {
 	w.release(0)
 	w.hold = false
-	for range 3 {
-		w.step()
+	for n := 0; n < 3 || len(w.rig.c.queue) > 0 && n < 100; n++ {
+		w.look()
 	}
 	if err := w.rig.c.save(); err != nil {
 		w.t.Fatal(err)
@@ -144,18 +155,28 @@ func (w *world) catchUp() {
 func (w *world) text() string {
 	var b strings.Builder
 	for range w.rnd.IntN(30) {
-		fmt.Fprintf(&b, "line %d %s\n", w.lines, strings.Repeat("x", w.rnd.IntN(200)))
-		w.lines++
+		b.WriteString(w.line(strings.Repeat("x", w.rnd.IntN(200))))
 	}
 	return b.String()
+}
+
+// line returns the next line, as it is written.
+func (w *world) line(text string) string {
+	text = fmt.Sprintf("line %d %s", w.lines, text)
+	w.lines++
+	if w.spool != nil {
+		return w.spool.format(w.rnd, text)
+	}
+	return text + "\n"
 }
 
 func (w *world) write() {
 	text := w.open + w.text()
 	w.open = ""
 	if w.rnd.IntN(3) == 0 {
-		text, w.open = text+fmt.Sprintf("line %d unfi", w.lines), "nished\n"
-		w.lines++
+		line := w.line("unfinished")
+		n := 1 + w.rnd.IntN(strings.IndexByte(line, '\n'))
+		text, w.open = text+line[:n], line[n:]
 	}
 	write(w.t, w.app(), []byte(text))
 	if w.rnd.IntN(4) == 0 {
@@ -263,6 +284,8 @@ func (w *world) release(abandon int) {
 		if i < abandon {
 			w.did("abandon")
 			creel.Settle(b, creel.ErrAbandoned)
+		} else if w.spool != nil {
+			w.take(b)
 		} else {
 			creel.Settle(b, nil)
 		}
@@ -288,6 +311,11 @@ func (w *world) restart(kill bool) {
 	}
 	kept := w.kept
 	w.kept, w.hold = nil, false
+	if w.spool != nil && kill {
+		kept = append(kept, w.spool.unanswered...)
+	} else if w.spool != nil {
+		w.answer()
+	}
 	w.must(c.Close())
 	for _, b := range kept {
 		creel.Settle(b, creel.ErrAbandoned)
@@ -311,12 +339,16 @@ func (w *world) run(steps int) {
 			if !w.copy && n == 0 { // back to back
 				w.rotate()
 			}
-		case n < 7:
+		case n < 7 && w.spool == nil:
 			w.compress()
 		case n < 8:
 			w.relink()
 		case n < 10:
 			w.hold = true
+		case n < 12 && w.spool != nil:
+			w.answer()
+			w.release(0)
+			w.hold = false
 		case n < 12:
 			w.release(w.rnd.IntN(2))
 			w.hold = false
@@ -342,6 +374,38 @@ func (w *world) run(steps int) {
 	}
 }
 
+// judge tells what is missing, and what arrived twice without a reason.
+func (w *world) judge() {
+	w.t.Helper()
+	if len(w.got) != w.lines {
+		seen := map[int]bool{}
+		for line := range w.got {
+			var n int
+			if _, err := fmt.Sscanf(line, "line %d", &n); err != nil || seen[n] {
+				w.t.Errorf("nobody wrote %q", line)
+			}
+			seen[n] = true
+		}
+		var missing []int
+		for n := range w.lines {
+			if !seen[n] {
+				missing = append(missing, n)
+			}
+		}
+		w.t.Errorf("%d of %d lines arrived; missing are %v, first in %s\n%s\n%s", len(w.got), w.lines, missing[:min(20, len(missing))], w.find(missing),
+			strings.Join(w.history, " "), w.rig.logged.String())
+	}
+	var twice []string
+	for line, n := range w.got {
+		if n > 1+w.spare[line] {
+			twice = append(twice, fmt.Sprintf("%.20s: %d times, %d expected at most", line, n, 1+w.spare[line]))
+		}
+	}
+	if slices.Sort(twice); len(twice) > 0 {
+		w.t.Errorf("%d lines arrived too often, such as %q\n%s", len(twice), twice[:min(3, len(twice))], w.rig.logged.String())
+	}
+}
+
 // TestRandomRotations: whatever happens to files and to the collector, no line is lost, and none arrives twice without a
 // reason.
 func TestRandomRotations(t *testing.T) {
@@ -362,33 +426,7 @@ func TestRandomRotations(t *testing.T) {
 			w.relink()
 			w.start()
 			w.run(80)
-			if len(w.got) != w.lines {
-				seen := map[int]bool{}
-				for line := range w.got {
-					var n int
-					if _, err := fmt.Sscanf(line, "line %d", &n); err != nil || seen[n] {
-						t.Errorf("nobody wrote %q", line)
-					}
-					seen[n] = true
-				}
-				var missing []int
-				for n := range w.lines {
-					if !seen[n] {
-						missing = append(missing, n)
-					}
-				}
-				t.Errorf("%d of %d lines arrived; missing are %v, first in %s\n%s\n%s", len(w.got), w.lines, missing[:min(20, len(missing))], w.find(missing),
-					strings.Join(w.history, " "), w.rig.logged.String())
-			}
-			var twice []string
-			for line, n := range w.got {
-				if n > 1+w.spare[line] {
-					twice = append(twice, fmt.Sprintf("%.20s: %d times, %d expected at most", line, n, 1+w.spare[line]))
-				}
-			}
-			if slices.Sort(twice); len(twice) > 0 {
-				t.Errorf("%d lines arrived too often, such as %q\n%s", len(twice), twice[:min(3, len(twice))], w.rig.logged.String())
-			}
+			w.judge()
 		})
 	}
 	t.Log(counts)

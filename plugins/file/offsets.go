@@ -17,6 +17,7 @@ const stateVersion = 1
 type savedState struct {
 	Version int         `json:"version"`
 	Saved   int64       `json:"saved"` // Unix nanoseconds
+	Boot    string      `json:"boot,omitempty"`
 	Files   []savedFile `json:"files"`
 	Known   []content   `json:"known,omitempty"`
 }
@@ -28,6 +29,7 @@ type savedFile struct {
 	Ino    uint64 `json:"ino"`
 	Size   int    `json:"print_size"`
 	Sum    uint32 `json:"print"`
+	Life   uint64 `json:"life,omitempty"`
 	Offset int64  `json:"offset"` // everything before was acknowledged
 	Seen   int64  `json:"seen"`   // Unix seconds
 	ending
@@ -43,7 +45,7 @@ type past struct {
 // load takes over what the previous run has saved. What is damaged is worth a message, not a refusal: it costs
 // duplicates, or with start_at end what was written meanwhile.
 func (c *collector) load() {
-	c.before = &past{paths: map[string]bool{}}
+	c.before, c.boot = &past{paths: map[string]bool{}}, boot()
 	data, version, err := c.state.Load()
 	c.saving.Lock()
 	c.version = version
@@ -66,6 +68,7 @@ func (c *collector) load() {
 	}
 	c.before.saved = time.Unix(0, s.Saved)
 	c.known = s.Known
+	sameBoot := s.Boot != "" && s.Boot == c.boot
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, f := range s.Files {
@@ -73,9 +76,17 @@ func (c *collector) load() {
 			f.Size, f.Sum = 0, 0
 		}
 		f.Offset = max(f.Offset, 0)
+		if f.ending.Size < 0 || f.ending.Size > maxEnding || int64(f.ending.Size) > f.Offset {
+			f.ending = ending{}
+		}
 		t := c.newTail(fileID{f.Dev, f.Ino}, f.Path, f.Offset, time.Unix(f.Seen, 0))
 		t.print, t.look = fingerprint{f.Size, f.Sum}, true
-		t.acked.ending, t.link = f.ending, f.Link
+		t.acked.ending, t.ending, t.link = f.ending, f.ending, f.Link
+		if f.Life != 0 && f.Size > 0 && sameBoot {
+			t.life, t.taken = f.Life, slices.Clone(c.taken(f.Life))
+		} else {
+			c.announce(t)
+		}
 		if t.zip = nil; f.Zip != 0 {
 			t.zip, t.whole = &archive{size: f.Zip}, max(f.Zip, 0)
 			t.done, t.look = f.Zip > 0, f.Zip < 0
@@ -97,17 +108,26 @@ func (c *collector) load() {
 	}
 }
 
-// saveWhileDirty saves at intervals until ctx is done.
+// saveWhileDirty saves at intervals, and when somebody is in a hurry, until ctx is done.
 func (c *collector) saveWhileDirty(ctx context.Context) {
 	tick := time.NewTicker(saveEvery)
 	defer tick.Stop()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
 	var complained string
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-pause.C:
 		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-c.urgent:
+		}
+		start := time.Now()
 		err := c.save()
 		if errors.Is(err, creel.ErrStale) { // who collects now is right
 			c.saving.Lock()
@@ -122,6 +142,48 @@ func (c *collector) saveWhileDirty(ctx context.Context) {
 			complained = err.Error()
 			c.log.Warn("positions are not saved; a restart would send lines twice", "error", err)
 		}
+		c.saving.Lock()
+		work := c.work
+		c.saving.Unlock()
+		// Neither this CPU nor the disk shall have much else to do for us.
+		pause.Reset(min(max((saveShare-1)*work, time.Since(start)-work), saveEvery))
+	}
+}
+
+// hurry asks for a save soon.
+func (c *collector) hurry() {
+	select {
+	case c.urgent <- struct{}{}:
+	default:
+	}
+}
+
+// announce notes that something new about t must be saved before more of it is sent. c.mu is locked.
+func (c *collector) announce(t *tail) {
+	c.news++
+	t.news, c.dirty = c.news, true
+}
+
+// isNews reports whether t has to wait until it is saved what it is: a crash must neither make us forget it, nor leave us
+// with a disk queue that has something of it and a State that does not know what. All that is new is saved at once.
+func (c *collector) isNews(t *tail) bool {
+	if t.news <= c.told.Load() {
+		return false
+	}
+	t.drained = false
+	c.hurry()
+	return true
+}
+
+// tell notes that what was news is saved, or cannot be: it is then read all the same.
+func (c *collector) tell(news uint64) {
+	if news <= c.told.Load() {
+		return
+	}
+	c.told.Store(news)
+	select {
+	case c.saved <- struct{}{}:
+	default:
 	}
 }
 
@@ -132,14 +194,17 @@ func (c *collector) save() error {
 	if c.closed || c.before == nil {
 		return nil
 	}
-	s, changed := c.snapshot()
-	if !changed {
+	start := time.Now()
+	s, news, changed := c.snapshot()
+	defer c.tell(news)
+	if c.work = 0; !changed {
 		return nil
 	}
 	data, err := json.Marshal(s)
 	if err != nil {
 		panic("BUG: " + err.Error())
 	}
+	c.work = time.Since(start)
 	v, err := c.state.Save(data, c.version)
 	if err != nil {
 		c.mu.Lock()
@@ -151,15 +216,15 @@ func (c *collector) save() error {
 	return nil
 }
 
-// snapshot returns what is to be saved, and clears dirty.
-func (c *collector) snapshot() (s savedState, changed bool) {
+// snapshot returns what is to be saved, and what of news that is, and clears dirty.
+func (c *collector) snapshot() (s savedState, news uint64, changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.dirty {
-		return s, false
+		return s, c.news, false
 	}
-	c.dirty = false
-	s = savedState{Version: stateVersion, Saved: c.resolved.UnixNano(), Files: make([]savedFile, len(c.tails))}
+	c.dirty, c.unsaved = false, 0
+	s = savedState{Version: stateVersion, Saved: c.resolved.UnixNano(), Boot: c.boot, Files: make([]savedFile, len(c.tails))}
 	for i := range c.known {
 		c.known[i].settled()
 	}
@@ -168,7 +233,7 @@ func (c *collector) snapshot() (s savedState, changed bool) {
 		if t.gone.IsZero() && t.seen.Before(c.resolved) {
 			t.seen = c.resolved
 		}
-		s.Files[i] = savedFile{t.path, t.link, t.id.dev, t.id.ino, t.print.size, t.print.sum, t.acked.committed, t.seen.Unix(), t.acked.ending, 0}
+		s.Files[i] = savedFile{t.path, t.link, t.id.dev, t.id.ino, t.print.size, t.print.sum, t.life, t.acked.committed, t.seen.Unix(), t.acked.ending, 0}
 		if t.zip != nil {
 			s.Files[i].Zip = -1
 			if t.whole > 0 && len(t.acked.pending) == 0 && !t.acked.lost {
@@ -176,5 +241,5 @@ func (c *collector) snapshot() (s savedState, changed bool) {
 			}
 		}
 	}
-	return s, true
+	return s, c.news, true
 }

@@ -192,11 +192,10 @@ func (c *collector) adopt(path string, id fileID, size, pos int64, now time.Time
 	}
 	c.mu.Lock()
 	c.tails = append(c.tails, t)
-	c.dirty = true
+	c.announce(t)
 	c.mu.Unlock()
 	c.byID[id] = t
 	c.call(t, path, now)
-	c.fresh = true
 	return t
 }
 

@@ -24,9 +24,11 @@ type rig struct {
 	full    bool     // the sink has no room; a step ends when it finds out
 	refuse  error    // how batches are settled
 	logged  strings.Builder
+	onBatch func(b *creel.Batch)
 }
 
-func newRig(t testing.TB, s creel.State, options string) *rig {
+// newRig returns a rig of a collector whose disk queue had taken something, if that is given.
+func newRig(t testing.TB, s creel.State, options string, taken ...func(source uint64) []creel.Range) *rig {
 	t.Helper()
 	n, err := config.Parse("t.yaml", []byte("{start_at: beginning, "+options+"}"), config.Env{})
 	if err != nil {
@@ -37,7 +39,11 @@ func newRig(t testing.TB, s creel.State, options string) *rig {
 		t.Fatal(errs)
 	}
 	r := &rig{t: t, now: time.Now()}
-	c, err := Plugin.Open(canonical, creel.Host{State: s, Log: slog.New(slog.NewTextHandler(&r.logged, nil))})
+	h := creel.Host{State: s, Log: slog.New(slog.NewTextHandler(&r.logged, nil))}
+	if len(taken) > 0 {
+		h.Taken = taken[0]
+	}
+	c, err := Plugin.Open(canonical, h)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,6 +59,16 @@ func (r *rig) TrySend(b *creel.Batch) bool {
 	if r.full {
 		return false
 	}
+	if r.onBatch != nil {
+		r.onBatch(b)
+	}
+	r.records = append(r.records, describe(b)...)
+	creel.Settle(b, r.refuse)
+	return true
+}
+
+// describe returns the records of b as text.
+func describe(b *creel.Batch) (records []string) {
 	for _, l := range b.Logs() {
 		text := strings.Clone(l.Body.String())
 		if l.Body.Kind() == creel.ValueBytes {
@@ -64,10 +80,9 @@ func (r *rig) TrySend(b *creel.Batch) bool {
 		if l.Time != 0 {
 			text += " @" + time.Unix(0, l.Time).UTC().Format(time.RFC3339Nano)
 		}
-		r.records = append(r.records, text)
+		records = append(records, text)
 	}
-	creel.Settle(b, r.refuse)
-	return true
+	return records
 }
 
 // step lets d pass, and then everything be read.
@@ -76,10 +91,6 @@ func (r *rig) step(d time.Duration) {
 	r.now = r.now.Add(d)
 	r.c.polled = time.Time{}
 	r.c.poll(r.now)
-	if r.c.fresh {
-		r.c.fresh = false
-		_ = r.c.save()
-	}
 	for more := true; more; {
 		var err error
 		if more, err = r.c.round(context.Background(), r, r.now); err != nil && !r.full {
@@ -87,6 +98,18 @@ func (r *rig) step(d time.Duration) {
 		} else if err != nil {
 			return
 		}
+		more = saveIfUrgent(r.c) || more
+	}
+}
+
+// saveIfUrgent saves as the saver does. It reports whether there was need.
+func saveIfUrgent(c *collector) bool {
+	select {
+	case <-c.urgent:
+		_ = c.save()
+		return true
+	default:
+		return false
 	}
 }
 

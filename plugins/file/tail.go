@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,6 +35,8 @@ type tail struct {
 	id     fileID
 	path   string
 	print  fingerprint
+	life   uint64    // names what it holds among all that was ever read
+	news   uint64    // the last of collector.news that is about it
 	seen   time.Time // last time a path led to it
 	acked  *progress
 	origin *creel.Origin
@@ -41,22 +44,25 @@ type tail struct {
 
 	f       *os.File // nil: not open now
 	opened  time.Time
-	slot    int       // where it is in collector.opened
-	hot     bool      // it is in collector.hot
-	queued  bool      // it is in collector.queue
-	woken   time.Time // when it was last known to change
-	link    string    // where path leads to, if it is a link
-	deaf    int       // how often it changed without a word
-	pos     int64     // up to where it was sent
-	chain   chain     // what makes records of its lines
-	zip     *archive  // nil: it is not compressed
-	align   bool      // pos is somewhere near the end, and shall be moved to the start of a line
-	want    int       // size of the next read, when the line at pos is longer than the last one
-	waited  int64     // size of the file when only an unfinished line was left of it
-	stamp   time.Time // of the file, when it was last known to be the one that it was; zero: not known
-	drained bool      // everything was sent when last looked
-	rested  time.Time // when that was
-	done    bool      // it will not be read again, unless a batch comes back
+	slot    int           // where it is in collector.opened
+	hot     bool          // it is in collector.hot
+	queued  bool          // it is in collector.queue
+	woken   time.Time     // when it was last known to change
+	link    string        // where path leads to, if it is a link
+	deaf    int           // how often it changed without a word
+	pos     int64         // up to where it was sent
+	ending  ending        // of the text up to pos, if that is known
+	clean   int64         // records that were sent before pos lie before it, and later ones do not; -1: there is no such place
+	taken   []creel.Range // what a disk queue had of it at start
+	chain   chain         // what makes records of its lines
+	zip     *archive      // nil: it is not compressed
+	align   bool          // pos is somewhere near the end, and shall be moved to the start of a line
+	want    int           // size of the next read, when the line at pos is longer than the last one
+	waited  int64         // size of the file when only an unfinished line was left of it
+	stamp   time.Time     // of the file, when it was last known to be the one that it was; zero: not known
+	drained bool          // everything was sent when last looked
+	rested  time.Time     // when that was
+	done    bool          // it will not be read again, unless a batch comes back
 
 	pass   int       // the last one of resolve in which an included path led here
 	gone   time.Time // since when no included path leads here; zero: one does
@@ -90,18 +96,27 @@ func (c *collector) settle(p *progress, s *span, err error) {
 		return
 	}
 	s.done = true
+	c.advance(p)
+}
+
+// advance moves p on behind what is done. c.mu is locked.
+func (c *collector) advance(p *progress) {
 	for len(p.pending) > 0 && p.pending[0].done {
-		if p.pending[0].end > p.committed {
-			p.committed, p.ending = p.pending[0].end, p.pending[0].ending
+		if s := p.pending[0]; s.end > p.committed {
+			c.unsaved += s.end - p.committed
+			p.committed, p.ending = s.end, s.ending
 		}
 		p.pending = p.pending[1:]
 		c.dirty = true
+	}
+	if c.unsaved >= saveBytes {
+		c.hurry()
 	}
 }
 
 // turn sends one read of t. It reports whether there is more to read at once.
 func (c *collector) turn(ctx context.Context, t *tail, out creel.Sink, now time.Time) (more bool, err error) {
-	if t.f == nil || c.isLost(t) {
+	if t.f == nil || c.isLost(t) || c.isNews(t) {
 		return false, nil
 	}
 	size, err := t.f.Seek(0, io.SeekEnd) // costs less than Stat
@@ -114,6 +129,10 @@ func (c *collector) turn(ctx context.Context, t *tail, out creel.Sink, now time.
 	}
 	if size < t.pos {
 		return true, c.replaced(ctx, t, out, now)
+	}
+	stop, taken := t.ahead(size)
+	if stop <= t.pos && taken.To > 0 {
+		return true, c.leap(ctx, t, taken, out, now)
 	}
 	last := !t.gone.IsZero() && now.Sub(t.gone) > c.linger && now.Sub(t.active) > c.linger
 	if size == t.pos || size == t.waited && !last {
@@ -129,8 +148,9 @@ func (c *collector) turn(ctx context.Context, t *tail, out creel.Sink, now time.
 		return false, c.rest(ctx, t, out, now, last)
 	}
 	t.drained = false
-	buf := creel.NewBuffer(int(min(size-t.pos, max(int64(c.cfg.ReadSize), int64(t.want)))))
-	n, err := t.f.ReadAt(buf, t.pos)
+	before := t.ending.Size
+	whole := creel.NewBuffer(before + int(min(stop-t.pos, max(int64(c.cfg.ReadSize), int64(t.want)))))
+	n, err := t.f.ReadAt(whole, t.pos-int64(before))
 	if err != nil && err != io.EOF {
 		c.complain(t.path, slog.LevelWarn, "read file: "+err.Error())
 		return false, nil
@@ -139,10 +159,13 @@ func (c *collector) turn(ctx context.Context, t *tail, out creel.Sink, now time.
 	if same, err := c.verify(t); err != nil {
 		c.complain(t.path, slog.LevelWarn, "read file: "+err.Error())
 		return false, nil
-	} else if !same {
+	} else if !same || n < before || endingOf(whole[:before]) != t.ending {
 		return true, c.replaced(ctx, t, out, now)
+	} else if c.isNews(t) { // it has become known better
+		return false, nil
 	}
-	code := t.chain.encoding
+	n -= before
+	code, buf := t.chain.encoding, whole[before:]
 	end, unfinished := code.whole(buf[:n]), false
 	if end == 0 {
 		skip := t.mark(buf[:n])
@@ -150,9 +173,11 @@ func (c *collector) turn(ctx context.Context, t *tail, out creel.Sink, now time.
 		switch {
 		case n >= enough:
 			end, unfinished = skip+code.cutAt(buf[skip:n], t.chain.limit), true
-		case t.pos+int64(n) < size:
+		case t.pos+int64(n) < stop:
 			t.want = min(2*n, enough)
 			return true, nil
+		case stop < size:
+			end, unfinished = n, true
 		case last:
 			end = n
 		default:
@@ -161,7 +186,7 @@ func (c *collector) turn(ctx context.Context, t *tail, out creel.Sink, now time.
 		}
 	}
 	t.want = 0
-	if err := c.deliver(ctx, t, chunk{text: buf[:end], unfinished: unfinished}, out, now); err != nil {
+	if err := c.deliver(ctx, t, chunk{text: buf[:end], whole: whole[:before+end], unfinished: unfinished}, out, now); err != nil {
 		return false, err
 	}
 	return t.pos < size, nil
@@ -202,9 +227,18 @@ func (t *tail) mark(text []byte) int {
 // chunk is a step of a file's reading.
 type chunk struct {
 	text       []byte // from the tail's pos on
+	whole      []byte // text, with some of the file before it; nil: text is all there is
 	unfinished bool   // the last line goes on beyond text
 	flush      bool   // what was open since a time, or longer, shall be sent
 	since      time.Time
+}
+
+// ending returns how the text up to the first n bytes of k ended.
+func (k *chunk) ending(n int64) ending {
+	if k.whole == nil {
+		return endingOf(k.text[:n])
+	}
+	return endingOf(k.whole[:int64(len(k.whole)-len(k.text))+n])
 }
 
 // deliver sends the records of k.
@@ -219,12 +253,16 @@ func (c *collector) deliver(ctx context.Context, t *tail, k chunk, out creel.Sin
 	b := creel.NewBatch(creel.Logs, r)
 	if b.Len() == 0 { // everything is waiting for what follows
 		creel.Settle(b, nil)
-		t.pos = end
+		t.moved(end, &k)
 		return nil
 	}
 	p, s := t.acked, &span{end: t.chain.safe(end)}
-	if c.finder.archives && s.end > t.pos {
-		s.ending = endingOf(k.text[:s.end-t.pos])
+	if s.end > t.pos {
+		s.ending = k.ending(s.end - t.pos)
+	}
+	clean := t.chain.isClean(s.end)
+	if clean && t.clean >= 0 && t.zip == nil {
+		b.SetParts(creel.Part{Source: t.life, From: uint64(t.clean), To: uint64(s.end)})
 	}
 	c.mu.Lock()
 	p.pending = append(p.pending, s)
@@ -235,8 +273,22 @@ func (c *collector) deliver(ctx context.Context, t *tail, k chunk, out creel.Sin
 		creel.Settle(b, creel.ErrAbandoned) // still ours; and so its lines are read again, should Collect be called again
 		return err
 	}
-	t.pos, t.active = end, now
+	if t.active = now; t.acked != p { // it was begun anew meanwhile
+		return nil
+	}
+	t.moved(end, &k)
+	if t.clean = -1; clean {
+		t.clean = s.end
+	}
 	return nil
+}
+
+// moved notes that t was sent up to end, by k.
+func (t *tail) moved(end int64, k *chunk) {
+	if len(k.text) > 0 {
+		t.ending = k.ending(int64(len(k.text)))
+	}
+	t.pos = end
 }
 
 func (c *collector) isLost(t *tail) bool {
@@ -255,7 +307,7 @@ func (c *collector) rewind(t *tail) {
 	case p.lost:
 		t.acked = &progress{committed: p.committed, ending: p.ending}
 		t.done, t.look, t.whole = false, t.f == nil, 0
-		t.moveTo(p.committed)
+		t.moveTo(p.committed, p.ending)
 		if t.f != nil {
 			c.wakeUp(t)
 		} else {
@@ -264,9 +316,9 @@ func (c *collector) rewind(t *tail) {
 	}
 }
 
-// moveTo makes pos the next byte to be read.
-func (t *tail) moveTo(pos int64) {
-	t.pos, t.waited, t.want = pos, 0, 0
+// moveTo makes pos the next byte to be read, behind text that ends with e.
+func (t *tail) moveTo(pos int64, e ending) {
+	t.pos, t.ending, t.clean, t.waited, t.want = pos, e, pos, 0, 0
 	t.chain.reset()
 	if t.zip != nil {
 		*t.zip = archive{size: t.zip.size, since: t.zip.since, ending: t.zip.ending, distinct: t.zip.distinct}
@@ -290,7 +342,7 @@ func (c *collector) verify(t *tail) (bool, error) {
 	if n > t.print.size {
 		c.mu.Lock()
 		t.print = fingerprint{n, crc32.Checksum(c.head[:n], castagnoli)}
-		c.dirty = true
+		c.announce(t)
 		c.mu.Unlock()
 	}
 	return true, nil
@@ -305,9 +357,21 @@ func (c *collector) unchanged(t *tail, now time.Time) (bool, error) {
 	}
 	same, err := c.verify(t)
 	if same && err == nil {
+		same, err = t.endsAsRead()
+	}
+	if same && err == nil {
 		t.seal(fi, now)
 	}
 	return same, err
+}
+
+// endsAsRead reports whether what lies before t's position is still what was read.
+func (t *tail) endsAsRead() (bool, error) {
+	if t.zip != nil {
+		return true, nil
+	}
+	e, err := endingAt(t.f, t.pos, t.ending.Size)
+	return e == t.ending, err
 }
 
 // seal notes that t was the file it was, after fi was taken.
@@ -330,10 +394,11 @@ func (c *collector) restart(t *tail) {
 	if t.zip == nil {
 		c.remember(t.print, t.acked, c.now)
 	}
-	t.acked, t.print, t.whole, c.dirty = &progress{}, fingerprint{}, 0, true
+	t.acked, t.print, t.whole = &progress{}, fingerprint{}, 0
+	t.life, t.taken = rand.Uint64(), nil
+	c.announce(t)
 	c.mu.Unlock()
-	c.fresh = true
-	t.moveTo(0)
+	t.moveTo(0, ending{})
 	_, _ = c.verify(t) // takes the new fingerprint; an error will come again with the next read
 }
 
@@ -363,7 +428,11 @@ func (c *collector) openTail(t *tail) bool {
 	c.wakeUp(t)
 	t.look, t.drained = false, false
 	delete(c.complaints, t.path)
-	switch same, err := c.verify(t); {
+	same, err := c.verify(t)
+	if same && err == nil && fi.Size() >= t.pos {
+		same, err = t.endsAsRead()
+	}
+	switch {
 	case err != nil:
 		c.complain(t.path, slog.LevelWarn, "read file: "+err.Error())
 		c.shut(t)
@@ -374,9 +443,10 @@ func (c *collector) openTail(t *tail) bool {
 		c.mu.Lock()
 		t.acked.committed, c.dirty = t.chain.encoding.start(f, t.pos), true
 		c.mu.Unlock()
-		t.moveTo(t.acked.committed)
+		t.moveTo(t.acked.committed, ending{})
 	default:
-		t.moveTo(t.pos)
+		t.moveTo(t.pos, t.ending)
+		t.prove(fi.Size())
 	}
 	t.align = false
 	t.seal(fi, c.now)
@@ -446,7 +516,7 @@ func (c *collector) finish(t *tail) {
 
 // newTail returns a tail of the file at path, whose position is pos.
 func (c *collector) newTail(id fileID, path string, pos int64, seen time.Time) *tail {
-	t := &tail{id: id, path: path, pos: pos, seen: seen, acked: &progress{committed: pos}, origin: c.originOf(path),
+	t := &tail{id: id, path: path, life: rand.Uint64(), pos: pos, clean: pos, seen: seen, acked: &progress{committed: pos}, origin: c.originOf(path),
 		chain: chain{stages: &c.stages, encoding: c.encoding}}
 	if isArchive(path) {
 		t.zip = &archive{}

@@ -46,9 +46,6 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// again is how long a client that found no room is asked to wait.
-const again = time.Second
-
 // farewell is how long requests under way may take when the collector is stopped.
 const farewell = 5 * time.Second
 
@@ -57,6 +54,7 @@ type collector struct {
 	host    creel.Host
 	servers []*server
 	reading atomic.Int64 // bytes of HTTP requests
+	crowd   crowd
 
 	requests, refused *metric.Counter
 }
@@ -163,22 +161,46 @@ var (
 	errStopped = errors.New("the collector is about to stop; send them again")
 )
 
-// malformed is the error of a request that no repetition will mend.
-type malformed struct{ error }
+// malformed is the error of a request that no repetition will mend; forbidden of one that its sender may not send.
+type (
+	malformed struct{ error }
+	forbidden struct{ error }
+)
+
+// request is what one request says.
+type request struct {
+	signal     creel.Signal
+	body       []byte
+	parse      func(creel.Signal, []byte, *creel.Memory) (*creel.Batch, error)
+	id, sender string // as on the wire
+}
 
 // take gives a request's records to the pipeline and waits until they are safe.
-func (c *collector) take(ctx context.Context, out creel.Sink, s creel.Signal, body []byte, parse func(creel.Signal, []byte, *creel.Memory) (*creel.Batch, error)) error {
-	b, err := parse(s, body, c.host.Memory)
+func (c *collector) take(ctx context.Context, out creel.Sink, r request) error {
+	b, err := r.parse(r.signal, r.body, c.host.Memory)
 	if err != nil {
 		return malformed{err}
 	}
+	id, records := parseID(r.id), b.Len()
+	b.SetID(id)
 	done := make(chan error, 1)
 	b.OnDone(func(err error) { done <- err })
-	if b.Len() == 0 {
-		creel.Settle(b, nil)
-	} else if !out.TrySend(b) {
+	asked := c.host.Admission
+	if records == 0 {
+		asked = nil
+	}
+	var from creel.Sender
+	if asked != nil {
+		from = parseSender(r.sender)
+		err = asked.Admit(from, r.signal, records, b.Bytes())
+	}
+	switch {
+	case err != nil || records == 0:
+		creel.Settle(b, err)
+	case !out.TrySend(b):
 		creel.Settle(b, errNoRoom)
 	}
+	refused := err
 	late := time.NewTimer(c.Timeout)
 	defer late.Stop()
 	select {
@@ -188,13 +210,29 @@ func (c *collector) take(ctx context.Context, out creel.Sink, s creel.Signal, bo
 	case <-late.C:
 		err = errTimeout
 	}
+	throttled := (*creel.Throttled)(nil)
 	switch {
 	case err == nil:
+		if asked != nil {
+			asked.Took(from, id, r.signal, records)
+		}
+		c.crowd.taken()
 		return nil
 	case errors.Is(err, creel.ErrAbandoned):
 		return errStopped
 	case creel.IsPermanent(err):
 		return malformed{fmt.Errorf("the records were refused: %w", err)}
+	case refused != nil && !errors.As(refused, &throttled):
+		return forbidden{refused}
 	}
 	return err
+}
+
+// again returns how long the client of a request that ended in err is to wait before it sends it again.
+func (c *collector) again(err error) time.Duration {
+	after := c.crowd.refused()
+	if throttled := (*creel.Throttled)(nil); errors.As(err, &throttled) && throttled.After > 0 {
+		after = throttled.After
+	}
+	return after
 }

@@ -35,6 +35,14 @@ type resetter interface {
 // window bounds what a zstd decoder remembers, and so its memory: 8 MiB, as RFC 8878 wants decoders to support at least.
 const window = 8 << 20
 
+// ratio is how many bytes may come out of one, beyond ratioFree: what is compressed more is made to cost memory.
+const (
+	ratio     = 100
+	ratioFree = 1 << 20
+)
+
+var errRatio = fmt.Errorf("request is compressed more than %d : 1; send less at once", ratio)
+
 func newGzip() *compressor {
 	return &compressor{
 		name:  "gzip",
@@ -106,24 +114,44 @@ func (c *compressor) Decompress(r io.Reader) (io.Reader, error) {
 			return nil, err
 		}
 	}
-	if err := d.Reset(r); err != nil {
+	p := &pooledReader{resetter: d, c: c, in: counter{Reader: r}}
+	if err := d.Reset(&p.in); err != nil {
 		c.readers.Put(d)
 		return nil, fmt.Errorf("decompress %s: %w", c.name, err)
 	}
-	return &pooledReader{d, c}, nil
+	return p, nil
+}
+
+// counter counts what is read.
+type counter struct {
+	io.Reader
+	n int64
+}
+
+// Read reads on.
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n += int64(n)
+	return n, err
 }
 
 type pooledReader struct {
 	resetter
-	c *compressor
+	c   *compressor
+	in  counter
+	out int64
 }
 
-// Read gives the decoder back at the end.
+// Read fails with errRatio when too much comes out, and gives the decoder back at the end.
 func (r *pooledReader) Read(p []byte) (int, error) {
 	if r.resetter == nil {
 		return 0, io.EOF
 	}
 	n, err := r.resetter.Read(p)
+	r.out += int64(n)
+	if r.out > ratioFree+ratio*r.in.n {
+		return 0, errRatio
+	}
 	if errors.Is(err, io.EOF) {
 		r.c.readers.Put(r.resetter)
 		r.resetter = nil

@@ -34,6 +34,15 @@ func (c ExporterConfig) Validate() error {
 	if c.Encoding == "json" && c.Protocol == "grpc" {
 		return config.FieldError("encoding", errors.New("json goes over HTTP only; set protocol: http"))
 	}
+	for key, value := range c.Headers { // which no request could carry, else
+		unfit := func(r rune) bool { return r < ' ' || r > '~' }
+		if key == "" || strings.ContainsFunc(key, func(r rune) bool { return unfit(r) || strings.ContainsRune(` "(),/:;<=>?@[\]{}`, r) }) {
+			return config.FieldError("headers", fmt.Errorf("%q is no header's name", key))
+		}
+		if strings.ContainsFunc(value, unfit) { // it may be a secret
+			return config.FieldError("headers", fmt.Errorf("the value of %s must be printable ASCII; is there a line break at its end?", key))
+		}
+	}
 	return nil
 }
 
@@ -76,12 +85,16 @@ type sender interface {
 	Close() error
 }
 
+// maxWarnings bounds how many different warnings are logged: a far side may have a new one for each request.
+const maxWarnings = 64
+
 type exporter struct {
 	sender
-	host     creel.Host
-	warnings sync.Map // of strings: logged already
-
+	host   creel.Host
 	warned *metric.Counter
+
+	mu       sync.Mutex
+	warnings map[string]bool // that are logged; at most maxWarnings
 }
 
 // NewExporter returns the exporter. It connects when it exports.
@@ -97,11 +110,12 @@ func NewExporter(c ExporterConfig, h creel.Host) (creel.Exporter, error) {
 		}
 	}
 	sent := h.Metrics.Counter("creel.otlp.sent", "Bytes of requests, before compression.", "By")
-	x := &exporter{host: h, warned: h.Metrics.Counter("creel.otlp.warnings", "Answers that took a request with a warning.", "{response}")}
+	x := &exporter{host: h, warnings: make(map[string]bool), warned: h.Metrics.Counter("creel.otlp.warnings", "Answers that took a request with a warning.", "{response}")}
+	from := formatSender(h.Sender)
 	if c.Protocol == "http" {
-		x.sender = newHTTPSender(c, t, secure, sent)
+		x.sender = newHTTPSender(c, t, secure, from, sent)
 	} else {
-		x.sender, err = newGRPCSender(c, t, secure, sent)
+		x.sender, err = newGRPCSender(c, t, secure, from, sent)
 	}
 	return x, err
 }
@@ -113,14 +127,39 @@ func (x *exporter) Export(ctx context.Context, batches []*creel.Batch) error {
 	case err != nil:
 		return err
 	case result.Rejected > 0:
-		return &creel.Partial{Rejected: int(result.Rejected), Reason: result.Message}
+		return &creel.Partial{Rejected: int(result.Rejected), Reason: brief(result.Message)}
 	case result.Message != "":
-		x.warned.Inc()
-		if _, known := x.warnings.LoadOrStore(result.Message, true); !known {
-			x.host.Log.Warn("the far side took a request with a warning", "warning", result.Message)
-		}
+		x.warn(brief(result.Message))
 	}
 	return nil
+}
+
+// warn counts a warning, and logs it if it is new.
+func (x *exporter) warn(text string) {
+	x.warned.Inc()
+	x.mu.Lock()
+	known := x.warnings[text] || len(x.warnings) == maxWarnings
+	if !known {
+		x.warnings[text] = true
+	}
+	x.mu.Unlock()
+	if !known {
+		x.host.Log.Warn("the far side took a request with a warning", "warning", text)
+	}
+}
+
+// brief returns the beginning of what a far side says, which may be megabytes.
+func brief(text string) string {
+	const enough = 500
+	if len(text) <= enough {
+		return text
+	}
+	return strings.ToValidUTF8(text[:enough], "") + "…"
+}
+
+// unreadable is the result when the far side took a request, but said more, which err is about.
+func unreadable(err error) codec.Result {
+	return codec.Result{Message: "its answer cannot be read: " + err.Error()}
 }
 
 // explain adds what to do next to errors that users meet often.

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -82,7 +83,13 @@ func (c *collector) export(ctx context.Context, out creel.Sink, s creel.Signal, 
 		c.refused.Inc()
 		return nil, err
 	}
-	err := c.take(ctx, out, s, body, codec.Parse)
+	said := func(header string) string {
+		if values := metadata.ValueFromIncomingContext(ctx, header); len(values) > 0 {
+			return values[0]
+		}
+		return ""
+	}
+	err := c.take(ctx, out, request{signal: s, body: body, parse: codec.Parse, id: said(headerBatchID), sender: said(headerSender)})
 	if err == nil {
 		c.requests.Inc()
 		return mem.BufferSlice{}, nil // full success is no bytes at all
@@ -91,10 +98,14 @@ func (c *collector) export(ctx context.Context, out creel.Sink, s creel.Signal, 
 	if bad := (malformed{}); errors.As(err, &bad) {
 		return nil, status.Error(codes.InvalidArgument, bad.Error())
 	}
+	if no := (forbidden{}); errors.As(err, &no) {
+		return nil, status.Error(codes.PermissionDenied, no.Error())
+	}
 	if ctx.Err() != nil {
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
-	st, detailErr := status.New(codes.Unavailable, err.Error()).WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(again)})
+	// OTLP lets RESOURCE_EXHAUSTED with a RetryInfo be sent again as well; all clients know to do so with UNAVAILABLE.
+	st, detailErr := status.New(codes.Unavailable, err.Error()).WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(c.again(err))})
 	if detailErr != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}

@@ -75,7 +75,7 @@ func (c *collector) post(w http.ResponseWriter, r *http.Request, out creel.Sink,
 	}
 	body, err := c.read(r)
 	if err == nil {
-		err = c.take(r.Context(), out, s, body, parse)
+		err = c.take(r.Context(), out, request{signal: s, body: body, parse: parse, id: r.Header.Get(headerBatchID), sender: r.Header.Get(headerSender)})
 	}
 	if err == nil {
 		c.requests.Inc()
@@ -89,23 +89,9 @@ func (c *collector) post(w http.ResponseWriter, r *http.Request, out creel.Sink,
 		return
 	}
 	c.refused.Inc()
-	st := codec.Status{Code: int32(codes.Unavailable), Message: err.Error()}
-	code := http.StatusServiceUnavailable
-	bad := malformed{}
-	switch {
-	case errors.As(err, &bad):
-		code, st.Code = http.StatusBadRequest, int32(codes.InvalidArgument)
-	case errors.Is(err, errTooLarge):
-		code, st.Code = http.StatusRequestEntityTooLarge, int32(codes.ResourceExhausted)
-		st.Message = fmt.Sprintf("%v: the limit is %v, compressed and decompressed", err, c.MaxRequestSize)
-	case errors.Is(err, errEncoding):
-		code, st.Code = http.StatusUnsupportedMediaType, int32(codes.InvalidArgument)
-	case errors.Is(err, errNoRoom):
-		code = http.StatusTooManyRequests
-	}
-	if st.Code == int32(codes.Unavailable) {
-		w.Header().Set("Retry-After", strconv.Itoa(int(again/time.Second)))
-		st.Retry, st.RetryDelay = true, again
+	code, st := c.refusal(err)
+	if st.Retry {
+		w.Header().Set("Retry-After", strconv.FormatInt(seconds(st.RetryDelay), 10))
 	}
 	var answer []byte
 	if kind == typeJSON {
@@ -116,6 +102,29 @@ func (c *collector) post(w http.ResponseWriter, r *http.Request, out creel.Sink,
 	w.Header().Set("Content-Type", kind)
 	w.WriteHeader(code)
 	_, _ = w.Write(answer) // the client has gone
+}
+
+// refusal returns what to answer to a request that ended in err.
+func (c *collector) refusal(err error) (code int, st codec.Status) {
+	bad, no, throttled := malformed{}, forbidden{}, (*creel.Throttled)(nil)
+	switch {
+	case errors.As(err, &bad):
+		return http.StatusBadRequest, codec.Status{Code: int32(codes.InvalidArgument), Message: err.Error()}
+	case errors.As(err, &no):
+		return http.StatusForbidden, codec.Status{Code: int32(codes.PermissionDenied), Message: err.Error()}
+	case errors.Is(err, errTooLarge):
+		text := fmt.Sprintf("%v: the limit is %v, compressed and decompressed", err, c.MaxRequestSize)
+		return http.StatusRequestEntityTooLarge, codec.Status{Code: int32(codes.ResourceExhausted), Message: text}
+	case errors.Is(err, errRatio):
+		return http.StatusRequestEntityTooLarge, codec.Status{Code: int32(codes.ResourceExhausted), Message: err.Error()}
+	case errors.Is(err, errEncoding):
+		return http.StatusUnsupportedMediaType, codec.Status{Code: int32(codes.InvalidArgument), Message: err.Error()}
+	}
+	code = http.StatusServiceUnavailable
+	if errors.Is(err, errNoRoom) || errors.As(err, &throttled) {
+		code = http.StatusTooManyRequests
+	}
+	return code, codec.Status{Code: int32(codes.Unavailable), Message: err.Error(), Retry: true, RetryDelay: c.again(err)}
 }
 
 var errEncoding = errors.New("the content encoding must be gzip, zstd or none")
@@ -156,6 +165,8 @@ func (c *collector) read(r *http.Request) ([]byte, error) {
 		return wire, nil
 	case errors.Is(err, errTooLarge) || errors.As(err, &over):
 		return nil, errTooLarge
+	case errors.Is(err, errRatio):
+		return nil, errRatio
 	}
 	return nil, malformed{fmt.Errorf("read body: %w", err)}
 }

@@ -36,7 +36,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // open opens a component of a plugin with options written in YAML.
-func open(t *testing.T, p creel.Plugin, options string, h creel.Host) any {
+func open(t testing.TB, p creel.Plugin, options string, h creel.Host) any {
 	t.Helper()
 	n, err := config.Parse("test.yaml", []byte(options), config.Env{})
 	if err != nil {
@@ -119,10 +119,17 @@ func (s *sink) got() string {
 // serve runs a collector until the test ends, and returns its gRPC and HTTP addresses.
 func serve(t *testing.T, options string, out creel.Sink) (grpcAddress, httpAddress string) {
 	t.Helper()
+	return serveOn(t, options, creel.Host{}, out)
+}
+
+// serveOn is serve on h, but for sockets and memory.
+func serveOn(t testing.TB, options string, h creel.Host, out creel.Sink) (grpcAddress, httpAddress string) {
+	t.Helper()
 	var socks sockets
 	var memory creel.Memory
 	memory.Poison = true
-	c := open(t, otlp.Collector, options, creel.Host{Sockets: &socks, Memory: &memory}).(creel.Collector)
+	h.Sockets, h.Memory = &socks, &memory
+	c := open(t, otlp.Collector, options, h).(creel.Collector)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- c.Collect(ctx, out) }()
@@ -458,6 +465,8 @@ func TestWrongOptions(t *testing.T) {
 		{otlp.Exporter, "endpoint: 'ftp://hub:1'", "must be host:port"},
 		{otlp.Exporter, "endpoint: 'http://hub:1/x'", "must not have a path"},
 		{otlp.Exporter, "{endpoint: 'hub:1', encoding: json}", "json goes over HTTP only"},
+		{otlp.Exporter, "{endpoint: 'hub:1', headers: {'a b': x}}", "is no header's name"},
+		{otlp.Exporter, `{endpoint: 'hub:1', headers: {authorization: "Bearer x\n"}}`, "the value of authorization must be printable ASCII"},
 	} {
 		n, err := config.Parse("test.yaml", []byte(c.options), config.Env{})
 		if err != nil {

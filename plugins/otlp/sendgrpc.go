@@ -3,8 +3,12 @@ package otlp
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -16,6 +20,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	"github.com/creelhq/creel"
@@ -23,27 +28,32 @@ import (
 	codec "github.com/creelhq/creel/otlp"
 )
 
+// maxMessage is maxAnswer in gRPC: a number that no server has as its limit, so that an error about an answer's size differs
+// from a server's about the request's.
+const maxMessage = maxAnswer + 1
+
 type grpcSender struct {
 	ExporterConfig
 	plain   bool
+	header  []string // keys and values that each request has
 	conn    *grpc.ClientConn
 	sent    *metric.Counter
 	buffers sync.Pool
 }
 
-func newGRPCSender(c ExporterConfig, t target, secure *tls.Config, sent *metric.Counter) (*grpcSender, error) {
+func newGRPCSender(c ExporterConfig, t target, secure *tls.Config, from string, sent *metric.Counter) (*grpcSender, error) {
 	creds := insecure.NewCredentials()
 	if secure != nil {
 		creds = credentials.NewTLS(secure)
 	}
-	options := []grpc.CallOption{grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(maxAnswer)}
+	options := []grpc.CallOption{grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(maxMessage)}
 	if c.Compression != "none" {
 		options = append(options, grpc.UseCompressor(c.Compression))
 	}
 	conn, err := grpc.NewClient("passthrough:///"+t.address, grpc.WithTransportCredentials(creds), grpc.WithDefaultCallOptions(options...),
 		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(connectionWindow),
 		grpc.WithReadBufferSize(ioBuffer), grpc.WithWriteBufferSize(ioBuffer), grpc.WithUserAgent("creel"),
-		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(), grpc.WithMaxHeaderListSize(maxHead), grpc.WithStatsHandler(answers{}), grpc.WithDisableServiceConfig(),
 		grpc.WithConnectParams(grpc.ConnectParams{ // the pauses between exports are the pipeline's
 			Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}, MinConnectTimeout: 10 * time.Second,
 		}),
@@ -52,7 +62,14 @@ func newGRPCSender(c ExporterConfig, t target, secure *tls.Config, sent *metric.
 	if err != nil {
 		return nil, fmt.Errorf("make gRPC client: %w", err)
 	}
-	return &grpcSender{ExporterConfig: c, plain: t.plain, conn: conn, sent: sent}, nil
+	s := &grpcSender{ExporterConfig: c, plain: t.plain, conn: conn, sent: sent}
+	if from != "" {
+		s.header = append(s.header, headerSender, from)
+	}
+	for k, v := range c.Headers {
+		s.header = append(s.header, k, v)
+	}
+	return s, nil
 }
 
 // Close closes the connection.
@@ -75,25 +92,68 @@ func (s *grpcSender) message(batches []*creel.Batch) mem.BufferSlice {
 }
 
 func (s *grpcSender) send(ctx context.Context, signal creel.Signal, batches []*creel.Batch) (codec.Result, error) {
-	for k, v := range s.Headers {
-		ctx = metadata.AppendToOutgoingContext(ctx, k, v)
+	header := s.header[:len(s.header):len(s.header)]
+	if id := creel.RequestOf(ctx).ID; !id.IsZero() {
+		header = append(header, headerBatchID, formatID(id))
 	}
+	if len(header) > 0 {
+		ctx = metadata.AppendToOutgoingContext(ctx, header...)
+	}
+	var answered atomic.Bool
+	ctx = context.WithValue(ctx, answers{}, &answered)
 	var answer []byte
 	if err := s.conn.Invoke(ctx, methods[signal], s.message(batches), &answer); err != nil {
-		return codec.Result{}, s.refusal(err)
+		return s.failure(err, answered.Load())
 	}
 	r, err := codec.ParseResponse(answer)
 	if err != nil { // the records are safe all the same
-		return codec.Result{Message: "its answer cannot be read: " + err.Error()}, nil
+		return unreadable(err), nil
 	}
 	return r, nil
+}
+
+// answers finds out whether an error is an answer of the far side's. grpc-go uses the same codes for what it came upon
+// itself: a stream that was reset, a proxy's page, an answer that is none.
+type answers struct{}
+
+// TagRPC is for grpc-go.
+func (answers) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+// HandleRPC notes that a gRPC status has come.
+func (answers) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	if _, ok := s.(*stats.InTrailer); ok {
+		ctx.Value(answers{}).(*atomic.Bool).Store(true)
+	}
+}
+
+// TagConn is for grpc-go.
+func (answers) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// HandleConn is for grpc-go.
+func (answers) HandleConn(context.Context, stats.ConnStats) {}
+
+// failure makes a result or an error of what a call ended in; answered: the far side has said so. If it has not, nobody knows
+// whether it took the request, which is sent again. But if it was too long an answer the request was taken: a server that
+// refuses one sends no message.
+func (s *grpcSender) failure(err error, answered bool) (codec.Result, error) {
+	st := status.Convert(err)
+	if st.Code() == codes.ResourceExhausted && strings.Contains(st.Message(), strconv.Itoa(maxMessage)) {
+		return unreadable(errors.New("it is too long")), nil
+	}
+	if answered {
+		return codec.Result{}, s.refusal(st)
+	}
+	lost := explain(fmt.Errorf("%s: %s", st.Code(), brief(st.Message())), s.Endpoint, s.plain)
+	if st.Code() == codes.ResourceExhausted { // HTTP/2's ENHANCE_YOUR_CALM
+		return codec.Result{}, &creel.Throttled{Err: lost}
+	}
+	return codec.Result{}, lost
 }
 
 // refusal makes an error of an answer: OTLP says which are worth another try. Missing rights can be given later, so they
 // are too. RESOURCE_EXHAUSTED without RetryInfo means by the book that the request is too large for ever, but servers say
 // it when they are overloaded: it is no reason to drop anything.
-func (s *grpcSender) refusal(err error) error {
-	st := status.Convert(err)
+func (s *grpcSender) refusal(st *status.Status) error {
 	var after time.Duration
 	throttled := st.Code() == codes.ResourceExhausted
 	for _, d := range st.Details() {
@@ -101,7 +161,7 @@ func (s *grpcSender) refusal(err error) error {
 			after, throttled = max(0, info.GetRetryDelay().AsDuration()), true
 		}
 	}
-	refused := explain(fmt.Errorf("answered %s: %s", st.Code(), st.Message()), s.Endpoint, s.plain)
+	refused := explain(fmt.Errorf("answered %s: %s", st.Code(), brief(st.Message())), s.Endpoint, s.plain)
 	switch st.Code() {
 	case codes.Canceled, codes.DeadlineExceeded, codes.Aborted, codes.OutOfRange, codes.Unavailable, codes.DataLoss:
 	case codes.Unauthenticated, codes.PermissionDenied, codes.ResourceExhausted:

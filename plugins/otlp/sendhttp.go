@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
@@ -14,12 +15,16 @@ import (
 	"time"
 
 	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/metric"
 	codec "github.com/creelhq/creel/otlp"
 )
 
-// maxAnswer bounds what is read of an answer: OTLP asks for 4 MiB at most.
-const maxAnswer = 4 << 20
+// maxAnswer bounds what is read of an answer: OTLP asks for 4 MiB at most. maxHead bounds its headers.
+const (
+	maxAnswer = 4 << 20
+	maxHead   = 256 << 10
+)
 
 type httpSender struct {
 	ExporterConfig
@@ -27,12 +32,13 @@ type httpSender struct {
 	plain             bool
 	client            http.Client
 	sent              *metric.Counter
-	kind              string // content type
+	header            http.Header // that each request has
+	kind              string      // content type
 	zip               *compressor
 	payloads, buffers sync.Pool
 }
 
-func newHTTPSender(c ExporterConfig, t target, secure *tls.Config, sent *metric.Counter) *httpSender {
+func newHTTPSender(c ExporterConfig, t target, secure *tls.Config, from string, sent *metric.Counter) *httpSender {
 	scheme := "https://"
 	if t.plain {
 		scheme = "http://"
@@ -41,12 +47,23 @@ func newHTTPSender(c ExporterConfig, t target, secure *tls.Config, sent *metric.
 	if c.Encoding == "json" {
 		s.kind = typeJSON
 	}
+	s.header = http.Header{"Content-Type": {s.kind}, "User-Agent": {"creel"}}
+	if s.zip != nil {
+		s.header.Set("Content-Encoding", s.zip.name)
+	}
+	if from != "" {
+		s.header.Set(headerSender, from)
+	}
+	for k, v := range c.Headers {
+		s.header.Set(k, v)
+	}
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
 	s.client = http.Client{
 		Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSClientConfig: secure, TLSHandshakeTimeout: 10 * time.Second,
 			ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 256, IdleConnTimeout: 90 * time.Second, DisableCompression: true,
-			WriteBufferSize: ioBuffer, ReadBufferSize: 16 << 10,
+			WriteBufferSize: ioBuffer, ReadBufferSize: 16 << 10, MaxResponseHeaderBytes: maxHead,
+			HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 20 * time.Second}, // else a dead connection is used on and on
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -104,25 +121,21 @@ func (s *httpSender) send(ctx context.Context, signal creel.Signal, batches []*c
 	}
 	req.ContentLength = int64(p.size)
 	req.GetBody = func() (io.ReadCloser, error) { return p.open(), nil } // for a connection that was closed while idle
-	req.Header.Set("Content-Type", s.kind)
-	req.Header.Set("User-Agent", "creel")
-	if s.zip != nil {
-		req.Header.Set("Content-Encoding", s.zip.name)
-	}
-	for k, v := range s.Headers {
-		req.Header.Set(k, v)
+	maps.Copy(req.Header, s.header)
+	if id := creel.RequestOf(ctx).ID; !id.IsZero() {
+		req.Header.Set(headerBatchID, formatID(id))
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
 		return codec.Result{}, explain(unwrapURL(err), endpoint, s.plain)
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return codec.Result{}, fmt.Errorf("read answer of %s: %w", endpoint, err)
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err == nil && len(answer) > maxAnswer {
+		err = fmt.Errorf("it is longer than %v", config.Size(maxAnswer))
 	}
 	if resp.StatusCode/100 == 2 {
-		return s.result(signal, resp, answer)
+		return s.result(signal, resp, answer, err), nil
 	}
 	return codec.Result{}, refusal(endpoint, resp, answer)
 }
@@ -135,29 +148,30 @@ func unwrapURL(err error) error {
 	return err
 }
 
-// result reads the answer to a request that was taken. What cannot be read counts as full success: the records are safe.
-func (s *httpSender) result(signal creel.Signal, resp *http.Response, answer []byte) (codec.Result, error) {
+// result reads the answer to a request that was taken, which the status has said. What cannot be read, because of err
+// already or because it is no answer, counts as full success: the records are safe, and sent again they would be there
+// twice.
+func (s *httpSender) result(signal creel.Signal, resp *http.Response, answer []byte, err error) codec.Result {
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // no type: no answer to read
 	var r codec.Result
-	var err error
 	switch {
-	case len(answer) == 0:
+	case err != nil || len(answer) == 0:
 	case kind == typeJSON:
 		r, err = codec.ParseResponseJSON(signal, answer)
 	case kind == typeProtobuf:
 		r, err = codec.ParseResponse(answer)
 	}
 	if err != nil {
-		return codec.Result{Message: "its answer cannot be read: " + err.Error()}, nil
+		return unreadable(err)
 	}
-	return r, nil
+	return r
 }
 
 // refusal makes an error of an answer: OTLP says which are worth another try. Missing rights can be given later, so they
 // are too. Servers that are overloaded say so with 429 and 503, and when to come back if they know.
 func refusal(endpoint string, resp *http.Response, answer []byte) error {
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // no type: plain text
-	message := strings.TrimSpace(string(answer[:min(len(answer), 500)]))
+	message := strings.TrimSpace(string(answer[:min(len(answer), 1000)]))
 	var st codec.Status
 	var err error
 	switch kind {
@@ -169,7 +183,7 @@ func refusal(endpoint string, resp *http.Response, answer []byte) error {
 	if err == nil && st.Message != "" {
 		message = st.Message
 	}
-	refused := fmt.Errorf("send to %s: answered %s: %q", endpoint, resp.Status, message)
+	refused := fmt.Errorf("send to %s: answered %s: %q", endpoint, brief(resp.Status), brief(message))
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		after, ok := retryAfter(resp.Header.Get("Retry-After"), time.Now())

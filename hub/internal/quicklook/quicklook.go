@@ -1,7 +1,9 @@
 // Package quicklook is the hub's store for a first look: metrics in rooms of their own (series), logs and spans in
 // another (rows), and the exporter that fills both.
 //
-// It keeps what fits, for as long as it may, and says what it could not keep. It knows neither who asks nor who sent.
+// It keeps what fits, for as long as it may, and says what it could not keep. A request from a disk queue is stored once,
+// however often it comes, also when the process is killed in between: each room keeps the places of the requests that it
+// has, together with their records. It knows neither who asks nor who sent.
 package quicklook
 
 import (
@@ -27,6 +29,8 @@ type Options struct {
 	MaxAge   time.Duration // of records; 0: 7 days
 	Log      *slog.Logger
 	Metrics  *metric.Set
+
+	now func() time.Time // for tests: what logs and spans are filed by; nil: time.Now
 }
 
 // A Store keeps records. Its methods may be called concurrently.
@@ -62,7 +66,7 @@ func Open(o Options) (*Store, error) {
 	if o.Metrics == nil {
 		o.Metrics = metric.NewSet()
 	}
-	r, err := rows.Open(rows.Options{Dir: filepath.Join(o.Dir, "rows"), MaxBytes: o.MaxBytes / 2, MaxAge: o.MaxAge, Log: o.Log, Metrics: o.Metrics})
+	r, err := rows.Open(rows.Options{Dir: filepath.Join(o.Dir, "rows"), MaxBytes: o.MaxBytes / 2, MaxAge: o.MaxAge, Log: o.Log, Metrics: o.Metrics, Now: o.now})
 	if err != nil {
 		return nil, err
 	}
@@ -112,9 +116,12 @@ func (s *Store) Plugin() creel.Plugin {
 }
 
 // export stores batches. When the disk is full they are refused, not retried: a first look must not hold up those who
-// send, nor the other exporters of its pipelines.
+// send, nor the other exporters of its pipelines. Those in a disk queue wait there: it holds nobody up.
 func (s *Store) export(ctx context.Context, batches []*creel.Batch) error {
 	err := s.room()
+	if err != nil && creel.RequestOf(ctx).Log.IsZero() {
+		err = creel.Permanent(err)
+	}
 	if err == nil {
 		switch batches[0].Signal() {
 		case creel.Logs:
@@ -143,7 +150,7 @@ func (s *Store) room() error {
 		s.looked, s.full = now, known && free < reserve
 	}
 	if s.full {
-		return creel.Permanent(fmt.Errorf("the disk of %s is full: less than %d MiB are free; make room, or give the quick look less with --max-size", s.dir, reserve>>20))
+		return fmt.Errorf("the disk of %s is full: less than %d MiB are free; make room, or give the quick look less with --max-size", s.dir, reserve>>20)
 	}
 	return nil
 }

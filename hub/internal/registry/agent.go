@@ -57,6 +57,9 @@ type agent struct {
 	ledger     report.Ledger
 	effective  string
 
+	before time.Time // when the run began that an earlier process of the hub heard of last
+	run    *run      // nil: no report since the hub was started
+
 	now  sample
 	past []sample // oldest first; what rates are reckoned from is the first
 }
@@ -194,6 +197,7 @@ func (a *agent) report(m *protobufs.AgentToServer, beat *control.Beat, first boo
 	if d := m.AgentDescription; d != nil {
 		keep = a.describe(d) || keep
 	}
+	was, _ := a.verdict()
 	if h := m.Health; h != nil {
 		keep = a.judge(h) || keep
 	}
@@ -202,6 +206,10 @@ func (a *agent) report(m *protobufs.AgentToServer, beat *control.Beat, first boo
 	}
 	if beat != nil {
 		a.count(beat)
+	}
+	if is, cause := a.verdict(); is != was && (was != "unknown" || is != report.Healthy) {
+		a.event(is, cause)
+		keep = true
 	}
 	if keep {
 		a.save()
@@ -250,19 +258,13 @@ func text(v *protobufs.AnyValue) string {
 }
 
 // judge takes in the agent's health, and reports whether it is worth keeping.
-func (a *agent) judge(h *protobufs.ComponentHealth) bool {
-	was, _ := a.verdict()
+func (a *agent) judge(h *protobufs.ComponentHealth) (keep bool) {
 	a.health = h
-	keep := false
 	if started := time.Unix(0, int64(h.StartTimeUnixNano)).UTC(); h.StartTimeUnixNano != 0 && !started.Equal(a.Started) {
 		if !a.Started.IsZero() {
 			a.event("started", "")
 		}
 		a.Started, keep = started, true
-	}
-	if is, cause := a.verdict(); is != was && (was != "unknown" || is != report.Healthy) {
-		a.event(is, cause)
-		keep = true
 	}
 	if a.Type != control.AgentType { // a creel agent tells of its components in its Beats
 		a.components = flatten(nil, "", h)
@@ -270,12 +272,16 @@ func (a *agent) judge(h *protobufs.ComponentHealth) bool {
 	return keep
 }
 
-// verdict returns the agent's health in a word, and the first cause if it is not healthy.
+// verdict returns the agent's health in a word, and the first cause if it is not healthy. An agent that has records
+// unexplained on their way to the hub is not, though it does not know of it.
 func (a *agent) verdict() (health, cause string) {
 	switch {
 	case a.health == nil:
 		return "unknown", ""
 	case a.health.Healthy:
+		if cause := a.run.cause(); cause != "" {
+			return report.Degraded, cause
+		}
 		return report.Healthy, ""
 	case a.health.LastError != "":
 		return report.Degraded, a.health.LastError
@@ -371,4 +377,5 @@ func (a *agent) count(b *control.Beat) {
 		a.past = a.past[1:]
 	}
 	a.now = s
+	a.follow()
 }

@@ -22,6 +22,13 @@ func (a *agent) row() api.Agent {
 		ID: a.ID, Name: a.Name, Type: a.Type, Version: a.Version, Labels: maps.Clone(a.Labels), Connection: a.Connection, Cause: a.Cause,
 		Config: a.Config, Totals: a.ledger.Totals(), Hub: a.Hub, FirstSeen: a.FirstSeen, LastSeen: a.LastSeen,
 	}
+	x.Unexplained = a.run.unexplained()
+	if a.r.o.Door != nil {
+		if n, ok := a.r.o.Door.Counts(a.ID); ok {
+			intake := api.Intake(n)
+			x.Intake = &intake
+		}
+	}
 	if x.Labels == nil {
 		x.Labels = map[string]string{}
 	}
@@ -212,7 +219,7 @@ func (a *agent) detail(heartbeat float64) api.AgentDetail {
 	defer a.mu.Unlock()
 	d := api.AgentDetail{
 		Agent: a.row(), Started: a.Started, Heartbeat: heartbeat, Components: a.components, Routes: []api.Flow{}, Ledger: a.ledger,
-		Effective: a.effective, Timeline: slices.Clone(a.Timeline),
+		Hops: a.run.list(), Effective: a.effective, Timeline: slices.Clone(a.Timeline),
 	}
 	if a.Type != control.AgentType {
 		d.Heartbeat = max(heartbeat, foreignHeartbeat.Seconds())

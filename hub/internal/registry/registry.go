@@ -36,6 +36,9 @@ type Options struct {
 	Heartbeat  time.Duration // least interval between an agent's heartbeats; 0: 5 s. Beyond 2000 agents a second it grows
 	MaxMessage int64         // bytes; 0: control.MaxMessage
 	MaxAgents  int           // that are remembered; 0: 100 000
+	Door       Door          // what was taken of agents' data; nil: that is not known
+	Shared     bool          // other hubs take data of the same agents: what agents have sent is not compared with what this hub took
+	Patience   time.Duration // how long a difference between them must last to be told; 0: a minute
 	Log        *slog.Logger
 	Metrics    *metric.Set
 }
@@ -49,6 +52,7 @@ const missed = 3
 // A Registry knows the fleet. Its methods may be called concurrently.
 type Registry struct {
 	o        Options
+	opened   time.Time
 	rejected func(reason string)
 	keeper   *keeper
 
@@ -79,13 +83,16 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 	if o.MaxAgents == 0 {
 		o.MaxAgents = 100_000
 	}
+	if o.Patience == 0 {
+		o.Patience = time.Minute
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Metrics == nil {
 		o.Metrics = metric.NewSet()
 	}
-	r := &Registry{o: o, agents: make(map[string]*agent), documents: make(map[string]*document)}
+	r := &Registry{o: o, opened: time.Now(), agents: make(map[string]*agent), documents: make(map[string]*document)}
 	ch := make(chan struct{})
 	r.changed.Store(&ch)
 	r.meter()
@@ -107,7 +114,7 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 
 // restore takes an agent up as another run of the hub has left it.
 func (r *Registry) restore(rec record) {
-	a := &agent{r: r, record: rec}
+	a := &agent{r: r, record: rec, before: rec.Started}
 	r.agents[rec.ID] = a
 	if rec.Connection == api.Connected {
 		r.connected.Add(1)
@@ -131,6 +138,15 @@ func (r *Registry) meter() {
 		c.Inc()
 	}
 	r.o.Metrics.GaugeFunc("creel.hub.agents.connected", "Agents that are connected.", "{agent}", func() float64 { return float64(r.connected.Load()) })
+	r.o.Metrics.GaugeFunc("creel.hub.ledger.unexplained", "Records that agents call delivered to this hub, and that it never took.", "{record}", func() float64 {
+		var n int64
+		for _, a := range r.all() {
+			a.mu.Lock()
+			n += a.run.unexplained()
+			a.mu.Unlock()
+		}
+		return float64(n)
+	})
 }
 
 // Close ends all connections, telling the agents to come back.

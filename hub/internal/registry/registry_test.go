@@ -112,11 +112,32 @@ type fake struct {
 
 func (w *world) agent(name string) *fake {
 	f := &fake{id: uuid.Must(uuid.NewV7()).String(), started: time.Now()}
-	w.connect(f, name)
+	w.connect(f, name, func() report.Ledger {
+		n := f.accepted.Add(1000)
+		return report.Ledger{Pipelines: []report.Pipeline{{Pipeline: "p", Accepted: n, Passed: n, Exporters: []report.Exporter{{Exporter: "otlp", In: n, Delivered: n}}}}}
+	})
 	return f
 }
 
-func (w *world) connect(f *fake, name string) {
+// agentThatSends makes an agent which says that it has delivered so much, some of it out of a disk queue.
+func (w *world) agentThatSends(name string, sent *atomic.Int64) *fake {
+	f := &fake{id: uuid.Must(uuid.NewV7()).String(), started: time.Now()}
+	w.agentAgain(f, name, sent)
+	return f
+}
+
+func (w *world) agentAgain(f *fake, name string, sent *atomic.Int64) {
+	w.connect(f, name, func() report.Ledger {
+		n := sent.Load()
+		late, lost := n/100, n/1000
+		return report.Ledger{
+			Pipelines: []report.Pipeline{{Pipeline: "p", Accepted: n + late + lost, Exporters: []report.Exporter{{Exporter: "otlp", Delivered: n - late, Dropped: map[string]int64{"refused": lost}}}}},
+			Spools:    []report.SpoolAccount{{Exporter: "otlp", Delivered: late, Waiting: late}},
+		}
+	})
+}
+
+func (w *world) connect(f *fake, name string, ledger func() report.Ledger) {
 	components := func() []report.Component {
 		c := []report.Component{{Component: "collectors.host", Plugin: "host", Healthy: true, Records: f.accepted.Load()}, {Component: "exporters.otlp", Plugin: "otlp", Healthy: true, Queued: 7, Limit: 9}}
 		if text := f.broken.Load(); text != nil {
@@ -137,10 +158,7 @@ func (w *world) connect(f *fake, name string) {
 		Routes: func() []report.Route {
 			return []report.Route{{Pipeline: "p", From: []string{"host"}, To: []string{"otlp"}}}
 		},
-		Ledger: func() report.Ledger {
-			n := f.accepted.Add(1000)
-			return report.Ledger{Pipelines: []report.Pipeline{{Pipeline: "p", Accepted: n, Passed: n, Exporters: []report.Exporter{{Exporter: "otlp", In: n, Delivered: n}}}}}
-		},
+		Ledger:    ledger,
 		Effective: func() []byte { return []byte(`{"collectors.host":{}}`) },
 	}})
 	if err != nil {

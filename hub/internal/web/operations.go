@@ -22,6 +22,9 @@ func (s *Server) operations() map[string]http.Handler {
 			return s.Fleet.Agent(r.PathValue("id"))
 		}),
 		"watchAgent": s.watch("agent", func(r *http.Request) (any, error) { return s.Fleet.Agent(r.PathValue("id")) }),
+		"getLedger": operation(func(_ context.Context, _ *http.Request, q api.LedgerQuery) (api.Ledger, error) {
+			return s.Fleet.Ledger(q)
+		}),
 		"listDocuments": operation(func(context.Context, *http.Request, struct{}) (api.DocumentList, error) {
 			return api.DocumentList{Documents: s.Fleet.Documents()}, nil
 		}),

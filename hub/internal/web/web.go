@@ -32,6 +32,7 @@ type Fleet interface {
 	http.Handler // their OpAMP
 	List(q api.AgentQuery) (api.AgentList, error)
 	Agent(id string) (api.AgentDetail, error)
+	Ledger(q api.LedgerQuery) (api.Ledger, error)
 	Documents() []api.Document
 	Document(id string) (api.Document, bool)
 	Changed() <-chan struct{}

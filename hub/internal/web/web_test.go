@@ -41,6 +41,9 @@ func (r *room) Agent(id string) (api.AgentDetail, error) {
 }
 
 func (r *room) Documents() []api.Document { return []api.Document{} }
+func (r *room) Ledger(q api.LedgerQuery) (api.Ledger, error) {
+	return api.Ledger{Agents: []api.AgentBooks{}, LeftOut: q.Limit}, nil
+}
 
 func (r *room) Document(string) (api.Document, bool) { return api.Document{}, false }
 

@@ -26,7 +26,7 @@ const (
 )
 
 // schema is a file's. Log records are in blocks: what they have not is told by head, what they have by body. How many
-// there are of each severity, in slots of time, is in rollup.
+// there are of each severity, in slots of time, is in rollup. Which requests of disk queues they came with is in request.
 const schema = `
 CREATE TABLE IF NOT EXISTS resource (id INTEGER PRIMARY KEY, service TEXT NOT NULL, json TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS head (id INTEGER PRIMARY KEY, first INTEGER, last INTEGER, severities INTEGER, filter BLOB);
@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS span (id INTEGER PRIMARY KEY, trace TEXT, span TEXT, 
 	status INTEGER, message TEXT, resource INTEGER, scope TEXT, attrs TEXT, events TEXT, links TEXT);
 CREATE INDEX IF NOT EXISTS span_trace ON span (trace);
 CREATE TABLE IF NOT EXISTS operation (service TEXT, name TEXT, PRIMARY KEY (service, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS request (id INTEGER PRIMARY KEY, log BLOB, seq INTEGER, at INTEGER);
 PRAGMA user_version = 1;`
 
 // A file is one hour's records.

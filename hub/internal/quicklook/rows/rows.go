@@ -42,8 +42,10 @@ type Store struct {
 	o       Options
 	codec   codec
 	deleted *metric.Counter
+	repeats *metric.Counter
 
-	writing sync.Mutex // one writes at a time
+	writing  sync.Mutex // one writes at a time
+	requests requests
 
 	mu      sync.Mutex
 	files   []*file // by hour, oldest first
@@ -59,11 +61,10 @@ func Open(o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{o: o, codec: newCodec(), tails: make(map[*tail]bool)}
-	if o.Metrics != nil {
-		s.deleted = o.Metrics.Counter("creel.quicklook.files.deleted", "Files of logs and spans that were deleted because they were too old or too much.", "{file}")
-	} else {
-		s.deleted = &metric.Counter{}
+	s := &Store{
+		o: o, codec: newCodec(), tails: make(map[*tail]bool), requests: newRequests(),
+		deleted: o.Metrics.Counter("creel.quicklook.files.deleted", "Files of logs and spans that were deleted because they were too old or too much.", "{file}"),
+		repeats: o.Metrics.Counter("creel.quicklook.repeats", "Parts of requests that came again from a disk queue, and were stored already.", "{part}"),
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open logs and spans: %w", err)

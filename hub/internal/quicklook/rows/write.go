@@ -18,45 +18,45 @@ const rowsAtOnce = 50
 // slotSeconds is the width of the counts that are kept for histograms.
 const slotSeconds = 10
 
-// ExportLogs stores the logs of batches. When it returns nil, they survive the end of the process.
+// ExportLogs stores the logs of batches. When it returns nil, they survive the end of the process. What it has already of
+// the request that ctx belongs to, it leaves alone.
 func (s *Store) ExportLogs(ctx context.Context, batches []*creel.Batch) error {
-	now := s.o.Now()
-	byHour := make(map[time.Time][]*creel.Log)
-	for _, b := range batches {
-		logs := b.Logs()
-		for i := range logs {
-			hour := s.hourOf(logTime(&logs[i], now), now)
-			byHour[hour] = append(byHour[hour], &logs[i])
-		}
-	}
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	for hour, logs := range byHour {
-		err := s.transact(ctx, hour, func(t *transaction) error { return t.logs(logs, now) })
-		if err != nil {
-			return fmt.Errorf("store logs: %w", err)
-		}
+	if err := store(ctx, s, batches, (*creel.Batch).Logs, logTime, (*transaction).logs); err != nil {
+		return fmt.Errorf("store logs: %w", err)
 	}
 	return nil
 }
 
 // ExportSpans stores the spans of batches, as ExportLogs does.
 func (s *Store) ExportSpans(ctx context.Context, batches []*creel.Batch) error {
-	now := s.o.Now()
-	byHour := make(map[time.Time][]*creel.Span)
-	for _, b := range batches {
-		spans := b.Spans()
-		for i := range spans {
-			hour := s.hourOf(time.Unix(0, spans[i].Start), now)
-			byHour[hour] = append(byHour[hour], &spans[i])
-		}
+	if err := store(ctx, s, batches, (*creel.Batch).Spans, spanTime, (*transaction).spans); err != nil {
+		return fmt.Errorf("store spans: %w", err)
 	}
+	return nil
+}
+
+// store stores records, those of each hour with a transaction.
+func store[R any](
+	ctx context.Context, s *Store, batches []*creel.Batch,
+	of func(*creel.Batch) []R, at func(*R, time.Time) time.Time, write func(*transaction, []*R, time.Time) error,
+) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	for hour, spans := range byHour {
-		err := s.transact(ctx, hour, func(t *transaction) error { return t.spans(spans, now) })
-		if err != nil {
-			return fmt.Errorf("store spans: %w", err)
+	a, err := s.attempt(ctx)
+	if err != nil {
+		return err
+	}
+	byHour := make(map[time.Time][]*R)
+	for _, b := range batches {
+		records := of(b)
+		for i := range records {
+			hour := s.hourOf(at(&records[i], a.now), a.now)
+			byHour[hour] = append(byHour[hour], &records[i])
+		}
+	}
+	for hour, records := range byHour {
+		if err := s.transact(ctx, hour, a, func(t *transaction) error { return write(t, records, a.now) }); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -69,6 +69,14 @@ func logTime(l *creel.Log, now time.Time) time.Time {
 		return time.Unix(0, l.Time)
 	case l.Observed > 0:
 		return time.Unix(0, l.Observed)
+	}
+	return now
+}
+
+// spanTime is when a span began, as far as it is known.
+func spanTime(sp *creel.Span, now time.Time) time.Time {
+	if sp.Start > 0 {
+		return time.Unix(0, sp.Start)
 	}
 	return now
 }
@@ -87,9 +95,13 @@ type transaction struct {
 	after  []func() // to be called when it is committed
 }
 
-// transact runs f in a transaction on the file of an hour.
-func (s *Store) transact(ctx context.Context, hour time.Time, f func(*transaction) error) error {
+// transact runs f in a transaction on the file of an hour, unless that has the request's records already.
+func (s *Store) transact(ctx context.Context, hour time.Time, a attempt, f func(*transaction) error) error {
 	file := s.fileOf(hour)
+	if slices.Contains(a.in, file) {
+		s.repeats.Inc()
+		return nil
+	}
 	w, err := file.write(ctx)
 	if err != nil {
 		return err
@@ -100,11 +112,15 @@ func (s *Store) transact(ctx context.Context, hour time.Time, f func(*transactio
 	}
 	t := &transaction{writer: w, s: s, file: file, ctx: ctx, tx: tx, fresh: make(map[string]int64), first: make(map[kind][2]int64)}
 	if err = f(t); err == nil {
+		err = t.remember(a)
+	}
+	if err == nil {
 		err = tx.Commit()
 	}
 	if err != nil {
 		_ = tx.Rollback() // the first error counts
 		file.forget(w)
+		s.requests.forget()
 		if isDamage(err) {
 			s.setAside(file, err)
 		}
@@ -115,6 +131,10 @@ func (s *Store) transact(ctx context.Context, hour time.Time, f func(*transactio
 	}
 	for k, r := range t.first {
 		file.widen(k, r[0], r[1])
+	}
+	if !a.log.IsZero() {
+		s.requests.add(a, file)
+		s.requests.trim()
 	}
 	for _, f := range t.after {
 		f()
@@ -282,10 +302,7 @@ func (t *transaction) spans(spans []*creel.Span, now time.Time) error {
 	}
 	return t.insert("span", 15, len(spans), func(i int, args []any) []any {
 		sp := spans[i]
-		start := time.Unix(0, sp.Start)
-		if sp.Start <= 0 {
-			start = now
-		}
+		start := spanTime(sp, now)
 		id := t.id(start)
 		t.note(spanKind, id)
 		return append(args, id, sp.TraceID.String(), sp.SpanID.String(), sp.Parent.String(), sp.Name, int(sp.Kind), start.UnixNano(), max(0, sp.End-sp.Start),

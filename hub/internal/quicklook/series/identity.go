@@ -30,15 +30,18 @@ type identity struct {
 
 	labels []labels.Labels
 	refs   []storage.SeriesRef
-	sum    []float64 // of deltas: what was counted so far
+	sum    []float64 // of deltas: what was counted so far; nil: it is cumulative
+	last   int64     // of deltas: the time of the last sample
 	buf    []float64
+	hash   uint64
 	seen   time.Time
 }
 
 type label struct{ name, value string }
 
-// identify finds the identity of a point, or makes it. It returns false when the point cannot be a series.
-func (w *writer) identify(m *creel.Metric) (*identity, bool) {
+// identify finds the identity of a point, or makes it. It returns nil when the point cannot be a series. An error is one
+// of the database.
+func (w *writer) identify(m *creel.Metric) (*identity, error) {
 	if m.Origin != w.origin || m.Origin == nil {
 		w.setOrigin(m.Origin)
 	}
@@ -61,13 +64,15 @@ func (w *writer) identify(m *creel.Metric) (*identity, bool) {
 	sum := h.Sum64()
 	if id := w.s.identities[sum]; id != nil && id.is(m, w.originHash) {
 		id.seen = w.now
-		return id, true
+		return id, nil
 	}
-	id, ok := w.newIdentity(m)
-	if ok {
-		w.s.identities[sum] = id // of two with the same hash, the last one is remembered
+	id, err := w.newIdentity(m)
+	if id == nil || err != nil {
+		return nil, err
 	}
-	return id, ok
+	id.hash = sum
+	w.s.identities[sum] = id // of two with the same hash, the last one is remembered
+	return id, nil
 }
 
 // is reports whether the point belongs to id.
@@ -150,7 +155,7 @@ var kinds = map[creel.MetricKind]otlptranslator.MetricType{
 }
 
 // newIdentity makes the labels of a point's series.
-func (w *writer) newIdentity(m *creel.Metric) (*identity, bool) {
+func (w *writer) newIdentity(m *creel.Metric) (*identity, error) {
 	d := m.Desc
 	kind := kinds[d.Kind]
 	if d.Kind == creel.Sum && d.Monotonic {
@@ -159,7 +164,7 @@ func (w *writer) newIdentity(m *creel.Metric) (*identity, bool) {
 	namer := otlptranslator.NewMetricNamer("", otlptranslator.UnderscoreEscapingWithSuffixes)
 	name, err := namer.Build(otlptranslator.Metric{Name: d.Name, Unit: d.Unit, Type: kind})
 	if err != nil {
-		return nil, false
+		return nil, nil
 	}
 	id := &identity{
 		resource: w.originHash, name: strings.Clone(d.Name), unit: strings.Clone(d.Unit), kind: d.Kind, monotonic: d.Monotonic, temporality: d.Temporality,
@@ -169,7 +174,7 @@ func (w *writer) newIdentity(m *creel.Metric) (*identity, bool) {
 	switch {
 	case m.Histogram != nil:
 		if len(m.Histogram.Counts) > 0 && len(m.Histogram.Counts) != len(id.bounds)+1 {
-			return nil, false
+			return nil, nil
 		}
 		for _, b := range id.bounds {
 			add(name+"_bucket", label{"le", formatFloat(b)})
@@ -184,16 +189,19 @@ func (w *writer) newIdentity(m *creel.Metric) (*identity, bool) {
 		add(name + "_count")
 		add(name + "_sum")
 	case d.Kind == creel.HistogramKind || d.Kind == creel.SummaryKind || d.Kind == creel.MetricNone:
-		return nil, false
+		return nil, nil
 	default:
 		add(name)
 	}
 	id.refs, id.buf = make([]storage.SeriesRef, len(id.labels)), make([]float64, len(id.labels))
 	if d.Temporality == creel.Delta {
 		id.sum = make([]float64, len(id.labels))
+		if err := w.resume(id); err != nil {
+			return nil, err
+		}
 	}
 	w.s.metadata[name] = metadata{promType(d), strings.Clone(d.Description), strings.Clone(d.Unit)}
-	return id, true
+	return id, nil
 }
 
 func formatFloat(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
@@ -238,7 +246,8 @@ func (w *writer) labels(name string, attrs creel.Attrs, more []label) labels.Lab
 	return b.Labels()
 }
 
-// values returns the samples of a point, in the order of id's series. They are valid until the next call.
+// values returns the samples of a point, in the order of id's series. They are valid until the next call. Those of deltas
+// are counted when they are stored: see count.
 func (id *identity) values(m *creel.Metric) []float64 {
 	vs := id.buf[:0]
 	stale := math.Float64frombits(value.StaleNaN)
@@ -265,8 +274,7 @@ func (id *identity) values(m *creel.Metric) []float64 {
 		vs = append(vs, m.Value.Double())
 	}
 	for i := range id.sum {
-		id.sum[i] += vs[i]
-		vs[i] = id.sum[i]
+		vs[i] += id.sum[i]
 	}
 	return vs
 }

@@ -53,8 +53,11 @@ type Store struct {
 	handler http.Handler
 	damaged []string
 	dropped map[string]*metric.Counter // by reason
+	repeats *metric.Counter
 
 	mu         sync.Mutex // guards what follows: one appends at a time
+	requests   requests
+	changed    []uint64 // room for writer.changed
 	identities map[uint64]*identity
 	swept      time.Time
 	seed       maphash.Seed
@@ -79,7 +82,8 @@ const (
 func Open(o Options) (*Store, error) {
 	s := &Store{
 		identities: make(map[uint64]*identity), metadata: make(map[string]metadata), dropped: make(map[string]*metric.Counter), swept: time.Now(), seed: maphash.MakeSeed(),
-		parser: parser.NewParser(parser.Options{}),
+		parser:  parser.NewParser(parser.Options{}),
+		repeats: o.Metrics.Counter("creel.quicklook.repeats", "Parts of requests that came again from a disk queue, and were stored already.", "{part}"),
 	}
 	for _, reason := range []string{outOfOrder, duplicate, unsupported} {
 		s.dropped[reason] = o.Metrics.Sub(metric.Label{Name: "reason", Value: reason}).Counter("creel.quicklook.points.dropped", "Data points that were not stored.", "{record}")
@@ -98,6 +102,9 @@ func Open(o Options) (*Store, error) {
 		if s.db, err = openDB(o); err != nil {
 			return nil, fmt.Errorf("open metrics: %w", err)
 		}
+	}
+	if s.requests, err = recall(s.db); err != nil {
+		o.Log.Error("cannot read which requests were stored; if one of them comes again, its deltas are counted twice", "error", err)
 	}
 	s.engine = promql.NewEngine(promql.EngineOpts{
 		Logger: o.Log, MaxSamples: maxSamples, Timeout: queryTimeout, LookbackDelta: 5 * time.Minute, EnableAtModifier: true, EnableNegativeOffset: true, Parser: s.parser,
@@ -139,21 +146,25 @@ func (s *Store) Stats() (bytes, series int64, damaged []string) {
 	return bytes, int64(s.db.Head().NumSeries()), s.damaged
 }
 
-// Export stores the points of batches. A *creel.Partial says how many could not be; another error that none was.
+// Export stores the points of batches. A *creel.Partial says how many could not be; another error that they are to come
+// again. It does nothing if it has the request that ctx belongs to.
 func (s *Store) Export(ctx context.Context, batches []*creel.Batch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
-	w := &writer{s: s, app: s.db.Appender(ctx), now: now, lost: make(map[string]int)}
-	for _, b := range batches {
-		points := b.Metrics()
-		for i := range points {
-			if err := w.point(&points[i]); err != nil {
-				return errors.Join(fmt.Errorf("store metrics: %w", err), w.app.Rollback())
-			}
-		}
+	r := creel.RequestOf(ctx)
+	if s.requests.known[place{r.Log, r.Seq}] {
+		s.repeats.Inc()
+		return nil
 	}
-	if err := w.app.Commit(); err != nil {
+	now := time.Now()
+	w := &writer{ctx: ctx, s: s, app: s.db.Appender(ctx), changed: s.changed[:0], now: now, lost: make(map[string]int)}
+	err := w.store(batches, r)
+	s.changed = w.changed
+	if w.stored != nil {
+		_ = w.stored.Close() // it only read
+	}
+	if err != nil {
+		w.undo()
 		return fmt.Errorf("store metrics: %w", err)
 	}
 	s.sweep(now)
@@ -184,10 +195,14 @@ func (s *Store) sweep(now time.Time) {
 
 // A writer stores the points of one Export.
 type writer struct {
-	s    *Store
-	app  storage.Appender
-	now  time.Time
-	lost map[string]int
+	ctx     context.Context
+	s       *Store
+	app     storage.Appender
+	once    storage.Appender // for what must not come twice; nil: there is none
+	stored  storage.Querier  // nil until it is needed
+	changed []uint64         // hashes of identities whose sums have changed
+	now     time.Time
+	lost    map[string]int
 
 	origin       *creel.Origin // of the point before
 	originHash   uint64
@@ -200,25 +215,40 @@ func (w *writer) point(m *creel.Metric) error {
 		w.lost[unsupported]++
 		return nil
 	}
-	id, ok := w.identify(m)
-	if !ok {
+	id, err := w.identify(m)
+	if err != nil {
+		return err
+	}
+	if id == nil {
 		w.lost[unsupported]++
 		return nil
 	}
-	t := m.Time / 1e6
+	t, app := m.Time/1e6, w.app
 	if t == 0 {
 		t = w.now.UnixMilli()
 	}
 	if m.Desc.Kind == creel.ExponentialKind {
 		return w.native(id, m, t)
 	}
+	if id.sum != nil && t < id.last-late.Milliseconds() {
+		return w.refused(storage.ErrTooOldSample)
+	}
+	if id.sum != nil { // what is late goes into the next sum, which is right again: there are no sums that become less
+		t = max(t, id.last+1)
+	}
+	if id.sum != nil || m.Time == 0 {
+		app = w.atOnce()
+	}
 	values := id.values(m)
 	for i, v := range values {
-		ref, err := w.app.Append(id.refs[i], id.labels[i], t, v)
+		ref, err := app.Append(id.refs[i], id.labels[i], t, v)
 		if err != nil {
 			return w.refused(err)
 		}
 		id.refs[i] = ref
+	}
+	if id.sum != nil {
+		w.count(id, values, t)
 	}
 	return nil
 }

@@ -10,26 +10,39 @@ import (
 	"github.com/creelhq/creel"
 )
 
-// BenchmarkExport stores points of 1 000 series that exist. The mark is 500 k samples a second and core.
+// BenchmarkExport stores points of 1 000 series that exist, and of 50; spooled are those of a disk queue, whose places are
+// kept. The mark is 500 k samples a second and core.
 func BenchmarkExport(b *testing.B) {
-	s := open(b, b.TempDir())
-	defer s.Close()
-	points := make([]creel.Metric, 1000)
-	d := &creel.Descriptor{Name: "system.network.io", Unit: "By", Kind: creel.Sum, Monotonic: true, Temporality: creel.Cumulative}
 	o := origin("host.name", "h", "service.name", "s")
-	for i := range points {
-		points[i] = creel.Metric{Origin: o, Desc: d, Attrs: creel.Attrs{{Key: "network.interface.name", Value: creel.String(fmt.Sprintf("eth%d", i/2))}, {Key: "network.io.direction", Value: creel.String([]string{"receive", "transmit"}[i%2])}}}
-	}
-	now := time.Now().UnixNano()
-	for n := 0; b.Loop(); n++ {
-		for i := range points {
-			points[i].Time, points[i].Value = now+int64(n)*1e9, creel.Int(int64(n*i))
+	for kind, temporality := range map[string]creel.Temporality{"cumulative": creel.Cumulative, "delta": creel.Delta} {
+		d := &creel.Descriptor{Name: "system.network.io", Unit: "By", Kind: creel.Sum, Monotonic: true, Temporality: temporality}
+		for _, size := range []int{1000, 50} {
+			for name, queue := range map[string]creel.ID{"": {}, "/spooled": {1}} {
+				b.Run(fmt.Sprint(kind, "/", size, name), func(b *testing.B) {
+					s := open(b, b.TempDir())
+					defer s.Close()
+					points := make([]creel.Metric, size)
+					for i := range points {
+						points[i] = creel.Metric{Origin: o, Desc: d, Attrs: creel.Attrs{
+							{Key: "network.interface.name", Value: creel.String(fmt.Sprintf("eth%d", i/2))},
+							{Key: "network.io.direction", Value: creel.String([]string{"receive", "transmit"}[i%2])},
+						}}
+					}
+					now := time.Now().UnixNano()
+					for n := uint64(0); b.Loop(); n++ {
+						for i := range points {
+							points[i].Time, points[i].Value = now+int64(n)*1e9, creel.Int(int64(n)*int64(i))
+						}
+						ctx := creel.WithRequest(b.Context(), creel.Request{Log: queue, Seq: n})
+						if err := s.Export(ctx, []*creel.Batch{creel.NewMetrics(points)}); err != nil {
+							b.Fatal(err)
+						}
+					}
+					b.ReportMetric(float64(b.N)*float64(size)/b.Elapsed().Seconds(), "samples/s")
+				})
+			}
 		}
-		if err := s.Export(b.Context(), []*creel.Batch{creel.NewMetrics(points)}); err != nil {
-			b.Fatal(err)
-		}
 	}
-	b.ReportMetric(float64(b.N)*1000/b.Elapsed().Seconds(), "samples/s")
 }
 
 // BenchmarkSumByRate asks for an hour of 1 000 series, a point every 10 s. The mark is 100 ms.

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package file
+
+// boot returns "": not known.
+func boot() string { return "" }

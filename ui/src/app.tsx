@@ -5,6 +5,7 @@ import { useGet } from './api/use'
 import { useKeys } from './keys'
 import { AgentPage } from './pages/agent'
 import { FleetPage } from './pages/fleet'
+import { LedgerPage } from './pages/ledger'
 import { LogsPage } from './pages/logs'
 import { MetricsPage } from './pages/metrics'
 import { SignInPage } from './pages/signin'
@@ -16,6 +17,7 @@ import { nextTheme, useTheme } from './theme'
 
 const places = [
   { key: 'f', to: '/fleet', name: text.nav.fleet, also: '/agents/' },
+  { key: 'b', to: '/ledger', name: text.nav.ledger },
   { key: 'm', to: '/explore/metrics', name: text.nav.metrics },
   { key: 'l', to: '/explore/logs', name: text.nav.logs },
   { key: 't', to: '/explore/traces', name: text.nav.traces },
@@ -58,6 +60,7 @@ function Page({ place }: { place: Place }) {
   if (entrance) return null
   if (first === 'fleet' && !second) return <FleetPage place={place} />
   if (first === 'agents' && second) return <AgentPage id={second} key={second} />
+  if (first === 'ledger' && !second) return <LedgerPage />
   if (first === 'explore' && second === 'metrics') return <MetricsPage place={place} />
   if (first === 'explore' && second === 'logs') return <LogsPage place={place} />
   if (first === 'explore' && second === 'traces') return third ? <TracePage id={third} key={third} /> : <TracesPage place={place} />

@@ -70,3 +70,9 @@ export function stamp(t: string | number | Date, withMs = false): string {
   const d = new Date(t)
   return `${date(d)} ${clock(d, withMs)}`
 }
+
+// since writes a time of today without its date.
+export function since(then: string, now = new Date()): string {
+  const d = new Date(then)
+  return date(d) === date(now) ? clock(d) : stamp(d)
+}

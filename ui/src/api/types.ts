@@ -16,6 +16,8 @@ export interface Agent {
   id: string
   /** Records accepted per second. */
   in: number
+  /** What this hub let in of it; none if it has never sent anything here. */
+  intake?: Intake
   /** What agent.labels says, creel.role and attributes of the machine. */
   labels: Record<string, string>
   /** When the hub heard from it last, by the hub's clock. */
@@ -32,7 +34,40 @@ export interface Agent {
   totals: ReportTotals
   /** creel, or the service.name of a foreign OpAMP agent. */
   type: string
+  /** Records that it calls delivered to this hub, and that the hub never took. */
+  unexplained?: number
   version: string
+}
+
+export interface AgentBooks {
+  absorbed: number
+  accepted: number
+  created: number
+  /** Refused for good, and kept. */
+  dead_lettered: number
+  /** By exporters, at once or out of their disk queues. */
+  delivered: number
+  /** By reason. */
+  dropped: Record<string, number>
+  filtered: number
+  /** By processors, now. */
+  held: number
+  id: string
+  /** What the agents' own books left over when they were read: records that were just being worked on. */
+  in_work: number
+  name: string
+  /** In memory, now. */
+  queued: number
+  repeats: number
+  /** Sent on from one pipeline to another, where they are accepted once more. */
+  routed: number
+  /** Of delivered, what went to this hub: sums of the hops. */
+  sent: number
+  /** Waiting in disk queues, now. */
+  spooled: number
+  taken: number
+  /** Records that agents call delivered to this hub, and that it never took. */
+  unexplained: number
 }
 
 export interface AgentDetail {
@@ -50,12 +85,16 @@ export interface AgentDetail {
   health: string
   /** The interval that the hub has asked for. */
   heartbeat_seconds: number
+  /** What of its records has arrived at this hub, for each exporter that has sent here in this run. */
+  hops: Hop[]
   /** The hub that it is or was connected to. */
   hub: string
   /** The agent's id, a UUID; it survives restarts. */
   id: string
   /** Records accepted per second. */
   in: number
+  /** What this hub let in of it; none if it has never sent anything here. */
+  intake?: Intake
   /** What agent.labels says, creel.role and attributes of the machine. */
   labels: Record<string, string>
   /** When the hub heard from it last, by the hub's clock. */
@@ -78,6 +117,8 @@ export interface AgentDetail {
   totals: ReportTotals
   /** creel, or the service.name of a foreign OpAMP agent. */
   type: string
+  /** Records that it calls delivered to this hub, and that the hub never took. */
+  unexplained?: number
   version: string
 }
 
@@ -90,6 +131,35 @@ export interface AgentList {
   next?: string
   /** Agents that match, on all pages. */
   total: number
+}
+
+export interface Books {
+  absorbed: number
+  accepted: number
+  created: number
+  /** Refused for good, and kept. */
+  dead_lettered: number
+  /** By exporters, at once or out of their disk queues. */
+  delivered: number
+  /** By reason. */
+  dropped: Record<string, number>
+  filtered: number
+  /** By processors, now. */
+  held: number
+  /** What the agents' own books left over when they were read: records that were just being worked on. */
+  in_work: number
+  /** In memory, now. */
+  queued: number
+  repeats: number
+  /** Sent on from one pipeline to another, where they are accepted once more. */
+  routed: number
+  /** Of delivered, what went to this hub: sums of the hops. */
+  sent: number
+  /** Waiting in disk queues, now. */
+  spooled: number
+  taken: number
+  /** Records that agents call delivered to this hub, and that it never took. */
+  unexplained: number
 }
 
 export interface Bucket {
@@ -149,6 +219,23 @@ export interface Histogram {
   total: number
 }
 
+export interface Hop {
+  /** The exporter's id, such as otlp/hub. */
+  exporter: string
+  /** Records that came once more, for their answer was lost; they are not in taken. */
+  repeats: number
+  /** Records that the agent calls delivered. */
+  sent: number
+  /** The hub has not known this run of the agent from its beginning: for a minute, sent is not counted. */
+  settling?: boolean
+  /** When sent and taken began to be counted. */
+  since: string
+  /** Records that the hub took, each batch once. */
+  taken: number
+  /** Records that the agent calls delivered, and the hub has not taken: sent - taken if that is above 0. */
+  unexplained: number
+}
+
 export interface Hub {
   /** The fleet by status. */
   agents: Record<string, number>
@@ -157,6 +244,26 @@ export interface Hub {
   quick_look: QuickLook
   started: string
   version: string
+}
+
+export interface Intake {
+  /** Of the requests, as OTLP, uncompressed. */
+  bytes: number
+  records: number
+  requests: number
+  /** In them; each time they come they count again. */
+  throttled_records: number
+  /** They were over the limit for one agent, and the agent was told when to come back. */
+  throttled_requests: number
+}
+
+export interface Ledger {
+  /** Those with unexplained, dropped and dead-lettered records first, then by name and id. */
+  agents: AgentBooks[]
+  /** Agents that are not listed. */
+  left_out?: number
+  /** Of all agents, listed or not. */
+  total: Books
 }
 
 export interface Log {
@@ -204,6 +311,7 @@ export interface QuickLook {
 }
 
 export interface ReportComponent {
+  breaker?: string
   component: string
   error?: string
   healthy: boolean
@@ -212,6 +320,7 @@ export interface ReportComponent {
   queued_bytes?: number
   records?: number
   since?: string
+  spool?: ReportSpool
 }
 
 export interface ReportEndpoint {
@@ -221,16 +330,19 @@ export interface ReportEndpoint {
 }
 
 export interface ReportExporter {
+  dead_lettered: number
   delivered: number
   dropped?: Record<string, number>
   exporter: string
   in: number
   queued: number
+  spooled: number
   unexplained: number
 }
 
 export interface ReportLedger {
   pipelines: ReportPipeline[]
+  spools?: ReportSpoolAccount[]
 }
 
 export interface ReportPipeline {
@@ -247,11 +359,38 @@ export interface ReportPipeline {
   unexplained: number
 }
 
+export interface ReportSpool {
+  bytes: number
+  empty_in?: number
+  error?: string
+  full: boolean
+  full_in?: number
+  in_rate: number
+  limit_bytes: number
+  oldest?: string
+  out_rate: number
+  replaying: boolean
+  waiting: number
+}
+
+export interface ReportSpoolAccount {
+  dead_lettered: number
+  delivered: number
+  dropped?: Record<string, number>
+  exporter: string
+  in: number
+  recovered: number
+  unexplained: number
+  waiting: number
+}
+
 export interface ReportTotals {
+  dead_lettered: number
   dropped: number
   in: number
   out: number
   queued: number
+  spooled: number
 }
 
 export interface Service {

@@ -1,8 +1,10 @@
 import { useEffect } from 'react'
-import type { AgentDetail, Event, ReportComponent, ReportLedger } from '../api/types'
+import type { AgentDetail, Event, ReportComponent } from '../api/types'
 import { useNow, useWatched } from '../api/use'
 import { ago, bytes, stamp, whole } from '../format'
 import { Graph } from '../parts/graph'
+import { Ledger } from '../parts/ledger'
+import { farSideOf, SpoolCell } from '../parts/spool'
 import { Known, Status, statusOf } from '../parts/state'
 import { Link } from '../router'
 import { text } from '../text'
@@ -13,7 +15,7 @@ export function AgentPage({ id }: { id: string }) {
   const agent = useWatched<AgentDetail>(`/agents/${encodeURIComponent(id)}/watch`, {}, 'agent')
   const there = agent.value !== undefined
   useEffect(() => {
-    if (there && location.hash) document.querySelector(location.hash)?.scrollIntoView()
+    if (there && location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView()
   }, [there])
   return (
     <div className="page agent">
@@ -33,11 +35,12 @@ function Detail({ d }: { d: AgentDetail }) {
       <div className="head">
         <h1>{d.name || d.id}</h1>
         <Status name={statusOf(d)} />
-        <span className="space" />
+        <span className="space warn why" title={d.cause}>
+          {d.cause}
+        </span>
         {host && <Link to={`/explore/metrics?host=${encodeURIComponent(host)}`}>{t.metrics}</Link>}
         {host && <Link to={`/explore/logs?filter=${encodeURIComponent('host.name=' + host)}`}>{t.logs}</Link>}
       </div>
-      {d.cause && <p className="warn">{d.cause}</p>}
       <dl className="facts">
         <Fact name={t.id} value={<span className="mono">{d.id}</span>} />
         <Fact name={t.version} value={`${d.type} ${d.version}`} />
@@ -52,6 +55,17 @@ function Detail({ d }: { d: AgentDetail }) {
             </Link>
           ))}
         />
+        {d.intake && (
+          <Fact
+            name={t.intake}
+            value={
+              <>
+                {t.letIn(whole(d.intake.records), bytes(d.intake.bytes))}
+                {d.intake.throttled_requests > 0 && <span className="ill"> {t.throttled(whole(d.intake.throttled_records), whole(d.intake.throttled_requests))}</span>}
+              </>
+            }
+          />
+        )}
       </dl>
       <section id="pipelines">
         <h2>{t.pipelines}</h2>
@@ -63,7 +77,7 @@ function Detail({ d }: { d: AgentDetail }) {
       </section>
       <section id="ledger">
         <h2>{t.ledger}</h2>
-        <Ledger ledger={d.ledger} />
+        <Ledger ledger={d.ledger} hops={d.hops ?? []} />
       </section>
       <div className="two">
         <section id="configuration">
@@ -105,9 +119,10 @@ export function pretty(effective: string): string {
 }
 
 function Components({ list, now }: { list: ReportComponent[]; now: number }) {
+  const spools = list.some((c) => c.spool)
   return (
     <div className="scroll">
-      <table className="rows">
+      <table className="rows components">
         <thead>
           <tr>
             <th>{t.component}</th>
@@ -115,21 +130,31 @@ function Components({ list, now }: { list: ReportComponent[]; now: number }) {
             <th>{t.health}</th>
             <th className="number">{t.records}</th>
             <th>{t.queue}</th>
-            <th>{t.cause}</th>
+            {spools && <th>{t.disk}</th>}
+            <th className="why">{t.cause}</th>
           </tr>
         </thead>
         <tbody>
           {list.map((c) => (
-            <tr key={c.component}>
+            <tr key={c.component} className={farSideOf(c) && 'exporter'}>
               <td className="mono">{c.component}</td>
               <td>{c.plugin}</td>
               <td>
                 <Status name={c.healthy ? 'healthy' : 'degraded'} />
+                <FarSide of={c} />
               </td>
               <td className="number">{c.records ? whole(c.records) : ''}</td>
-              <td>{c.queue_limit_bytes ? text.fleet.queueOf(bytes(c.queued_bytes ?? 0), bytes(c.queue_limit_bytes)) : ''}</td>
+              <td className="queued">{c.queue_limit_bytes ? text.fleet.queueOf(bytes(c.queued_bytes ?? 0), bytes(c.queue_limit_bytes)) : ''}</td>
+              {spools && (
+                <td>
+                  <SpoolCell spool={c.spool} />
+                </td>
+              )}
               <td>
-                {c.error} {c.error && c.since && <span className="faint">{ago(c.since, now)}</span>}
+                <div className="reason" title={c.error}>
+                  {c.error && c.since && <span className="faint">{ago(c.since, now)}: </span>}
+                  {c.error}
+                </div>
               </td>
             </tr>
           ))}
@@ -139,94 +164,9 @@ function Components({ list, now }: { list: ReportComponent[]; now: number }) {
   )
 }
 
-function reasons(dropped: Record<string, number> | undefined): string {
-  return Object.entries(dropped ?? {})
-    .filter(([, n]) => n)
-    .map(([why, n]) => `${why}: ${whole(n)}`)
-    .join(', ')
-}
-
-function Count({ n, bad }: { n: number; bad?: boolean | undefined }) {
-  return <td className={'number' + (n ? (bad ? ' bad' : '') : ' faint')}>{whole(n)}</td>
-}
-
-function Dropped({ by }: { by: Record<string, number> | undefined }) {
-  const n = Object.values(by ?? {}).reduce((a, b) => a + b, 0)
-  return (
-    <td className={'number' + (n ? ' bad' : ' faint')} title={reasons(by)}>
-      {whole(n)}
-      {n > 0 && <div className="small">{reasons(by)}</div>}
-    </td>
-  )
-}
-
-function Ledger({ ledger }: { ledger: ReportLedger | undefined }) {
-  const pipelines = ledger?.pipelines ?? []
-  if (pipelines.length === 0) return <p className="faint">{t.noLedger}</p>
-  const c = t.columns
-  return (
-    <>
-      <p className="faint">{t.ledgerHelp}</p>
-      <div className="scroll">
-        <table className="rows ledger">
-          <thead>
-            <tr>
-              <th>{t.pipeline}</th>
-              {[c.accepted, c.created, c.filtered, c.absorbed, c.routed, c.dropped, c.held, c.passed, c.unexplained].map((n) => (
-                <th key={n} className="number">
-                  {n}
-                </th>
-              ))}
-            </tr>
-          </thead>
-          <tbody>
-            {pipelines.map((p) => (
-              <tr key={p.pipeline}>
-                <td>{p.pipeline}</td>
-                <Count n={p.accepted} />
-                <Count n={p.created} />
-                <Count n={p.filtered} />
-                <Count n={p.absorbed} />
-                <Count n={p.routed} />
-                <Dropped by={p.dropped} />
-                <Count n={p.held} />
-                <Count n={p.passed} />
-                <Count n={p.unexplained} bad />
-              </tr>
-            ))}
-          </tbody>
-        </table>
-        <table className="rows ledger">
-          <thead>
-            <tr>
-              <th>{t.pipeline}</th>
-              <th>{t.exporter}</th>
-              {[c.in, c.delivered, c.queued, c.dropped, c.unexplained].map((n) => (
-                <th key={n} className="number">
-                  {n}
-                </th>
-              ))}
-            </tr>
-          </thead>
-          <tbody>
-            {pipelines.flatMap((p) =>
-              (p.exporters ?? []).map((x) => (
-                <tr key={p.pipeline + x.exporter}>
-                  <td>{p.pipeline}</td>
-                  <td>{x.exporter}</td>
-                  <Count n={x.in} />
-                  <Count n={x.delivered} />
-                  <Count n={x.queued} />
-                  <Dropped by={x.dropped} />
-                  <Count n={x.unexplained} bad />
-                </tr>
-              )),
-            )}
-          </tbody>
-        </table>
-      </div>
-    </>
-  )
+function FarSide({ of: c }: { of: ReportComponent }) {
+  const far = farSideOf(c)
+  return far ? <div className={'far ' + far}>{text.spool.farSide[far]}</div> : null
 }
 
 function Timeline({ events }: { events: Event[] }) {

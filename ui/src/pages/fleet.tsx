@@ -3,6 +3,7 @@ import type { Agent, AgentList } from '../api/types'
 import { useNow, useWatched } from '../api/use'
 import { ago, bytes, short, stamp, whole } from '../format'
 import { useRows } from '../keys'
+import { Meter, moodOf, told } from '../parts/spool'
 import { Known, Status, statusOf, type StatusName } from '../parts/state'
 import { change, Link, navigate, type Place } from '../router'
 import { text } from '../text'
@@ -118,17 +119,32 @@ function Nobody({ all }: { all: number }) {
   )
 }
 
+// Disk is how the disk queues of an agent are: their sums, and the one that is full, or full soonest.
+interface Disk {
+  bytes: number
+  limit_bytes: number
+  waiting: number
+  exporter?: string
+  full: boolean
+  full_in?: number
+  replaying: boolean
+  empty_in?: number
+}
+
+const diskOf = (a: Agent & { disk?: Disk }) => a.disk
+
 function Table({ agents, place }: { agents: Agent[]; place: Place }) {
   const now = useNow(1000)
   const f = text.fleet
   if (agents.length === 0) return null
+  const disks = agents.some((a) => diskOf(a) || a.totals.spooled)
   return (
     <div className="scroll">
       <table className="rows fleet">
         <thead>
           <tr>
             <th>{f.agent}</th>
-            <th>{f.health}</th>
+            <th className="why">{f.health}</th>
             <th>{f.version}</th>
             <th>{f.config}</th>
             <th className="number" title={f.inHelp}>
@@ -140,13 +156,17 @@ function Table({ agents, place }: { agents: Agent[]; place: Place }) {
             <th className="number" title={f.droppedHelp}>
               {f.dropped}
             </th>
+            <th className="number" title={f.deadLetteredHelp}>
+              {f.deadLettered}
+            </th>
             <th>{f.queue}</th>
+            {disks && <th title={f.diskHelp}>{f.disk}</th>}
             <th>{f.seen}</th>
           </tr>
         </thead>
         <tbody>
           {agents.map((a) => (
-            <Row key={a.id} a={a} now={now} place={place} />
+            <Row key={a.id} a={a} now={now} place={place} disks={disks} />
           ))}
         </tbody>
       </table>
@@ -156,7 +176,7 @@ function Table({ agents, place }: { agents: Agent[]; place: Place }) {
 
 const obvious = new Set(['host.name', 'os.type', 'host.arch'])
 
-function Row({ a, now, place }: { a: Agent; now: number; place: Place }) {
+function Row({ a, now, place, disks }: { a: Agent; now: number; place: Place; disks: boolean }) {
   const to = '/agents/' + encodeURIComponent(a.id)
   const gone = a.connection !== 'connected'
   return (
@@ -204,15 +224,39 @@ function Row({ a, now, place }: { a: Agent; now: number; place: Place }) {
           {short(a.totals.dropped)}
         </Link>
       </td>
-      <td>
+      <td className="number">
+        <Link to={to + '#ledger'} className={a.totals.dead_lettered ? 'bad' : 'quiet'}>
+          {short(a.totals.dead_lettered)}
+        </Link>
+      </td>
+      <td className="queued">
         {a.queue_limit > 0 && (
           <Link to={to + '#components'} className="quiet queue" title={text.fleet.queueOf(bytes(a.queue_bytes), bytes(a.queue_limit))}>
             <meter min={0} max={a.queue_limit} high={a.queue_limit * 0.8} value={a.queue_bytes} />
-            {a.queue_bytes > 0 && <span>{bytes(a.queue_bytes)}</span>}
+            <span>{a.queue_bytes > 0 && bytes(a.queue_bytes)}</span>
           </Link>
         )}
       </td>
+      {disks && (
+        <td>
+          <OnDisk a={a} to={to + '#components'} />
+        </td>
+      )}
       <td title={stamp(a.last_seen)}>{ago(a.last_seen, now)}</td>
     </tr>
+  )
+}
+
+// OnDisk is what waits in an agent's disk queues. It keeps its size.
+function OnDisk({ a, to }: { a: Agent; to: string }) {
+  const d = diskOf(a)
+  if (!d) return a.totals.spooled > 0 ? <Link to={to}>{text.spool.waiting(short(a.totals.spooled))}</Link> : null
+  const mood = moodOf(d)
+  const size = text.fleet.queueOf(bytes(d.bytes), bytes(d.limit_bytes))
+  return (
+    <Link to={to} className="quiet disk" title={d.exporter ? `${d.exporter}: ${told(d)}\n${size}` : size}>
+      <Meter bytes={d.bytes} limit={d.limit_bytes} mood={mood} /> <span className="amount">{text.spool.waiting(short(d.waiting))}</span>
+      <span className={'told ' + mood}>{told(d)}</span>
+    </Link>
   )
 }

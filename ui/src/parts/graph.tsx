@@ -1,9 +1,11 @@
 // The pipelines of an agent as a picture: collectors on the left, pipelines with their processors in the middle, exporters
-// on the right. Edges carry rates, and move while records do.
+// on the right. Edges carry rates, and move while records do. An exporter tells whether its far side is there, and how its
+// disk queue fills and empties.
 
 import type { Flow, ReportComponent } from '../api/types'
 import { short } from '../format'
 import { text } from '../text'
+import { farSideOf, SpoolMark } from './spool'
 
 interface Node {
   id: string
@@ -15,6 +17,7 @@ interface Node {
   height: number
   healthy: boolean
   cause?: string | undefined
+  exporter?: ReportComponent | undefined
 }
 
 interface Edge {
@@ -24,6 +27,7 @@ interface Edge {
 }
 
 const width = 200
+const wide = 280 // of an exporter
 const gap = 22
 const between = 170
 const head = 34
@@ -53,9 +57,14 @@ export function layout(routes: Flow[], components: ReportComponent[]): { nodes: 
     const c = by.get(id)
     return { id, title, lines, width, height: height(lines.length), healthy: c?.healthy ?? true, cause: c?.error }
   }
+  const exporter = (id: string): Omit<Node, 'x' | 'y'> => {
+    const n = node('exporters.' + id, id, [])
+    const c = by.get(n.id)
+    return { ...n, width: wide, height: height((farSideOf(c) ? 1 : 0) + (c?.spool ? 3 : 0)), exporter: c }
+  }
   const unique = (ids: string[]) => [...new Set(ids)]
   const left = unique(routes.flatMap((r) => r.from ?? [])).map((id) => node('collectors.' + id, id, []))
-  const right = unique(routes.flatMap((r) => r.to ?? [])).map((id) => node('exporters.' + id, id, []))
+  const right = unique(routes.flatMap((r) => r.to ?? [])).map(exporter)
   const mid = routes.map((r) => {
     const n = node('pipelines.' + r.pipeline, r.pipeline, r.through ?? [])
     const ill = (r.through ?? []).map((p) => by.get(`pipelines.${r.pipeline}.${p}`)).find((c) => c && !c.healthy)
@@ -76,7 +85,7 @@ export function layout(routes: Flow[], components: ReportComponent[]): { nodes: 
     for (const x of r.to ?? []) join(p, 'exporters.' + x, r.to_rates?.[x])
     for (const o of r.outputs ?? []) join(p, 'pipelines.' + o, undefined)
   }
-  return { nodes, edges, width: 3 * width + 2 * between, height: h }
+  return { nodes, edges, width: 2 * width + wide + 2 * between, height: h }
 }
 
 function path(e: Edge): string {
@@ -97,6 +106,12 @@ function clip(s: string, n: number): string {
   return s.length > n ? s.slice(0, n - 1) + '…' : s
 }
 
+// ending is the end of a cause's first line, where the root of it is, without the advice behind it.
+function ending(cause: string, n: number): string {
+  const first = cause.split(/\n|"?; /)[0] ?? ''
+  return first.length > n ? '…' + first.slice(1 - n).trimStart() : first
+}
+
 export function Graph({ routes, components }: { routes: Flow[]; components: ReportComponent[] }) {
   const g = layout(routes, components)
   return (
@@ -114,7 +129,7 @@ export function Graph({ routes, components }: { routes: Flow[]; components: Repo
           </g>
         ))}
         {g.nodes.map((n) => (
-          <g key={n.id} transform={`translate(${n.x} ${n.y})`} className={n.healthy ? 'node' : 'node ill'}>
+          <g key={n.id} data-node={n.id} transform={`translate(${n.x} ${n.y})`} className={`node ${n.healthy ? '' : 'ill'} ${farSideOf(n.exporter) ?? ''}`}>
             <title>{n.cause ? `${n.id}: ${n.cause}` : n.id}</title>
             <rect width={n.width} height={n.height} rx="7" />
             <circle cx="15" cy={head / 2} r="4" />
@@ -126,9 +141,25 @@ export function Graph({ routes, components }: { routes: Flow[]; components: Repo
                 {clip(l, 24)}
               </text>
             ))}
+            {n.exporter && <Delivery of={n.exporter} />}
           </g>
         ))}
       </svg>
     </div>
+  )
+}
+
+// Delivery is what an exporter's node says beside its name.
+function Delivery({ of: c }: { of: ReportComponent }) {
+  const far = farSideOf(c)
+  return (
+    <>
+      {far && (
+        <text x="28" y={head + 8} className="far">
+          {c.error && far !== 'up' ? text.spool.because(text.spool.farSide[far], ending(c.error, 22)) : text.spool.farSide[far]}
+        </text>
+      )}
+      {c.spool && <SpoolMark spool={c.spool} x={28} y={head + 8 + (far ? line : 0)} width={wide - 28 - 12} line={line} />}
+    </>
   )
 }

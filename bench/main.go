@@ -148,6 +148,11 @@ func (b *bench) rows() []row {
 	file("file → OTLP/gRPC", plainLines, "grpc", "none", "", "")
 	file("file → OTLP/HTTP, zstd", plainLines, "http", "zstd", "", "")
 	file("file → OTLP/HTTP, gzip", plainLines, "http", "gzip", "", "")
+	rows = append(rows,
+		row{"file → OTLP/HTTP, disk queue, ack: process", false, func() (figure, error) { return b.spooled("process") }},
+		row{"file → OTLP/HTTP, disk queue, ack: disk", false, func() (figure, error) { return b.spooled("disk") }},
+		row{"disk queue → OTLP/HTTP, replay", false, b.replay},
+	)
 	file("CRI container logs → OTLP/HTTP", criLines, "http", "none", "format: cri", "")
 	file("file → parse JSON → OTLP/HTTP", jsonLines, "http", "none", "", "parse: {format: json}")
 	file("file → parse access log → OTLP/HTTP", accessLines, "http", "none", "", "parse: {format: nginx}")

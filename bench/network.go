@@ -32,6 +32,7 @@ func (raw) Unmarshal(data mem.BufferSlice, v any) error { return nil }
 
 // sink takes OTLP and forgets it, over HTTP and gRPC. It counts bytes, so that it costs little.
 type sink struct {
+	away       atomic.Bool // HTTP requests fail
 	http, grpc string
 	bytes      atomic.Int64
 	httpServer *http.Server
@@ -50,6 +51,10 @@ func newSink() (*sink, error) {
 	}
 	s.http, s.grpc = h.Addr().String(), g.Addr().String()
 	s.httpServer = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.away.Load() {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
 		n, err := io.Copy(io.Discard, r.Body)
 		if err == nil {
 			s.bytes.Add(n)

@@ -90,18 +90,29 @@ func (p *process) stop() {
 	p.cmd.Wait() // how it ends does not matter any more
 }
 
-// delivered asks the agent how many records are safe; it is an error if any was dropped.
-func (p *process) delivered() (int, error) {
+// ledger asks the agent for its books.
+func (p *process) ledger() (l report.Ledger, err error) {
 	resp, err := p.client().Get("http://agent/ledger")
+	if err != nil {
+		return l, err
+	}
+	defer resp.Body.Close()
+	return l, json.NewDecoder(resp.Body).Decode(&l)
+}
+
+// delivered returns how many records have arrived; it is an error if any was dropped.
+func (p *process) delivered() (int, error) {
+	l, err := p.ledger()
 	if err != nil {
 		return 0, err
 	}
-	defer resp.Body.Close()
-	var l report.Ledger
-	if err := json.NewDecoder(resp.Body).Decode(&l); err != nil {
-		return 0, err
-	}
 	n := 0
+	for _, st := range l.Spools {
+		n += int(st.Delivered)
+		if len(st.Dropped) > 0 {
+			return n, fmt.Errorf("records were dropped: %v", st.Dropped)
+		}
+	}
 	for _, pl := range l.Pipelines {
 		for _, x := range pl.Exporters {
 			n += int(x.Delivered)

@@ -46,6 +46,79 @@ pipelines: {p: {from: [file], through: [%s], to: [otlp]}}`, file, options, proce
 	return p.figure(b.lines, began)
 }
 
+// spooled follows a file into an exporter that has a disk queue, at an ack level.
+func (b *bench) spooled(ack string) (figure, error) {
+	s, err := newSink()
+	if err != nil {
+		return figure{}, err
+	}
+	defer s.close()
+	file, err := b.linesOf(plainLines)
+	if err != nil {
+		return figure{}, err
+	}
+	began := time.Now()
+	p, err := b.startSpooled(file, s, ack)
+	if err != nil {
+		return figure{}, err
+	}
+	defer p.stop()
+	if err := p.until(b.lines); err != nil {
+		return figure{}, err
+	}
+	return p.figure(b.lines, began)
+}
+
+func (b *bench) startSpooled(file string, s *sink, ack string) (*process, error) {
+	return b.start(fmt.Sprintf(`
+collectors: {file: {include: [%s], start_at: beginning}}
+exporters: {otlp: {endpoint: "%s", protocol: http, compression: none, delivery: {retry: {initial: 10ms, max: 100ms}, spool: {max_size: 64GiB}}}}
+pipelines: {p: {from: [file], to: [otlp], ack: %s}}`, file, s.endpoint("http"), ack))
+}
+
+// replay lets a file gather in the disk queue, and measures how it is delivered from there.
+func (b *bench) replay() (figure, error) {
+	s, err := newSink()
+	if err != nil {
+		return figure{}, err
+	}
+	defer s.close()
+	s.away.Store(true)
+	file, err := b.linesOf(plainLines)
+	if err != nil {
+		return figure{}, err
+	}
+	p, err := b.startSpooled(file, s, "process")
+	if err != nil {
+		return figure{}, err
+	}
+	defer p.stop()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		l, err := p.ledger()
+		if err != nil {
+			return figure{}, err
+		}
+		if l.Pipelines[0].Accepted == int64(b.lines) && l.Pipelines[0].Exporters[0].Spooled > int64(b.lines)*9/10 {
+			break
+		}
+		if time.Now().After(deadline) {
+			return figure{}, fmt.Errorf("the disk queue does not take the file: %+v", l)
+		}
+	}
+	before, _, err := p.usage()
+	if err != nil {
+		return figure{}, err
+	}
+	began := time.Now()
+	s.away.Store(false)
+	if err := p.until(b.lines); err != nil {
+		return figure{}, err
+	}
+	f, err := p.figure(b.lines, began)
+	f.cpu -= before
+	return f, err
+}
+
 // ids returns the ids in a flow mapping of components.
 func ids(components string) string {
 	var list []string

@@ -193,17 +193,23 @@ func (s *source) TrySend(b *creel.Batch) bool {
 }
 
 // admit reserves room for b everywhere, and then moves it on. Otherwise nothing has happened to b, and room tells when
-// to try again; nil for at once.
+// to try again; nil for at once. When memory is scarce, only some pipelines take it, or none.
 func (s *source) admit(b *creel.Batch, waits bool) (ok bool, g *generation, room <-chan struct{}) {
 	g = s.e.current.Load()
 	pipes := g.routes[s.comp.ID]
 	if len(pipes) == 0 { // about to be stopped
 		return false, g, g.next
 	}
+	var shedding []*pipe
+	if now := s.e.pressure.Load(); now != nil {
+		if pipes, shedding = now.divide(pipes); len(pipes) == 0 {
+			return false, g, now.over
+		}
+	}
 	n := int64(b.Bytes())
 	for i, p := range pipes {
 		for j, q := range p.leaves {
-			if ok, room := q.reserve(n, waits); !ok {
+			if ok, room := q.reserve(n, s, waits); !ok {
 				unreserve(pipes[:i+1], j, n)
 				return false, g, room
 			}
@@ -221,6 +227,9 @@ func (s *source) admit(b *creel.Batch, waits bool) (ok bool, g *generation, room
 		b.Parts()[i].Source ^= s.salt
 	}
 	creel.Attach(b, creel.NewTicket(s, func(error) { s.landed() }))
+	for _, p := range shedding {
+		p.shed(b)
+	}
 	for i, p := range pipes {
 		share := b
 		if i < len(pipes)-1 {

@@ -45,7 +45,7 @@ func (e *Engine) Resend(ctx context.Context, exporter string, l deadletter.Lette
 	}
 	n := int64(b.Bytes())
 	for {
-		ok, room := x.queue.reserve(n, true)
+		ok, room := x.queue.reserve(n, nil, true)
 		if ok {
 			break
 		}

@@ -18,11 +18,13 @@ type queue struct {
 	shed     bool  // when it is full, the oldest go
 	reserved int64
 	room     chan struct{} // closed when room was made; nil while nobody waits
-	pressed  bool          // somebody who cannot wait was turned away
+	turned   any           // who was turned away, and does not wait; nil: nobody
+	turnedAt time.Time
 	direct   lanes         // what goes to the far side from here
 	keeps    bool          // there is a disk queue
 	keeping  lanes         // what goes into it first
 	ready    []*parcel     // to be sent next: those that came back, and what the disk queue has just taken
+	popped   time.Time     // when one of ready was last taken
 	idle     int           // takers that wait for wake
 	wake     chan struct{} // closed when there may be something to take
 }
@@ -52,20 +54,28 @@ func newQueue(c Queue) *queue {
 }
 
 // reserve takes n bytes if there is room; an empty queue has room for anything, and so has one that sheds. If there is none, it returns a channel
-// which is closed when trying again makes sense.
-func (q *queue) reserve(n int64, waits bool) (ok bool, room <-chan struct{}) {
+// which is closed when trying again makes sense. The queue remembers who asks and does not wait.
+func (q *queue) reserve(n int64, who any, waits bool) (ok bool, room <-chan struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.turned == who {
+		if waits {
+			q.turned = nil
+		}
+	} else if !waits && q.turned == nil {
+		defer func() {
+			if !ok {
+				q.turned, q.turnedAt = who, time.Now()
+				q.wakeTakers()
+			}
+		}()
+	}
 	if q.reserved == 0 || q.reserved+n <= q.max || q.shed {
 		q.reserved += n
 		return true, nil
 	}
 	if q.room == nil {
 		q.room = make(chan struct{})
-	}
-	if !waits && !q.pressed {
-		q.pressed = true
-		q.wakeTakers()
 	}
 	return false, q.room
 }
@@ -240,6 +250,7 @@ func (q *queue) popReady(st *store) (p *parcel) {
 	for i, p := range q.ready {
 		if p.store == nil || p.store == st {
 			q.ready = slices.Delete(q.ready, i, i+1)
+			q.popped = time.Now()
 			return p
 		}
 	}

@@ -39,8 +39,11 @@ func (c *Spool) options(log *slog.Logger) spool.Options {
 // codecOTLP is the codec of items: an OTLP export request in protobuf's wire format, as it is sent.
 const codecOTLP = 1
 
-// patience is how long what comes waits for the far side to take what is there, before it is left to the disk queue alone.
+// patience is how long the far side may take nothing, before what comes is left to the disk queue alone.
 const patience = time.Second
+
+// briefly is the same while somebody who cannot wait is turned away.
+const briefly = 50 * time.Millisecond
 
 // retryDisk is the pause before what the disk did not take is tried again.
 const retryDisk = 100 * time.Millisecond
@@ -70,7 +73,6 @@ type store struct {
 	known   spool.Stats // what of them is in acct
 	trouble error       // why the disk does not do what it is asked for
 	hurry   bool        // the end is near: nothing waits for the far side
-	behind  bool        // the senders do not keep up
 	samples []sample    // oldest first
 
 	syncs   chan waiter
@@ -194,10 +196,9 @@ func (s *store) place(ctx context.Context, p *parcel) bool {
 	}
 }
 
-// awaitRoom waits until the senders can take p soon. It waits a while when they begin not to keep up, and not when they
-// cannot be expected to.
+// awaitRoom waits until the senders can take p soon. It does not wait when they cannot be expected to, when they have taken
+// nothing for a while, or when somebody is turned away meanwhile.
 func (s *store) awaitRoom(ctx context.Context, p *parcel) (room bool, err error) {
-	late := time.Now().Add(patience)
 	err = s.q.await(ctx, func() (bool, time.Duration) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -209,12 +210,15 @@ func (s *store) awaitRoom(ctx context.Context, p *parcel) (room bool, err error)
 			waiting += r.bytes()
 		}
 		if waiting == 0 || waiting+p.bytes() <= int64(s.batch.MaxBytes) {
-			room, s.behind = true, false
+			room, s.q.turned = true, nil
 			return true, 0
 		}
-		wait := time.Until(late)
-		if s.behind || s.q.pressed || wait <= 0 {
-			s.behind, s.q.pressed = true, false
+		wait := patience - time.Since(s.q.popped)
+		if s.q.turned != nil {
+			wait = min(wait, briefly-time.Since(s.q.turnedAt))
+		}
+		if wait <= 0 {
+			s.q.turned = nil
 			return true, 0
 		}
 		return false, wait

@@ -12,7 +12,10 @@ const (
 	// smallPayload and less is copied, to be written in one call with its header.
 	smallPayload = 32 << 10
 	// maxUnsynced bounds what waits to be made durable. It also bounds what Open has to verify after a crash.
-	maxUnsynced = 64 << 20
+	maxUnsynced = 256 << 20
+	// muchUnsynced is when that is not left to time any more. What is delivered by then needs no sync, and segments that go
+	// together share one of the acknowledgements.
+	muchUnsynced = 64 << 20
 	// retryRoom is how often Append looks whether others have freed space.
 	retryRoom = 100 * time.Millisecond
 	// freeStep is how much is written between two looks at the free space.
@@ -227,7 +230,7 @@ func (q *Queue) appended(g *segment, h *recHead, parts []Part, how How) {
 	} else {
 		q.wakeAll()
 	}
-	much := q.unsynced > maxUnsynced/4
+	much := q.unsynced > muchUnsynced
 	q.mu.Unlock()
 	if first || much {
 		q.poke(false)

@@ -304,10 +304,10 @@ func (q *Queue) replaced(g, m *segment, moved map[uint64]int64) {
 // isDone reports whether nothing of g is needed any more. mu is held.
 func (q *Queue) isDone(g *segment) bool { return g.sealed && q.settled.covers(g.base, g.next) }
 
-// checkDone lets the background remove g if it can be. mu is held.
+// checkDone lets the background remove g if it can be, at once if somebody waits for room. mu is held.
 func (q *Queue) checkDone(g *segment) {
 	if q.isDone(g) {
-		q.poke(true)
+		q.poke(q.stats.Full)
 	}
 }
 
@@ -493,7 +493,7 @@ func (q *Queue) background() {
 func (q *Queue) much() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.unsynced > maxUnsynced/4
+	return q.unsynced > muchUnsynced
 }
 
 // reserve is a file that does nothing but take up space, until the disk is full and acknowledgements, or what a shutdown

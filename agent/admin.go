@@ -122,13 +122,22 @@ func (a *agent) health() report.Health {
 		h.Hub = a.hub.State()
 	}
 	a.mu.Unlock()
-	for _, c := range a.engine.Components() {
+	for _, c := range a.components() {
 		if !c.Healthy {
 			h.Degraded = append(h.Degraded, c)
 			h.Health = report.Degraded
 		}
 	}
 	return h
+}
+
+// components returns how the engine's are, and the memory, while it is scarce.
+func (a *agent) components() []report.Component {
+	list := a.engine.Components()
+	if scarce, since := a.guard.Scarce(); scarce != "" {
+		list = append(list, report.Component{Component: "memory", Error: scarce, Since: since})
+	}
+	return list
 }
 
 // effectiveJSON is effective as text.

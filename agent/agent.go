@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/agent/pressure"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/deadletter"
@@ -106,6 +107,12 @@ func (o *Options) load() (*Config, error) {
 	return c, nil
 }
 
+// The books are looked at so often, and a difference is told of when it has been there for so long.
+const (
+	auditEvery    = time.Second
+	auditPatience = time.Minute
+)
+
 type agent struct {
 	Options
 	dir       *stateDir
@@ -115,6 +122,7 @@ type agent struct {
 	telemetry *telemetry
 	engine    *pipeline.Engine
 	letters   *deadletter.Store
+	guard     *pressure.Guard
 	hub       *control.Client // nil: none
 	started   time.Time
 
@@ -153,9 +161,13 @@ func (a *agent) run(ctx context.Context, c *Config) error {
 		Sender: creel.Sender{Agent: a.dir.id, Started: a.started}, Admission: a.Admission,
 		Spools: filepath.Join(a.Data, "spool"), Letters: letters,
 	})
+	a.guard = pressure.NewGuard(a.engine.SetPressure, a.log, a.metrics)
+	a.guard.Limit(c.Settings.Memory.bytes(pressure.CgroupLimit("/")))
+	wg.Go(func() { a.guard.Run(tasksCtx) })
 	if _, err := a.engine.Apply(ctx, c.Plan); err != nil {
 		return err
 	}
+	wg.Go(func() { a.engine.Audit(tasksCtx, auditEvery, auditPatience) })
 	admin, err := a.serveAdmin()
 	if err != nil {
 		return errors.Join(err, a.drain())
@@ -240,6 +252,7 @@ func (a *agent) reload() (report.Change, error) {
 	}
 	a.settings = c.Settings
 	a.level.Set(c.Settings.Log.level())
+	a.guard.Limit(c.Settings.Memory.bytes(pressure.CgroupLimit("/")))
 	a.warn(c)
 	if err := a.writeEndpoints(); err != nil {
 		a.log.Warn("endpoints.json is not written: commands may not find this agent", "error", err)
@@ -261,7 +274,7 @@ func (a *agent) connect(url string) (*control.Client, error) {
 	}
 	return control.NewClient(control.ClientOptions{URL: url, Log: a.log.With("component", "agent.hub"), Agent: control.Agent{
 		ID: a.dir.id, Version: a.Version, Labels: labels,
-		Health: a.health, Components: a.engine.Components, Routes: a.engine.Routes, Ledger: a.engine.Ledger,
+		Health: a.health, Components: a.components, Routes: a.engine.Routes, Ledger: a.engine.Ledger,
 		Effective: func() []byte { return effectiveJSON(a.engine.Plan()) },
 	}})
 }

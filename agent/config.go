@@ -23,8 +23,22 @@ type Settings struct {
 	Log         Logging           `doc:"The agent's own log, on standard error."`
 	Admin       Admin             `doc:"The admin endpoint, beside the Unix socket in the state directory."`
 	Hub         Hub               `doc:"The hub that this agent reports to. It works as well without."`
+	Memory      Memory            `doc:"How much memory the agent may have. When it becomes scarce, pipelines take less, those of low priority first."`
 	DeadLetters Letters           `doc:"What exporters' far sides refuse for good."`
 	Drain       time.Duration     `doc:"How long the agent, when it is stopped, tries to deliver what it has collected." default:"10s" min:"0s"`
+}
+
+// Memory bounds what the process has.
+type Memory struct {
+	Limit config.Size `doc:"Bytes at most. Left out, what the control group (the container, the systemd unit) may have, which counts as well if it is less; without either there is no limit." optional:"true" min:"32MiB" example:"256MiB"`
+}
+
+// bytes returns the limit of a process whose control group has the given one; 0: none.
+func (m Memory) bytes(group int64) int64 {
+	if group > 0 && (m.Limit == 0 || group < int64(m.Limit)) {
+		return group
+	}
+	return int64(m.Limit)
 }
 
 // Letters bounds what is kept of refused records.

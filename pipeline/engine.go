@@ -57,9 +57,11 @@ type Engine struct {
 	sockets *sockets
 	books   books
 	edges   edges
+	audit   audit
 
 	current  atomic.Pointer[generation]
 	previous atomic.Pointer[generation] // while it is being left
+	pressure atomic.Pointer[pressure]   // nil: none
 
 	applying sync.Mutex // held during Apply; guards what follows
 	plan     *Plan
@@ -249,7 +251,7 @@ func (r *reload) openOne(c Component) error {
 	}
 	for _, ref := range c.refs {
 		if ref.Kind == "pipeline" {
-			h.Outputs[ref.Name] = &output{r.e, r.e.books.book(c.Pipeline), ref.Name}
+			h.Outputs[ref.Name] = &output{r.e, c.Pipeline, r.e.books.book(c.Pipeline), ref.Name}
 		}
 	}
 	opened, err := c.Plugin.Open(c.own(), h)
@@ -377,7 +379,7 @@ func (r *reload) rewire(ctx context.Context) {
 func (e *Engine) build(plan *Plan) *generation {
 	g := newGeneration(plan)
 	for _, pl := range slices.Backward(plan.Pipelines) { // targets first
-		p := &pipe{gen: g, id: pl.ID, book: e.books.book(pl.ID)}
+		p := &pipe{gen: g, id: pl.ID, priority: pl.Priority, book: e.books.book(pl.ID)}
 		g.pipes[pl.ID] = p
 		for _, id := range pl.To {
 			q := e.exports[id].queue
@@ -594,14 +596,7 @@ func (e *Engine) Ledger() report.Ledger {
 			x.store.count()
 		}
 	}
-	held := make(map[string]int64)
-	for _, st := range e.stages {
-		if st.held != nil {
-			st.count(st.held.Take())
-			_, n := st.held.Len()
-			held[st.comp.Pipeline] += int64(n)
-		}
-	}
+	held := e.held()
 	return e.books.ledger(func(pipeline string) int64 { return held[pipeline] })
 }
 
@@ -661,6 +656,7 @@ func (e *Engine) Components() []report.Component {
 			}
 		}
 	}
+	list = e.audit.complain(list)
 	slices.SortFunc(list, func(a, b report.Component) int { return cmp.Compare(a.Component, b.Component) })
 	return list
 }

@@ -63,13 +63,14 @@ func (g *generation) finish() {
 
 // A pipe is a pipeline in a generation: processors in a row, and the queues at their end.
 type pipe struct {
-	gen    *generation
-	id     string
-	book   *book
-	hops   []hop // hops[i] leads to stages[i], the last one to the exits
-	stages []*stage
-	exits  []exit
-	leaves []*queue // every queue that a batch can reach from here, one entry a path
+	gen      *generation
+	id       string
+	priority int
+	book     *book
+	hops     []hop // hops[i] leads to stages[i], the last one to the exits
+	stages   []*stage
+	exits    []exit
+	leaves   []*queue // every queue that a batch can reach from here, one entry a path
 }
 
 // exit is the way from a pipeline to an exporter.
@@ -279,25 +280,33 @@ func (x *exit) push(b *creel.Batch) {
 
 // output is the Next to a pipeline that a processor's options name.
 type output struct {
-	e    *Engine
-	from *book
-	to   string
+	e        *Engine
+	pipeline string // that it leads out of
+	from     *book
+	to       string
 }
 
 // Send moves b into the pipeline.
 func (o *output) Send(b *creel.Batch) {
 	n := int64(b.Len())
+	p, leave := o.e.enter(o.to)
+	if leave != nil {
+		defer leave()
+	}
 	if !creel.Forward(b) {
 		o.from.created.Add(n)
 	}
-	p, leave := o.e.enter(o.to)
 	if p == nil { // switched off
 		o.from.filtered.Add(n)
 		creel.Settle(b, nil)
 		return
 	}
-	defer leave()
 	o.from.routed.Add(n)
+	if p.sheds(p.gen.pipes[o.pipeline], o.e.pressure.Load()) {
+		p.shed(b)
+		creel.Settle(b, nil)
+		return
+	}
 	p.book.accepted.Add(n)
 	p.run(0, b)
 }

@@ -37,6 +37,8 @@ type Route struct {
 	Through []string `doc:"Processors, in order. Each pipeline has its own instances." optional:"true" ref:"processor" example:"[sample]"`
 	To      []string `doc:"Exporters; each gets everything." optional:"true" ref:"exporter" example:"[otlp/hub]"`
 	Ack     string   `doc:"When a collector is told that records are safe: when every exporter has delivered them (delivered), has them in its disk queue (process: they survive the process; disk: and the machine), or in its queue in memory (memory). Left out, process at exporters with a disk queue and delivered at others." optional:"true" enum:"delivered|process|disk|memory"`
+
+	Priority int `doc:"Who goes on when memory is scarce: pipelines take no more records one after the other, 0 first and 9 last. While a collector feeds others as well, records are dropped for those that take none, and counted as shed; else it waits." default:"5" min:"0" max:"9"`
 }
 
 // Schema returns the options of a component of plugin p: the framework's options and the plugin's own.
@@ -86,6 +88,8 @@ type Pipeline struct {
 	To      []string // ids of exporters
 	Outputs []string // ids of pipelines that its processors send to
 	Ack     string   // as Route.Ack
+
+	Priority int // as Route.Priority
 }
 
 // ackAt returns the pipeline's level at an exporter.
@@ -247,7 +251,7 @@ func (c *compiler) pipelines(section *config.Node) {
 		if err != nil {
 			panic("BUG: checked options do not decode: " + err.Error())
 		}
-		r := &route{Pipeline: Pipeline{ID: id, Ack: o.Ack}, node: node, on: o.Enabled}
+		r := &route{Pipeline: Pipeline{ID: id, Ack: o.Ack, Priority: o.Priority}, node: node, on: o.Enabled}
 		r.From = c.names(r, creel.KindCollector, "from", o.From)
 		r.Through = c.names(r, creel.KindProcessor, "through", o.Through)
 		r.To = c.names(r, creel.KindExporter, "to", o.To)

@@ -68,7 +68,7 @@ collectors:
   self: {every: 10s}
   otlp: {grpc: {endpoint: %q}, http: {endpoint: %q}}
 exporters:
-  quicklook: {delivery: {queue: {max_bytes: 32MiB, when_full: drop_oldest}, concurrency: 2}}
+  quicklook: {delivery: {concurrency: 1, spool: {max_size: 1GiB, min_free: 64MiB, when_full: drop_oldest}}}
 pipelines:
   received: {from: [otlp], to: [quicklook]}
   own: {from: [self], to: [quicklook]}
@@ -194,7 +194,7 @@ func (m *machine) config() string {
 		b.WriteString("  file/var-log: {include: [\"/var/log/**/*.log\"], last: 1MiB}\n")
 	}
 	fmt.Fprintf(&b, `exporters:
-  quicklook: {delivery: {queue: {max_bytes: 32MiB, when_full: drop_oldest}, concurrency: 2}}
+  quicklook: {delivery: {concurrency: 1, spool: {max_size: 1GiB, min_free: 64MiB, when_full: drop_oldest}}}
 pipelines:
   machine: {from: [host], to: [quicklook]}
   own: {from: [self], to: [quicklook]}

@@ -39,6 +39,9 @@ check: ## run what else must be green before a change lands
 	GOOS=windows GOARCH=amd64 $(STATIC) -o bin/windows-amd64/creel-agent.exe ./cmd/creel-agent
 	$(GO) test -race -short ./...
 
+torture: ## kill, fill, flip and reload for as long as it takes to believe in it
+	$(GO) test ./spool ./pipeline ./test -run 'Killed|Crash|Flip|Disk|Damage|Outage|Poison|RandomReloads|Model' -torture -timeout 3h -v
+
 bench: ## measure the agent against what this machine can do at all
 	$(GO) run ./bench
 
@@ -49,4 +52,4 @@ fuzz: ## look for input that breaks a parser, a minute each
 	@$(GO) test ./... -list '^Fuzz' | awk '/^Fuzz/ {f[n++] = $$1} /^ok/ {for (i = 0; i < n; i++) print $$2, f[i]; n = 0}' | \
 		while read -r p f; do $(GO) test $$p -run '^$$' -fuzz "^$$f$$" -fuzztime 1m || exit 1; done
 
-.PHONY: help build run test test-ui ui check bench docs fuzz
+.PHONY: help build run test test-ui ui check torture bench docs fuzz

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/pipeline"
 	"github.com/creelhq/creel/report"
 )
@@ -28,44 +27,30 @@ func book(t *testing.T, e *pipeline.Engine, name string) report.Pipeline {
 	panic("not reached")
 }
 
-// lender is a collector that lends its sink, and otherwise does nothing.
-func (w *world) lender(out chan<- creel.Sink) creel.Plugin {
-	return creel.NewCollector("lend", "Lends its sink.", func(_ none, h creel.Host) (creel.Collector, error) {
-		return funcCollector{w.component("collector", h), func(ctx context.Context, s creel.Sink) error {
-			out <- s
-			<-ctx.Done()
-			return nil
-		}}, nil
-	})
-}
-
 // TestShedding: pipelines stop taking in the order of their priority. What goes to others as well is shed for those that have
 // stopped; a collector that feeds no others waits.
 func TestShedding(t *testing.T) {
 	w := newWorld(t)
-	sinks := make(chan creel.Sink, 1)
-	w.more = []creel.Plugin{w.lender(sinks)}
 	e := w.engine()
-	w.apply(e, `collectors: {lend: }
+	out, _ := w.sending(t, e, `collectors: {send: }
 processors: {route: {to: side}}
 exporters: {sink/x: , sink/y: }
 pipelines:
-  low: {from: [lend], to: [sink/x], priority: 2}
-  usual: {from: [lend], to: [sink/x, sink/y]}
-  high: {from: [lend], through: [route], to: [sink/y], priority: 9}
+  low: {from: [send], to: [sink/x], priority: 2}
+  usual: {from: [send], to: [sink/x, sink/y]}
+  high: {from: [send], through: [route], to: [sink/y], priority: 9}
   side: {to: [sink/x], priority: 3}`)
-	out := <-sinks
 	sent, took := int64(0), make(map[string]int64)
 	send := func(ok bool) {
 		t.Helper()
-		b := w.batch("lend", 4)
+		b := w.batch("send", 4)
 		if out.TrySend(b) != ok {
 			t.Fatalf("that it is taken is not %t", ok)
 		}
 		if ok {
 			sent += 4
 		} else {
-			w.unsent("lend", b)
+			w.unsent("send", b)
 		}
 	}
 	priorities := map[string]int{"low": 2, "usual": 5, "high": 9, "side": 3}
@@ -95,8 +80,8 @@ pipelines:
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i := range sent {
-		if r := w.results[name("lend", i)]; len(r) != 1 || r[0] != nil {
-			t.Errorf("%s was settled as %v", name("lend", i), r)
+		if r := w.results[name("send", i)]; len(r) != 1 || r[0] != nil {
+			t.Errorf("%s was settled as %v", name("send", i), r)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -11,6 +12,8 @@ import (
 
 	"go.uber.org/goleak"
 )
+
+var torture = flag.Bool("torture", false, "run the long forms of the tests")
 
 // randomConfig returns a configuration of some of a few collectors, processors and exporters.
 func randomConfig(r *rand.Rand) string {
@@ -89,7 +92,10 @@ func TestRandomReloads(t *testing.T) {
 	w := newWorld(t)
 	w.faults = true
 	reloads := 300
-	if testing.Short() {
+	switch {
+	case *torture:
+		reloads = 10_000
+	case testing.Short():
 		reloads = 60
 	}
 	t.Run("reload", func(t *testing.T) {

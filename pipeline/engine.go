@@ -17,6 +17,7 @@ import (
 	"hash/fnv"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/url"
 	"path/filepath"
@@ -466,6 +467,7 @@ func (r *reload) closeOld(ctx context.Context) {
 // drain empties the queue of an exporter that is removed: what its far side does not take in time stays in its disk queue.
 func (r *reload) drain(ctx context.Context, x *export) {
 	if x.store != nil {
+		r.flush(ctx, x)
 		x.store.setHurry()
 	}
 	err := x.queue.emptied(ctx)
@@ -488,6 +490,20 @@ func (r *reload) drain(ctx context.Context, x *export) {
 	r.e.mu.Lock()
 	delete(r.e.exports, x.comp.ID)
 	r.e.mu.Unlock()
+}
+
+// flush waits for what waits at an exporter, on disk as well, as long as its far side takes it.
+func (r *reload) flush(ctx context.Context, x *export) {
+	least, at := int64(math.MaxInt64), time.Now()
+	for ctx.Err() == nil && x.sender.breaker.down() == nil && time.Since(at) < patience {
+		switch n := r.e.books.waiting(x.comp.ID); {
+		case n == 0:
+			return
+		case n < least:
+			least, at = n, time.Now()
+		}
+		_ = pause(ctx, 5*time.Millisecond)
+	}
 }
 
 // start lets x work. What it takes over from its predecessor works already.

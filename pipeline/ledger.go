@@ -113,6 +113,25 @@ func (bs *books) account(pipeline, exporter string) *account {
 	return a
 }
 
+// waiting returns how many records wait at an exporter, in memory and on disk.
+func (bs *books) waiting(exporter string) (n int64) {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	for _, list := range bs.accounts {
+		for _, a := range list {
+			if a.exporter == exporter {
+				n += a.queued.Load()
+			}
+		}
+	}
+	for _, a := range bs.spools {
+		if a.exporter == exporter {
+			n += a.queued.Load()
+		}
+	}
+	return n
+}
+
 // spool returns the account of an exporter's disk queue.
 func (bs *books) spool(exporter string) *account {
 	bs.mu.Lock()

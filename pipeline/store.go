@@ -581,8 +581,8 @@ func (s *store) status() *report.Spool {
 	s.count()
 	c, _, _ := s.config()
 	st := s.spool.Stats()
-	now := sample{time.Now(), s.acct.in.Load(), s.acct.delivered.Load(), st.Bytes}
-	r := &report.Spool{Bytes: st.Bytes, Limit: int64(c.MaxSize), Waiting: s.acct.queued.Load(), Full: st.Full}
+	now := sample{time.Now(), s.acct.in.Load(), s.acct.delivered.Load(), st.Bytes - st.Reserve}
+	r := &report.Spool{Bytes: now.bytes, Limit: int64(c.MaxSize) - st.Reserve, Waiting: s.acct.queued.Load(), Full: st.Full}
 	if r.Waiting > 0 {
 		r.Oldest = st.Oldest
 	}

@@ -116,6 +116,7 @@ var (
 //	Found + Appended = Acked + Lost + Dropped + Records
 type Stats struct {
 	Bytes      int64     // on disk, acknowledgements and reserve included
+	Reserve    int64     // of these, what is kept for acknowledgements and an orderly end
 	MaxBytes   int64     // Options.MaxSize
 	Segments   int       // files
 	Records    uint64    // there, or in the hands of callers: neither acknowledged, lost nor dropped
@@ -324,7 +325,8 @@ func (q *Queue) Stats() Stats {
 	defer q.mu.Unlock()
 	s := q.stats
 	s.MaxBytes = q.options().MaxSize
-	s.Bytes = q.used + q.acks.size.Load() + q.spare.size.Load()
+	s.Reserve = q.spare.size.Load()
+	s.Bytes = q.used + q.acks.size.Load() + s.Reserve
 	s.Segments = len(q.segs)
 	s.Taken = len(q.flights) - len(q.back)
 	s.Unsynced = q.unsynced

@@ -201,9 +201,16 @@ func (s *source) admit(b *creel.Batch, waits bool) (ok bool, g *generation, room
 		return false, g, g.next
 	}
 	var shedding []*pipe
-	if now := s.e.pressure.Load(); now != nil {
+	now := s.e.pressure.Load()
+	if now != nil {
 		if pipes, shedding = now.divide(pipes); len(pipes) == 0 {
 			return false, g, now.over
+		}
+		if now.spent() {
+			if now.More(); s.e.pressure.Load() == now {
+				return false, g, now.over
+			}
+			return false, g, nil
 		}
 	}
 	n := int64(b.Bytes())
@@ -227,6 +234,7 @@ func (s *source) admit(b *creel.Batch, waits bool) (ok bool, g *generation, room
 		b.Parts()[i].Source ^= s.salt
 	}
 	creel.Attach(b, creel.NewTicket(s, func(error) { s.landed() }))
+	now.take(n)
 	for _, p := range shedding {
 		p.shed(b)
 	}

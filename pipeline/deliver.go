@@ -352,6 +352,10 @@ func (r *request) fault(err error, wait time.Duration) {
 		r.health.fail(down)
 		return // that was logged
 	}
+	if t, ok := errors.AsType[*creel.Throttled](err); ok && t.After > 0 && r.failed < 3 {
+		r.log.Info("the far side asks to wait", "attempt", r.failed, "wait", wait.Round(time.Millisecond), "error", err)
+		return // that is how it limits, and no fault
+	}
 	r.health.fail(err)
 	r.log.Warn("export failed, will retry", "attempt", r.failed, "wait", wait.Round(time.Millisecond), "error", err)
 }

@@ -1,33 +1,58 @@
 package pipeline
 
-import "github.com/creelhq/creel"
+import (
+	"sync/atomic"
 
-// fullPressure is above all priorities.
-const fullPressure = 10
+	"github.com/creelhq/creel"
+)
 
-// pressure is how scarce memory is; nil while there is enough.
-type pressure struct {
-	level int           // pipelines whose priority is lower take nothing
-	over  chan struct{} // closed when there is another pressure, or none
+// Pressure is how scarce memory is. The zero Pressure is none.
+type Pressure struct {
+	// At a Level above 0, pipelines whose priority is lower take nothing more: a collector that feeds no others waits, and
+	// what it sends into others as well is shed for those, and counted so. At 10 nobody takes anything.
+	Level int
+	// When More is not nil, about so many bytes are taken until the next SetPressure. When they have been, More is called: it
+	// may call SetPressure at once, or later.
+	Bytes int64
+	More  func()
 }
 
-// SetPressure says how scarce memory is. At a level above 0, pipelines whose priority is lower take nothing more: a
-// collector that feeds no others waits, and what it sends into others as well is shed for those, and counted so. At 10
-// nobody takes anything. What was taken before is not touched.
-func (e *Engine) SetPressure(level int) {
+// pressure is a Pressure that is in force.
+type pressure struct {
+	Pressure
+	left atomic.Int64  // of Bytes
+	over chan struct{} // closed when another is in force
+}
+
+// SetPressure says how scarce memory is, until the next call. What was taken before is not touched.
+func (e *Engine) SetPressure(p Pressure) {
 	var next *pressure
-	if level > 0 {
-		next = &pressure{min(level, fullPressure), make(chan struct{})}
+	if p.Level > 0 || p.More != nil {
+		next = &pressure{Pressure: p, over: make(chan struct{})}
+		next.left.Store(p.Bytes)
 	}
 	if old := e.pressure.Swap(next); old != nil {
 		close(old.over)
 	}
 }
 
+// spent reports whether p's bytes have been taken.
+func (p *pressure) spent() bool { return p.More != nil && p.left.Load() <= 0 }
+
+// take notes that n bytes are taken. They may be more than were left: somebody else has taken some since.
+func (p *pressure) take(n int64) {
+	if p != nil && p.More != nil {
+		p.left.Add(-n)
+	}
+}
+
 // divide tells the pipes that take records from those that take none.
 func (p *pressure) divide(pipes []*pipe) (taking, shedding []*pipe) {
+	if p.Level == 0 {
+		return pipes, nil
+	}
 	for _, pipe := range pipes {
-		if pipe.priority < p.level {
+		if pipe.priority < p.Level {
 			shedding = append(shedding, pipe)
 		} else {
 			taking = append(taking, pipe)
@@ -45,5 +70,5 @@ func (p *pipe) shed(b *creel.Batch) {
 // sheds reports whether p takes nothing of what a pipeline sends on to it: that one has a higher priority, and may be
 // taking records, which must not wait for those that are less important.
 func (p *pipe) sheds(from *pipe, now *pressure) bool {
-	return now != nil && from != nil && p.priority < now.level && p.priority < from.priority
+	return now != nil && from != nil && p.priority < now.Level && p.priority < from.priority
 }

@@ -56,7 +56,7 @@ pipelines:
 	priorities := map[string]int{"low": 2, "usual": 5, "high": 9, "side": 3}
 	levels := []int{0, 1, 2, 3, 4, 5, 6, 9, 10, 11, 10, 9, 0, 5, 0}
 	for _, level := range levels {
-		e.SetPressure(level)
+		e.SetPressure(pipeline.Pressure{Level: level})
 		send(level <= 9)
 		for name, priority := range priorities {
 			if level <= priority {
@@ -94,18 +94,18 @@ func TestWaitersWake(t *testing.T) {
 		t.Run(end, func(t *testing.T) {
 			w := newWorld(t)
 			e := w.engine()
-			e.SetPressure(7)
+			e.SetPressure(pipeline.Pressure{Level: 7})
 			w.apply(e, fmt.Sprintf(text, 6))
 			w.await("both collectors wait", func() bool { return w.next["manual"] > 0 && w.next["poll"] > 0 })
-			e.SetPressure(8)
+			e.SetPressure(pipeline.Pressure{Level: 8})
 			if p := book(t, e, "p"); p.Accepted != 0 {
 				t.Errorf("under pressure: %+v", p)
 			}
 			switch end {
 			case "less":
-				e.SetPressure(6)
+				e.SetPressure(pipeline.Pressure{Level: 6})
 			case "none":
-				e.SetPressure(0)
+				e.SetPressure(pipeline.Pressure{Level: 0})
 			case "reload":
 				w.apply(e, fmt.Sprintf(text, 8))
 			}
@@ -147,10 +147,10 @@ pipelines:
 	wg.Go(func() {
 		r := rand.New(rand.NewPCG(seed, 1))
 		for ctx.Err() == nil {
-			e.SetPressure(r.IntN(12))
+			e.SetPressure(pipeline.Pressure{Level: r.IntN(12)})
 			time.Sleep(time.Duration(r.IntN(2000)) * time.Microsecond) // load, not synchronisation
 		}
-		e.SetPressure(0)
+		e.SetPressure(pipeline.Pressure{Level: 0})
 	})
 	for range 60 {
 		w.apply(e, text())

@@ -256,6 +256,27 @@ func TestRepeats(t *testing.T) {
 	w.allArrived("sink")
 }
 
+// TestGathering: while senders are busy, small batches become large requests.
+func TestGathering(t *testing.T) {
+	w := newWorld(t)
+	e := w.engine()
+	busy := make(chan struct{})
+	w.hung["sink"] = busy
+	out, _ := w.sending(t, e, one("send", "", "concurrency: 1, spool: {min_free: 0}", "process"))
+	for range 200 {
+		if err := out.Send(t.Context(), w.batch("send", 5)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.await("all are safe", func() bool { return w.safe == 1000 })
+	close(busy)
+	w.await("all arrive", func() bool { return len(w.arrived["sink"]) == 1000 })
+	w.allArrived("sink")
+	if n := len(w.calls["sink"]); n > 50 {
+		t.Errorf("200 batches became %d requests", n)
+	}
+}
+
 // TestTaken: a collector learns what a disk queue has of its sources, in the next life as well.
 func TestTaken(t *testing.T) {
 	w := newWorld(t)

@@ -30,7 +30,8 @@ type parcel struct {
 	divided bool   // some of it was sent, or decided on, apart from the rest
 	overdue bool   // a call that was given up on may still be reading it
 
-	memory []byte // that the items were encoded in; nil: none that is to be used again
+	request []byte // what the items were encoded as, in memory; nil: they were not
+	memory  []byte // nil: none that is to be used again
 }
 
 func newParcel(items []item) *parcel {

@@ -337,8 +337,8 @@ func (s *store) sync() {
 				more = false
 			}
 		}
-		err := s.spool.Sync(context.Background())
-		for hurry := false; err != nil && !hurry; err = s.spool.Sync(context.Background()) {
+		err := s.spool.Durable(context.Background())
+		for hurry := false; err != nil && !hurry; err = s.spool.Durable(context.Background()) {
 			s.setFault(err)
 			_ = pause(context.Background(), retryDisk)
 			_, _, hurry = s.config()
@@ -359,17 +359,14 @@ func (s *store) encode(p *parcel) []byte {
 			return wire
 		}
 	}
-	if p.memory != nil { // it was tried before
-		s.recycle(p)
+	if p.request == nil {
+		select {
+		case p.memory = <-s.free:
+		default:
+		}
+		p.request, p.memory = otlp.EncodeEach(p.memory, p.batches()...)
 	}
-	var memory []byte
-	select {
-	case memory = <-s.free:
-	default:
-	}
-	request, memory := otlp.EncodeEach(memory, p.batches()...)
-	p.memory = memory
-	return request
+	return p.request
 }
 
 // recycle takes back the memory that p was encoded in. Nobody reads it any more.
@@ -381,7 +378,7 @@ func (s *store) recycle(p *parcel) {
 	case s.free <- p.memory:
 	default:
 	}
-	p.memory = nil
+	p.request, p.memory = nil, nil
 }
 
 // maxParts is how many parts an item of the disk queue can have. More are not remembered, which may cost a repeat.

@@ -34,6 +34,9 @@ func (q *Queue) durable(ctx context.Context, end uint64) error {
 	return err
 }
 
+// Durable makes all that was appended so far durable, and does nothing else: see Sync.
+func (q *Queue) Durable(ctx context.Context) error { return q.durable(ctx, q.end()) }
+
 func (q *Queue) isDurable(end uint64) (bool, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/metric"
@@ -50,6 +51,10 @@ type Plugin struct {
 	// Config drives decoding, checks, help, reference pages and forms.
 	Config config.Schema
 
+	// Waits returns how long somebody waits with options cfg: a collector's client for records to be safe, or whoever waits
+	// for records that a processor holds. 0, or no Waits: for ever, or not at all.
+	Waits func(cfg []byte) time.Duration
+
 	// Open makes a component: a Collector, Processor or Exporter, as Kind says. cfg is what Config.Check returned. Open
 	// takes in no data, reads no State, and binds only through h.Listen; it may fail, and then leaves nothing behind.
 	// Validating a configuration never calls it. If the component is an io.Closer, it is closed in the end.
@@ -81,6 +86,18 @@ func NewExporter[C any](name, doc string, open func(C, Host) (Exporter, error)) 
 // WithExample returns p with a configuration that shows what it is for: package file's embedded example.yaml, say.
 func (p Plugin) WithExample(yaml string) Plugin {
 	p.Example = yaml
+	return p
+}
+
+// WithWaits returns p with what its options say of waiting: see Plugin.Waits.
+func WithWaits[C any](p Plugin, waits func(C) time.Duration) Plugin {
+	p.Waits = func(cfg []byte) time.Duration {
+		c, err := config.Decode[C](cfg)
+		if err != nil {
+			panic("BUG: checked options do not decode: " + err.Error())
+		}
+		return waits(c)
+	}
 	return p
 }
 

@@ -156,12 +156,13 @@ func (a *agent) run(ctx context.Context, c *Config) error {
 		}
 	}()
 	a.letters = letters
+	meterLetters(a.metrics, letters)
 	a.engine = pipeline.New(pipeline.Options{
 		Log: a.log, Metrics: a.metrics, Memory: a.Memory, Tasks: tasks, State: a.dir.component, Resource: a.resource(), Self: a.telemetry,
 		Sender: creel.Sender{Agent: a.dir.id, Started: a.started}, Admission: a.Admission,
 		Spools: filepath.Join(a.Data, "spool"), Letters: letters,
 	})
-	a.guard = pressure.NewGuard(a.engine.SetPressure, a.log, a.metrics)
+	a.guard = pressure.NewGuard(a.obey, a.log, a.metrics)
 	a.guard.Limit(c.Settings.Memory.bytes(pressure.CgroupLimit("/")))
 	wg.Go(func() { a.guard.Run(tasksCtx) })
 	if _, err := a.engine.Apply(ctx, c.Plan); err != nil {
@@ -216,6 +217,15 @@ func (a *agent) warn(c *Config) {
 	for _, w := range c.Plan.Warnings {
 		a.log.Warn("configuration: " + w)
 	}
+}
+
+// obey passes on what the memory allows.
+func (a *agent) obey(o pressure.Order) {
+	p := pipeline.Pressure{Level: o.Level, Bytes: o.Grant}
+	if o != (pressure.Order{}) { // else there is no limit
+		p.More = a.guard.More
+	}
+	a.engine.SetPressure(p)
 }
 
 // drain stops collecting and delivers what was collected, as far as that is possible in time.

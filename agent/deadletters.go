@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/creelhq/creel/deadletter"
+	"github.com/creelhq/creel/metric"
 	"github.com/creelhq/creel/otlp"
 )
 
@@ -376,4 +377,13 @@ func (s replayStream) tell(l ReplayLine) error {
 		return err
 	}
 	return s.control.Flush()
+}
+
+// meterLetters shows how many dead letters there are.
+func meterLetters(set *metric.Set, store *deadletter.Store) {
+	set.GaugeFunc("creel.deadletter.records", "Records in dead letters.", "{record}", func() float64 { return float64(store.Stats().Records) })
+	set.GaugeFunc("creel.deadletter.bytes", "Bytes of dead letters on disk.", "By", func() float64 { return float64(store.Stats().Bytes) })
+	set.CounterFunc("creel.deadletter.dropped", "Records in dead letters that made room for others.", "{record}", func() float64 {
+		return float64(store.Stats().Dropped)
+	})
 }

@@ -40,11 +40,24 @@ type Agent struct {
 	Totals      report.Totals     `json:"totals" doc:"Records since the agent was started."`
 	QueueBytes  int64             `json:"queue_bytes" doc:"Bytes in the queues of its exporters."`
 	QueueLimit  int64             `json:"queue_limit" doc:"Bytes that these queues can hold."`
+	Disk        *Disk             `json:"disk,omitempty" doc:"Its disk queues together; none if no exporter has one."`
 	Hub         string            `json:"hub" doc:"The hub that it is or was connected to."`
 	Intake      *Intake           `json:"intake,omitempty" doc:"What this hub let in of it; none if it has never sent anything here."`
 	Unexplained int64             `json:"unexplained,omitempty" doc:"Records that it calls delivered to this hub, and that the hub never took."`
 	FirstSeen   time.Time         `json:"first_seen"`
 	LastSeen    time.Time         `json:"last_seen" doc:"When the hub heard from it last, by the hub's clock."`
+}
+
+// Disk is how the disk queues of an agent are: their sums, and the one that is full, or full first.
+type Disk struct {
+	Bytes     int64   `json:"bytes" doc:"On disk, of all of them."`
+	Limit     int64   `json:"limit_bytes" doc:"Bytes that they may hold."`
+	Waiting   int64   `json:"waiting" doc:"Records that are to be delivered later."`
+	Exporter  string  `json:"exporter,omitempty" doc:"Whose disk queue is full, or full first; none if none fills."`
+	Full      bool    `json:"full" doc:"One has no room."`
+	FullIn    float64 `json:"full_in,omitempty" doc:"Seconds until the first has no room; none if one is full already, or none fills."`
+	Replaying bool    `json:"replaying" doc:"What waits in one is being delivered."`
+	EmptyIn   float64 `json:"empty_in,omitempty" doc:"Seconds until all is delivered; none if something waits that does not become less."`
 }
 
 // Status is the row's one word, from worst to best: lost, degraded, disconnected, unknown, healthy.
@@ -57,7 +70,7 @@ func (a *Agent) Status() string {
 
 // AgentList is a page of the fleet.
 type AgentList struct {
-	Agents []Agent        `json:"agents" doc:"Worst first, then by name and id."`
+	Agents []Agent        `json:"agents" doc:"Worst first: by status, then those with a full disk queue, with one that fills, the rest; then by name and id."`
 	Next   string         `json:"next,omitempty" doc:"The cursor of the next page; none on the last."`
 	Total  int            `json:"total" doc:"Agents that match, on all pages."`
 	Counts map[string]int `json:"counts" doc:"Agents of the whole fleet by status: lost, degraded, disconnected, unknown, healthy."`

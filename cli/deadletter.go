@@ -1,14 +1,12 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -22,7 +20,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v4"
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/agent"
@@ -342,7 +339,7 @@ func (c *Commands) letters(ctx context.Context, f deadletter.Filter, limit int) 
 	if !f.Since.IsZero() {
 		q.Set("since", f.Since.Format(time.RFC3339Nano))
 	}
-	err = c.call(ctx, http.MethodGet, "/deadletters?"+q.Encode(), nil, &list)
+	err = c.Call(ctx, http.MethodGet, "/deadletters?"+q.Encode(), nil, &list)
 	if !noAgent(err) {
 		return list, err
 	}
@@ -365,7 +362,7 @@ func (c *Commands) letters(ctx context.Context, f deadletter.Filter, limit int) 
 func (c *Commands) eachLetter(ctx context.Context, ids []uint64, each func(agent.Letter) error) (missing []uint64, err error) {
 	for _, id := range ids {
 		var l agent.Letter
-		err := c.call(ctx, http.MethodGet, fmt.Sprintf("/deadletters/%d", id), nil, &l)
+		err := c.Call(ctx, http.MethodGet, fmt.Sprintf("/deadletters/%d", id), nil, &l)
 		if noAgent(err) {
 			return c.eachLetterIn(err, ids, each)
 		}
@@ -401,8 +398,8 @@ func (c *Commands) eachLetterIn(why error, ids []uint64, each func(agent.Letter)
 // lettersIn calls each with the letters in the directory. why is the error that there is no agent; it counts when there is
 // no state directory either.
 func (c *Commands) lettersIn(why error, each func(deadletter.Letter) error) error {
-	dir := filepath.Join(c.agentData(), "deadletters")
-	if _, err := os.Stat(c.agentData()); err != nil {
+	dir := filepath.Join(c.AgentData(), "deadletters")
+	if _, err := os.Stat(c.AgentData()); err != nil {
 		return why
 	}
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
@@ -415,13 +412,13 @@ func (c *Commands) lettersIn(why error, each func(deadletter.Letter) error) erro
 }
 
 func (c *Commands) dropLetters(ctx context.Context, q agent.LetterRequest) (done agent.LetterDrop, err error) {
-	err = c.call(ctx, http.MethodPost, "/deadletters/drop", q, &done)
+	err = c.Call(ctx, http.MethodPost, "/deadletters/drop", q, &done)
 	if !noAgent(err) {
 		return done, err
 	}
-	dir := filepath.Join(c.agentData(), "deadletters")
+	dir := filepath.Join(c.AgentData(), "deadletters")
 	if _, e := os.Stat(dir); e != nil {
-		if _, e := os.Stat(c.agentData()); e != nil {
+		if _, e := os.Stat(c.AgentData()); e != nil {
 			return done, err
 		}
 		return agent.LetterDrop{Missing: q.IDs}, nil
@@ -452,109 +449,4 @@ func (c *Commands) dropLetters(ctx context.Context, q agent.LetterRequest) (done
 		return done, Exit(ExitNo, err)
 	}
 	return done, nil
-}
-
-// agentData is the state directory of the agent that is meant: a hub's has its agent's in it.
-func (c *Commands) agentData() string {
-	data := c.DataDir()
-	if _, err := os.Stat(filepath.Join(data, "hub.json")); err == nil {
-		return filepath.Join(data, "agent")
-	}
-	return data
-}
-
-// errNoAgent says that no agent was reached.
-var errNoAgent = errors.New("is it running? --data names its state directory")
-
-func noAgent(err error) bool { return errors.Is(err, errNoAgent) }
-
-// do sends a request to the admin endpoint of the agent that is meant; in, if there is any, as JSON. An answer that is not
-// 200 is an error with an exit code of its own.
-func (c *Commands) do(ctx context.Context, method, path string, in any) (*http.Response, error) {
-	socket := agent.AdminSocket(c.agentData())
-	client := http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		},
-	}}
-	var body io.Reader
-	if in != nil {
-		text, err := json.Marshal(in)
-		if err != nil {
-			return nil, err
-		}
-		body = bytes.NewReader(text)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, body)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := client.Do(req)
-	if refused := (*url.Error)(nil); errors.As(err, &refused) {
-		err = refused.Err // without the URL, which is nobody's business
-	}
-	if err != nil {
-		return nil, Exit(ExitUnreachable, fmt.Errorf("reach the agent at %s: %w; %w", socket, err, errNoAgent))
-	}
-	if resp.StatusCode == http.StatusOK {
-		return resp, nil
-	}
-	defer resp.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what there is of it will do
-	code, known := map[int]int{http.StatusNotFound: ExitNotFound, http.StatusBadRequest: ExitUsage, http.StatusForbidden: ExitForbidden}[resp.StatusCode]
-	if !known {
-		code = ExitNo
-	}
-	return nil, Exit(code, errors.New(strings.TrimSpace(string(text))))
-}
-
-// call is do for an answer in JSON.
-func (c *Commands) call(ctx context.Context, method, path string, in, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	resp, err := c.do(ctx, method, path, in)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
-		return Exit(ExitNo, fmt.Errorf("read what the agent answers: %w", err))
-	}
-	return nil
-}
-
-// Print writes v as format says: json, yaml, name (names, one a line) or table, which writes the table.
-func (c *Commands) Print(format string, v any, names []string, table func(w *tabwriter.Writer)) error {
-	switch format {
-	case "table":
-		w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
-		table(w)
-		return w.Flush()
-	case "name":
-		for _, n := range names {
-			fmt.Fprintln(c.Out, n)
-		}
-		return nil
-	case "json":
-		enc := json.NewEncoder(c.Out)
-		enc.SetIndent("", "  ")
-		enc.SetEscapeHTML(false)
-		return enc.Encode(v)
-	case "yaml":
-		text, err := json.Marshal(v)
-		if err != nil {
-			return err
-		}
-		var plain any // with the names that JSON has
-		if err := yaml.Unmarshal(text, &plain); err != nil {
-			return err
-		}
-		if text, err = yaml.Marshal(plain); err != nil {
-			return err
-		}
-		_, err = c.Out.Write(text)
-		return err
-	}
-	return fmt.Errorf("unknown output %q; say -o table, json, yaml or name", format)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -90,6 +89,7 @@ func (c *Commands) graph() *cobra.Command {
 }
 
 func graphText(w io.Writer, p *pipeline.Plan) {
+	disks := spooled(p)
 	for _, pl := range p.Pipelines {
 		fmt.Fprintf(w, "%s\n", pl.ID)
 		from := pl.From
@@ -98,21 +98,54 @@ func graphText(w io.Writer, p *pipeline.Plan) {
 		}
 		steps := []string{strings.Join(from, ", ")}
 		steps = append(steps, pl.Through...)
-		to := slices.Clone(pl.To)
+		var to []string
+		for _, id := range pl.To {
+			disk := ""
+			if disks[id] {
+				disk = "spool, "
+			}
+			to = append(to, fmt.Sprintf("%s (%sack: %s)", id, disk, ackAt(pl, disks[id])))
+		}
 		for _, id := range pl.Outputs {
 			to = append(to, "pipeline "+id)
 		}
 		steps = append(steps, strings.Join(to, ", "))
-		ack := ""
-		if pl.Ack == "memory" {
-			ack = "   (acknowledged in memory)"
-		}
-		fmt.Fprintf(w, "  %s%s\n", strings.Join(steps, " → "), ack)
+		fmt.Fprintf(w, "  %s\n", strings.Join(steps, " → "))
 	}
+}
+
+// spooled returns the ids of the exporters that have a disk queue.
+func spooled(p *pipeline.Plan) map[string]bool {
+	ids := make(map[string]bool)
+	for _, c := range p.Exporters {
+		o, err := config.Decode[pipeline.Sending](config.Of[pipeline.Sending]().Pick(c.Options))
+		if err != nil {
+			panic("BUG: checked options do not decode: " + err.Error())
+		}
+		ids[c.ID] = o.Delivery.Spool != nil
+	}
+	return ids
+}
+
+// ackAt returns when an exporter's share of a pipeline is acknowledged.
+func ackAt(p pipeline.Pipeline, spooled bool) string {
+	switch {
+	case p.Ack != "":
+		return p.Ack
+	case spooled:
+		return "process"
+	}
+	return "delivered"
 }
 
 func graphDot(w io.Writer, p *pipeline.Plan) {
 	fmt.Fprintln(w, "digraph creel {\n  rankdir=LR; node [shape=box];")
+	disks := spooled(p)
+	for _, c := range p.Exporters {
+		if disks[c.ID] {
+			fmt.Fprintf(w, "  %q [shape=cylinder];\n", c.Path())
+		}
+	}
 	for _, pl := range p.Pipelines {
 		enter := func(i int) string {
 			if i < len(pl.Through) {
@@ -132,7 +165,7 @@ func graphDot(w io.Writer, p *pipeline.Plan) {
 		}
 		for _, l := range last {
 			for _, id := range pl.To {
-				fmt.Fprintf(w, "  %q -> %q;\n", l, "exporters."+id)
+				fmt.Fprintf(w, "  %q -> %q [label=%q];\n", l, "exporters."+id, ackAt(pl, disks[id]))
 			}
 			for _, id := range pl.Outputs {
 				fmt.Fprintf(w, "  %q -> %q [style=dashed];\n", l, "pipeline "+id)

@@ -103,8 +103,8 @@ func requestIn(t *spool.Taken) ([]byte, error) {
 	return nil, fmt.Errorf("it has the format %#x, which this version does not know", t.Codec)
 }
 
-// spoolRow is one spool in a list.
-type spoolRow struct {
+// SpoolRow is a disk queue as it stands on disk.
+type SpoolRow struct {
 	Name     string    `json:"name"`
 	Dir      string    `json:"dir"`
 	Segments int       `json:"segments"`
@@ -128,7 +128,7 @@ func (c *Commands) spoolList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			rows, names := make([]spoolRow, len(list)), make([]string, len(list))
+			rows, names := make([]SpoolRow, len(list)), make([]string, len(list))
 			bad := false
 			for i, p := range list {
 				rows[i], names[i] = c.lookAt(p), p.name
@@ -182,8 +182,8 @@ func stamp(t time.Time) string {
 	return t.Local().Format(time.DateTime)
 }
 
-func (c *Commands) lookAt(p place) spoolRow {
-	row, progress := spoolRow{Name: p.name, Dir: p.dir}, c.ticker()
+func (c *Commands) lookAt(p place) SpoolRow {
+	row, progress := SpoolRow{Name: p.name, Dir: p.dir}, c.ticker()
 	first := "" // the segment of the oldest item
 	r, err := spool.Inspect(p.dir, nil, func(e spool.Entry) error {
 		progress.tell("%s: read up to %s", printable(p.name), e.Segment)
@@ -205,6 +205,21 @@ func (c *Commands) lookAt(p place) spoolRow {
 		}
 	}
 	return row
+}
+
+// Orphans returns the disk queues in the agent's state directory that belong to none of the exporters named. They are read
+// from end to end.
+func (c *Commands) Orphans(exporters map[string]bool) (rows []SpoolRow) {
+	list, err := places(c.AgentData())
+	if err != nil {
+		return nil // there are none
+	}
+	for _, p := range list {
+		if filepath.Dir(p.dir) == filepath.Join(c.AgentData(), "spool") && !exporters[p.name] {
+			rows = append(rows, c.lookAt(p))
+		}
+	}
+	return rows
 }
 
 func (c *Commands) spoolInspect() *cobra.Command {

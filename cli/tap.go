@@ -44,7 +44,7 @@ func (c *Commands) tap() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, args []string) error { return c.runTap(cmd.Context(), args[0], f) },
 		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) (names []string, _ cobra.ShellCompDirective) {
 			var list []report.Component
-			_ = c.ask(cmd.Context(), "/components", &list) // nothing to complete then
+			_ = c.Call(cmd.Context(), http.MethodGet, "/components", nil, &list) // nothing to complete then
 			for _, comp := range list {
 				names = append(names, comp.Component)
 			}
@@ -88,19 +88,11 @@ func (c *Commands) runTap(ctx context.Context, edge string, f tapFlags) error {
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	resp, err := c.get(ctx, "/tap?"+q.Encode())
+	resp, err := c.do(ctx, http.MethodGet, "/tap?"+q.Encode(), nil)
 	if err != nil {
-		return Exit(ExitUnreachable, err)
+		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what there is of it will do
-		code, known := map[int]int{http.StatusNotFound: ExitNotFound, http.StatusBadRequest: ExitUsage}[resp.StatusCode]
-		if !known {
-			code = ExitNo
-		}
-		return Exit(code, errors.New(strings.TrimSpace(string(text))))
-	}
 	counts, shown, err := c.showTap(resp.Body, f.format)
 	fmt.Fprintf(c.Err, "%d records passed", counts.Passed)
 	if f.where != "" {

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -55,12 +56,31 @@ const (
 
 // A difference is one that every quiet moment has shown since a time.
 type difference struct {
-	component string // that is to be named
-	of        string // whose records, if not the component's own
-	records   int64
-	since     time.Time
-	moments   int
-	told      bool
+	of                 any // a *book or an *account
+	pipeline, exporter string
+	records            int64
+	since              time.Time
+	moments            int
+	told               bool
+}
+
+// component names where it is.
+func (d *difference) component() string {
+	if d.exporter == "" {
+		return "pipelines." + d.pipeline
+	}
+	return Section(creel.KindExporter) + "." + d.exporter
+}
+
+func (d *difference) String() string {
+	whose := ""
+	switch {
+	case d.pipeline == "":
+		whose = " of its disk queue"
+	case d.exporter != "":
+		whose = " of pipeline " + d.pipeline
+	}
+	return fmt.Sprintf("%d records%s are unexplained since %s", d.records, whose, d.since.Format(time.RFC3339))
 }
 
 // An audit remembers what does not balance.
@@ -105,86 +125,79 @@ func (e *Engine) lookAtBooks(now time.Time, judged map[any]bool) (done bool) {
 	defer e.applying.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	held := make(map[string][]*stage)
+	for _, st := range e.stages {
+		if st.held != nil {
+			held[st.comp.Pipeline] = append(held[st.comp.Pipeline], st)
+		}
+	}
 	e.books.mu.Lock()
 	defer e.books.mu.Unlock()
-	before := e.books.pages(nil, e.held())
-	empty := e.current.Load().inside.Load() == 0
-	after := e.books.pages(nil, e.held())
 	done = true
-	for i, l := range after {
-		_, ofPipeline := l.of.(*book)
-		switch {
-		case judged[l.of]:
-		case before[i].page != l.page || ofPipeline && !empty:
-			done = false
-		default:
-			judged[l.of] = true
-			e.judge(now, l)
+	look := func(of any, pipeline, exporter string, read func() page) {
+		if judged[of] {
+			return
 		}
+		before, empty, after := read(), exporter != "" || e.current.Load().inside.Load() == 0, read()
+		if before != after || !empty {
+			done = false
+			return
+		}
+		judged[of] = true
+		e.judge(now, difference{of: of, pipeline: pipeline, exporter: exporter, records: after.unexplained()})
+	}
+	for _, name := range e.books.order {
+		b := e.books.books[name]
+		look(b, name, "", func() page {
+			n := int64(0)
+			for _, st := range held[name] {
+				n += st.holds()
+			}
+			return b.page(n)
+		})
+		for _, a := range e.books.accounts[name] {
+			look(a, name, a.exporter, a.page)
+		}
+	}
+	for _, a := range e.books.spools {
+		look(a, "", a.exporter, a.page)
 	}
 	return done
 }
 
-// held returns how many records the stages of each pipeline hold, and enters what they have done to them.
-func (e *Engine) held() map[string]int64 {
-	held := make(map[string]int64)
-	for _, st := range e.stages {
-		if st.held != nil {
-			st.count(st.held.Take())
-			_, n := st.held.Len()
-			held[st.comp.Pipeline] += int64(n)
-		}
-	}
-	return held
-}
-
-// A leaf is a page, and what it is of.
-type leaf struct {
-	page
-	of             any // a *book or an *account
-	component, who string
-}
-
-// pages appends all pages. bs is locked.
-func (bs *books) pages(list []leaf, held map[string]int64) []leaf {
-	for _, name := range bs.order {
-		b := bs.books[name]
-		list = append(list, leaf{b.page(held[name]), b, "pipelines." + name, ""})
-		for _, a := range bs.accounts[name] {
-			list = append(list, leaf{a.page(), a, Section(creel.KindExporter) + "." + a.exporter, " of pipeline " + name})
-		}
-	}
-	for _, a := range bs.spools {
-		list = append(list, leaf{a.page(), a, Section(creel.KindExporter) + "." + a.exporter, " of its disk queue"})
-	}
-	return list
+// holds returns how many records the stage holds, and enters what it has done to them.
+func (st *stage) holds() int64 {
+	st.count(st.held.Take())
+	_, n := st.held.Len()
+	return int64(n)
 }
 
 // judge notes what a quiet moment has shown.
-func (e *Engine) judge(now time.Time, l leaf) {
+func (e *Engine) judge(now time.Time, seen difference) {
 	a := &e.audit
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.open == nil {
 		a.open, a.judged = make(map[any]*difference), make(map[any]int)
 	}
-	a.judged[l.of]++
-	d, n := a.open[l.of], l.unexplained()
+	a.judged[seen.of]++
+	d := a.open[seen.of]
 	switch {
-	case n == 0 && d == nil:
-	case n == 0:
-		delete(a.open, l.of)
+	case seen.records == 0 && d == nil:
+	case seen.records == 0:
+		delete(a.open, seen.of)
 		if d.told {
-			e.Log.Info("the books balance again", "component", d.component, "what", "records"+d.of)
+			e.Log.Info("the books balance again", "component", d.component(), "pipeline", d.pipeline)
 		}
 	case d == nil:
-		a.open[l.of] = &difference{component: l.component, of: l.who, records: n, since: now, moments: 1}
+		seen.since, seen.moments = now, 1
+		a.open[seen.of] = &seen
 	default:
-		d.records = n
+		d.records = seen.records
 		if d.moments++; a.certain(d, now) && !d.told {
 			d.told = true
 			e.Log.Error("the books do not balance: this is a bug of creel; please report it with the ledger",
-				"component", d.component, "what", "records"+d.of, "unexplained", n, "since", d.since)
+				"component", d.component(), "pipeline", d.pipeline, "unexplained", d.records, "since", d.since)
 		}
 	}
 }
@@ -201,16 +214,14 @@ func (a *audit) complain(list []report.Component) []report.Component {
 		if !d.told {
 			continue
 		}
-		i := 0
-		for i < len(list) && list[i].Component != d.component {
-			i++
-		}
-		if i == len(list) {
-			list = append(list, report.Component{Component: d.component, Healthy: true})
+		name := d.component()
+		i := slices.IndexFunc(list, func(c report.Component) bool { return c.Component == name })
+		if i < 0 {
+			i = len(list)
+			list = append(list, report.Component{Component: name, Healthy: true})
 		}
 		if c := &list[i]; c.Healthy {
-			c.Healthy, c.Since = false, d.since
-			c.Error = fmt.Sprintf("%d records%s are unexplained since %s", d.records, d.of, d.since.Format(time.RFC3339))
+			c.Healthy, c.Since, c.Error = false, d.since, d.String()
 		}
 	}
 	return list

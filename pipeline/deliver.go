@@ -106,6 +106,8 @@ type sender struct {
 
 	successes atomic.Int64 // requests that the far side took
 
+	asked atomic.Pointer[time.Time] // since when the far side has asked to wait, and taken nothing; nil: it has not
+
 	work  sync.WaitGroup
 	stop  context.CancelFunc // no more is taken, and pauses end
 	abort context.CancelFunc // attempts under way end
@@ -341,6 +343,7 @@ func overloaded(err error) bool {
 func (r *request) succeeded() {
 	r.failed, r.refused = 0, 0
 	r.successes.Add(1)
+	r.asked.Store(nil)
 	if r.breaker.down() == nil {
 		r.health.ok()
 	}
@@ -352,12 +355,27 @@ func (r *request) fault(err error, wait time.Duration) {
 		r.health.fail(down)
 		return // that was logged
 	}
-	if t, ok := errors.AsType[*creel.Throttled](err); ok && t.After > 0 && r.failed < 3 {
+	if r.limits(err) {
 		r.log.Info("the far side asks to wait", "attempt", r.failed, "wait", wait.Round(time.Millisecond), "error", err)
 		return // that is how it limits, and no fault
 	}
 	r.health.fail(err)
 	r.log.Warn("export failed, will retry", "attempt", r.failed, "wait", wait.Round(time.Millisecond), "error", err)
+}
+
+// askedFor is how long a far side may ask to wait, and take nothing, before its exporter counts as unhealthy.
+const askedFor = time.Minute
+
+// limits reports whether err is no sign of illness: the far side is there, and says when it will take more.
+func (s *sender) limits(err error) bool {
+	if t, ok := errors.AsType[*creel.Throttled](err); !ok || t.After == 0 {
+		return false
+	}
+	now := time.Now()
+	s.asked.CompareAndSwap(nil, &now)
+	since := s.asked.Load() // nil if another request was taken just now
+	_, ill := s.health.get()
+	return ill == nil && (since == nil || now.Sub(*since) < askedFor)
 }
 
 // divide finds the records that were refused for good, by sending halves, and drops them.

@@ -612,7 +612,12 @@ func (e *Engine) Ledger() report.Ledger {
 			x.store.count()
 		}
 	}
-	held := e.held()
+	held := make(map[string]int64)
+	for _, st := range e.stages {
+		if st.held != nil {
+			held[st.comp.Pipeline] += st.holds()
+		}
+	}
 	return e.books.ledger(func(pipeline string) int64 { return held[pipeline] })
 }
 

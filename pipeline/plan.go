@@ -403,8 +403,37 @@ func (c *compiler) plan() *Plan {
 		return picked
 	}
 	p.Collectors, p.Exporters = pick(creel.KindCollector), pick(creel.KindExporter)
+	for _, r := range p.Pipelines {
+		c.warnOfWaiting(p, r)
+	}
+	for _, x := range p.Exporters {
+		if d := common[Sending](x).Delivery; d.Spool != nil && d.Queue.WhenFull == dropOldest {
+			p.Warnings = append(p.Warnings, fmt.Sprintf("%s drops what waits in memory for its disk queue, though there may be room on disk: leave delivery.queue.when_full out; "+
+				"delivery.spool.when_full says what happens when the disk is full", x.Path()))
+		}
+	}
 	pick(creel.KindProcessor) // for its warnings
 	return p
+}
+
+// warnOfWaiting warns when processors hold records for longer than a collector's clients wait.
+func (c *compiler) warnOfWaiting(p *Plan, r Pipeline) {
+	for _, from := range r.From {
+		patience := c.declared[creel.KindCollector][from].waits()
+		for _, id := range r.Through {
+			if held := c.declared[creel.KindProcessor][id].waits(); patience > 0 && held >= patience {
+				p.Warnings = append(p.Warnings, fmt.Sprintf("pipelines.%s: processors.%s holds records for %v, and clients of collectors.%s send them again after %v: set ack: memory at the processor",
+					r.ID, id, held, from, patience))
+			}
+		}
+	}
+}
+
+func (d *declared) waits() time.Duration {
+	if d.Plugin.Waits == nil {
+		return 0
+	}
+	return d.Plugin.Waits(d.Plugin.Config.Pick(d.Options))
 }
 
 // Diff says what becomes of the components of a plan when another takes its place, by their keys: paths such as

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -124,6 +125,71 @@ func TestWaitersWake(t *testing.T) {
 	}
 }
 
+// TestGrants: what may be taken is taken and no more, and more is asked for: an answer at once keeps nobody waiting, a later one
+// wakes who waits.
+func TestGrants(t *testing.T) {
+	w := newWorld(t)
+	e := w.engine()
+	out, _ := w.sending(t, e, "collectors: {send: }\nexporters: {sink: }\npipelines: {p: {from: [send], to: [sink]}}")
+	probe := w.batch("none", 4)
+	size := int64(probe.Bytes())
+	w.unsent("none", probe)
+	asked, answer := make(chan struct{}, 100), false
+	var grant func(bytes int64)
+	grant = func(bytes int64) {
+		e.SetPressure(pipeline.Pressure{Bytes: bytes, More: func() {
+			asked <- struct{}{}
+			if answer {
+				grant(2 * size)
+			}
+		}})
+	}
+	try := func(want int) {
+		t.Helper()
+		for got := 0; ; got++ {
+			b := w.batch("send", 4)
+			if !out.TrySend(b) {
+				w.unsent("send", b)
+				if got != want {
+					t.Errorf("%d batches were taken, want %d", got, want)
+				}
+				return
+			}
+			if got > want {
+				t.Fatalf("more than %d batches were taken", want)
+			}
+		}
+	}
+	grant(3 * size)
+	try(3)
+	grant(size/2 + 1) // the last one may be larger
+	try(1)
+	if n := len(asked); n != 2 {
+		t.Errorf("%d times more was asked for, want 2", n)
+	}
+	sent := make(chan error)
+	go func() { sent <- out.Send(t.Context(), w.batch("send", 4)) }()
+	<-asked
+	<-asked
+	<-asked // it waits
+	grant(size)
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+	answer = true
+	grant(0)
+	for range 10 {
+		if !out.TrySend(w.batch("send", 4)) {
+			t.Fatal("a batch is not taken, though more is granted at once")
+		}
+	}
+	if n := len(asked); n != 5 {
+		t.Errorf("10 batches have asked %d times, want 5", n)
+	}
+	e.SetPressure(pipeline.Pressure{})
+	w.await("all arrives", func() bool { return len(w.arrived["sink"]) == 4*15 })
+}
+
 // TestRandomPressure changes pressure and everything else at random: each record is settled once, arrives or is shed, and the
 // books balance.
 func TestRandomPressure(t *testing.T) {
@@ -143,11 +209,16 @@ pipelines:
   side: {to: [sink/y], priority: %d}`, r.IntN(2), r.IntN(2), r.IntN(2), small, small, r.IntN(10), r.IntN(10), r.IntN(10))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	var asked atomic.Int64
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		r := rand.New(rand.NewPCG(seed, 1))
 		for ctx.Err() == nil {
-			e.SetPressure(pipeline.Pressure{Level: r.IntN(12)})
+			p := pipeline.Pressure{Level: r.IntN(12)}
+			if r.IntN(2) == 0 {
+				p.Bytes, p.More = r.Int64N(10_000), func() { asked.Add(1) }
+			}
+			e.SetPressure(p)
 			time.Sleep(time.Duration(r.IntN(2000)) * time.Microsecond) // load, not synchronisation
 		}
 		e.SetPressure(pipeline.Pressure{Level: 0})
@@ -190,7 +261,7 @@ pipelines:
 			sent++
 		}
 	}
-	if shed == 0 || shed > sent*2 || w.injected.Load() == 0 {
+	if shed == 0 || shed > sent*2 || asked.Load() == 0 || w.injected.Load() == 0 {
 		t.Errorf("%d of %d records were shed, %d faults: the test tests nothing", shed, sent, w.injected.Load())
 	}
 }

@@ -116,6 +116,48 @@ const (
 	openSince = "the breaker is open since 2000-01-01T00:00:"
 )
 
+// TestComeLater: a far side that says when it will take more is not ill before it has taken nothing for a while, and neither
+// is it if it takes some in between.
+func TestComeLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.engine()
+		f := watch(w)
+		busy := &creel.Throttled{Err: errors.New("over the limit"), After: time.Second}
+		f.say(busy)
+		w.apply(e, one("gen", "", "queue: {max_bytes: 64KiB}, batch: {max_bytes: 4KiB}, concurrency: 1", "delivered"))
+		for range 3 {
+			time.Sleep(50 * time.Second)
+			if c := e.Components()[1]; !c.Healthy {
+				t.Errorf("asked to come later for less than a minute: %+v", c)
+			}
+			if n := len(f.say(nil)); n == 0 {
+				t.Error("it was not asked")
+			}
+			time.Sleep(5 * time.Second) // takes some
+			f.say(busy)
+		}
+		time.Sleep(70 * time.Second)
+		if c := e.Components()[1]; c.Healthy || !strings.Contains(c.Error, "over the limit") {
+			t.Errorf("it takes nothing for more than a minute: %+v", c)
+		}
+		f.say(nil)
+		time.Sleep(5 * time.Second)
+		if c := e.Components()[1]; !c.Healthy {
+			t.Errorf("it takes records again: %+v", c)
+		}
+		f.say(errors.New("away"))
+		time.Sleep(5 * time.Second)
+		if c := e.Components()[1]; c.Healthy {
+			t.Error("it is away, and that is not ill")
+		}
+		f.say(nil)
+		if err := e.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // TestBreaker: while it is open nothing is sent, then little; it says so; and when the far side is back, all arrives.
 func TestBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -13,7 +14,7 @@ import (
 	"github.com/creelhq/creel/metric"
 )
 
-// How often memory is looked at: seldom while less than half of it is used.
+// How often memory is looked at: seldom while there is no pressure. Whoever has used up what was granted looks as well.
 const (
 	seldom = 500 * time.Millisecond
 	often  = 50 * time.Millisecond
@@ -23,31 +24,37 @@ const (
 // nothing would be collected, and found to be free.
 const stale = time.Second
 
+// Garbage is collected on purpose for one part in share of the time at most, and with pauses.
+const (
+	share = 10
+	pause = 2 * time.Millisecond
+)
+
 // A Guard watches the memory of this process. Its methods may be called concurrently.
 type Guard struct {
-	set   func(level int)
-	log   *slog.Logger
-	read  func() (r Reading, collections uint64)
-	free  func()        // collects garbage, and gives back what is free
-	began chan struct{} // gets an element when there is a limit where there was none
+	set  func(Order) // is called with mu held
+	log  *slog.Logger
+	read func() (r Reading, collections uint64)
+	free func(give bool) // collects garbage, and gives back to the system what is free
+	poke chan struct{}   // gets an element when Run is to look at once
 
 	mu      sync.Mutex // guards what follows
 	limit   int64      // 0: none
 	last    Reading
-	level   int
+	order   Order
 	control Controller
 	seen    uint64    // collections
-	fresh   time.Time // when the last of them was seen, or asked for
+	fresh   time.Time // when the last of them was seen
+	next    time.Time // when garbage may be collected on purpose again
 	since   time.Time // when pressure began
-	highest int       // level since then
 	before  int64     // the runtime's limit, before ours
 	ours    int64     // 0: not set
 }
 
-// NewGuard returns a Guard that tells set each level that is not the last, and log when pressure begins and ends. It is shown
-// in metrics.
-func NewGuard(set func(level int), log *slog.Logger, metrics *metric.Set) *Guard {
-	g := &Guard{set: set, log: log, read: NewMeter().Read, free: debug.FreeOSMemory, began: make(chan struct{}, 1)}
+// NewGuard returns a Guard that gives set its orders, in their order, and tells log when pressure begins and ends. It is shown
+// in metrics. set must not call the Guard.
+func NewGuard(set func(Order), log *slog.Logger, metrics *metric.Set) *Guard {
+	g := &Guard{set: set, log: log, read: NewMeter().Read, free: collect, poke: make(chan struct{}, 1)}
 	metrics.GaugeFunc("creel.agent.memory.usage", "Memory that the agent has from the system, as pressure counts it.", "By", func() float64 {
 		r, _ := NewMeter().Read()
 		return float64(r.Used)
@@ -60,7 +67,7 @@ func NewGuard(set func(level int), log *slog.Logger, metrics *metric.Set) *Guard
 	metrics.GaugeFunc("creel.agent.pressure", "How scarce memory is: pipelines whose priority is lower take nothing. 0: there is enough, 10: nothing is taken.", "1", func() float64 {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		return float64(g.level)
+		return float64(g.order.Level)
 	})
 	return g
 }
@@ -72,19 +79,28 @@ func (g *Guard) Limit(bytes int64) {
 	defer g.mu.Unlock()
 	g.limit = bytes
 	g.release()
-	if bytes <= 0 {
-		return
-	}
-	if _, theirs := os.LookupEnv("GOMEMLIMIT"); !theirs {
+	g.wake()
+	if _, theirs := os.LookupEnv("GOMEMLIMIT"); bytes > 0 && !theirs {
 		if now := debug.SetMemoryLimit(-1); bytes*soft/1000 < now {
 			g.before, g.ours = now, bytes*soft/1000
 			debug.SetMemoryLimit(g.ours)
 		}
 	}
+}
+
+func (g *Guard) wake() {
 	select {
-	case g.began <- struct{}{}:
+	case g.poke <- struct{}{}:
 	default:
 	}
+}
+
+func collect(give bool) {
+	if give {
+		debug.FreeOSMemory()
+		return
+	}
+	runtime.GC()
 }
 
 // release gives the runtime back the limit that it had.
@@ -97,80 +113,106 @@ func (g *Guard) release() {
 
 // Run watches until ctx is done. Then there is no pressure any more, and the runtime has the limit that it had before.
 func (g *Guard) Run(ctx context.Context) {
-	defer func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.release()
-		g.enter(time.Now(), 0)
-	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	told := 0 // the highest level, of the pressure that the log knows of
 	for {
 		select {
 		case <-ctx.Done():
+			g.Limit(0)
+			g.More()
+			g.tell(&told)
 			return
-		case <-g.began:
+		case <-g.poke:
 		case <-timer.C:
 		}
-		timer.Reset(g.look(time.Now()))
+		g.More()
+		g.tell(&told)
+		timer.Reset(g.collect())
 	}
 }
 
-// look reads once, and returns when to look again.
-func (g *Guard) look(now time.Time) time.Duration {
+// More looks at once, and gives an order unless it is to wait, and that is known.
+func (g *Guard) More() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.limit <= 0 && g.level == 0 {
-		return math.MaxInt64
+	now, before := time.Now(), g.order
+	switch {
+	case g.limit > 0:
+		r, collections := g.read()
+		if collections != g.seen {
+			g.seen, g.fresh = collections, now
+		}
+		g.last = r
+		g.order = g.control.Observe(now, r, g.limit)
+	case before == Order{}:
+		return
+	default:
+		g.order, g.control = Order{}, Controller{}
 	}
-	r, collections := g.read()
-	if collections != g.seen {
-		g.seen, g.fresh = collections, now
+	if g.order.Collect {
+		g.wake()
 	}
-	g.last = r
-	g.enter(now, g.control.Observe(now, r, g.limit))
-	if g.level > 0 && now.Sub(g.fresh) >= stale {
-		g.fresh = now
-		g.mu.Unlock()
-		g.free()
-		g.mu.Lock()
-		return 0
+	if before.Level == 0 && g.order.Level > 0 {
+		g.since = now
 	}
-	if g.level == 0 && r.Used < g.limit/2 {
-		return seldom
+	if g.order.Grant > 0 || g.order != before {
+		g.set(g.order)
 	}
-	return often
 }
 
-// enter notes a level, and tells of it if it is another.
-func (g *Guard) enter(now time.Time, level int) {
-	if level == g.level {
+// collect collects garbage if that is called for, and returns when to look again.
+func (g *Guard) collect() time.Duration {
+	g.mu.Lock()
+	now := time.Now()
+	r, limit := g.last, g.limit
+	due := g.order.Collect || g.order.Level > 0 && now.Sub(g.fresh) >= stale
+	wait := seldom
+	switch {
+	case limit <= 0:
+		wait = math.MaxInt64
+	case due:
+		wait = min(often, max(0, g.next.Sub(now)))
+	case g.order.Level > 0:
+		wait = often
+	}
+	g.mu.Unlock()
+	if !due || wait > 0 {
+		return wait
+	}
+	g.free(onUsed.level(r.Used, limit) > onLive.level(r.Live, limit))
+	g.mu.Lock()
+	g.fresh = time.Now()
+	g.next = g.fresh.Add(max(pause, share*g.fresh.Sub(now)))
+	g.mu.Unlock()
+	return 0
+}
+
+// tell logs when pressure begins and ends.
+func (g *Guard) tell(told *int) {
+	g.mu.Lock()
+	level, since, r, limit := g.order.Level, g.since, g.last, g.limit
+	g.mu.Unlock()
+	switch {
+	case *told == 0 && level > 0:
+		g.log.Warn("memory is scarce: pipelines take less, those of low priority first", "used", r.Used, "live", r.Live, "limit", limit, "nothing_below_priority", level)
+	case *told > 0 && level == 0:
+		g.log.Info("there is enough memory again", "used", r.Used, "live", r.Live, "limit", limit, "took", time.Since(since).Round(time.Millisecond), "highest_level", *told)
+		*told = 0
 		return
 	}
-	before := g.level
-	g.level = level
-	g.set(level)
-	switch {
-	case before == 0:
-		g.since, g.highest = now, level
-		g.log.Warn("memory is scarce: pipelines take less, those of low priority first",
-			"used", g.last.Used, "live", g.last.Live, "limit", g.limit, "takes_nothing_below_priority", level)
-	case level == 0:
-		g.log.Info("there is enough memory again", "used", g.last.Used, "live", g.last.Live, "limit", g.limit,
-			"took", now.Sub(g.since).Round(time.Millisecond), "highest", g.highest)
-	}
-	g.highest = max(g.highest, level)
+	*told = max(*told, level)
 }
 
 // Scarce returns what there is to say while memory is scarce, and since when it is; "" while there is enough.
 func (g *Guard) Scarce() (what string, since time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.level == 0 || g.limit <= 0 {
+	if g.order.Level == 0 || g.limit <= 0 {
 		return "", time.Time{}
 	}
-	who := fmt.Sprintf("pipelines below priority %d take nothing", g.level)
-	if g.level == Full {
+	who := fmt.Sprintf("pipelines below priority %d take nothing", g.order.Level)
+	if g.order.Level == Full {
 		who = "no pipeline takes anything"
 	}
 	return fmt.Sprintf("%d %% of %s: %s", g.last.Used*100/g.limit, size(g.limit), who), g.since

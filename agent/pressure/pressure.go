@@ -1,7 +1,8 @@
-// Package pressure tells how scarce memory is: it reads what the process has and what it may have, and makes a level from
-// 0, enough, to 10, none left. Who takes less at which level is not its business: it knows neither pipelines nor records.
+// Package pressure tells how scarce memory is: it reads what the process has and what it may have, and makes of it a level,
+// from 0, enough, to 10, none left, and how much more may be let in. Who takes less at which level is not its business: it
+// knows neither pipelines nor records.
 //
-// A Controller makes levels of readings, and is pure. A Guard (guard.go) feeds one with what a Meter (read.go) reads.
+// A Controller makes orders of readings, and is pure. A Guard (guard.go) feeds one with what a Meter (read.go) reads.
 package pressure
 
 import "time"
@@ -13,6 +14,15 @@ const Full = 10
 type Reading struct {
 	Used int64 // what the process has from the system
 	Live int64 // what of it is in use, as the last collection of garbage has found
+	Most int64 // what of it may be in use: the last collection may be long ago
+}
+
+// An Order is what to do until the next one.
+type Order struct {
+	Level int
+	Grant int64 // bytes that may be let in before it is looked again
+	// Collect says that garbage should be collected: it is not known how much is in use, and that matters.
+	Collect bool
 }
 
 // A scale says, in thousandths of the limit, where the first level begins and where the last.
@@ -25,11 +35,14 @@ var (
 	onLive = scale{700, 850}
 )
 
-// soft is where the collector of garbage is asked to keep what is used, in thousandths of the limit.
-const soft = 900
-
-// gap is by how much, in thousandths of the limit, memory must be below where a level begins for it to end.
-const gap = 20
+// All in thousandths of the limit.
+const (
+	soft  = 900 // where the collector of garbage is asked to keep what is used
+	gap   = 20  // by how much memory must be below where a level begins for it to end
+	known = 720 // what may be in use before it matters how much really is
+	blind = 30  // by how much more may be in use than was found, beyond that
+	least = 2   // a grant is at least so much, or nothing
+)
 
 // A level ends when its reason has been over for calm; for twice as long each time that it was needed again, up to restless;
 // the next lower ones end sooner.
@@ -47,8 +60,9 @@ func (s scale) level(n, limit int64) int {
 	return int(min(Full, 1+over*(Full-1)/(s.full-s.first)))
 }
 
-// A Controller makes levels of readings. It rises at once, and falls step by step: what was let in again takes a while to be
-// seen. The zero Controller is at level 0.
+// A Controller makes orders of readings. Its level rises at once, and falls step by step: what was let in again takes a while
+// to be seen. However fast records come, what is in use cannot grow by more than a step before it is known. The zero
+// Controller is at level 0.
 type Controller struct {
 	level int
 	quiet time.Time     // since when a lower level would do
@@ -57,12 +71,8 @@ type Controller struct {
 	wait  time.Duration // how long it must be quiet before the level falls for the first time
 }
 
-// Observe returns the level after a reading, made now, of a process that may have limit bytes; with no limit, 0.
-func (c *Controller) Observe(now time.Time, r Reading, limit int64) int {
-	if limit <= 0 {
-		*c = Controller{}
-		return 0
-	}
+// Observe returns the order after a reading, made now, of a process that may have limit bytes, which are more than 0.
+func (c *Controller) Observe(now time.Time, r Reading, limit int64) Order {
 	margin := limit * gap / 1000
 	rise := max(onUsed.level(r.Used, limit), onLive.level(r.Live, limit))
 	keep := max(onUsed.level(r.Used+margin, limit), onLive.level(r.Live+margin, limit))
@@ -84,5 +94,9 @@ func (c *Controller) Observe(now time.Time, r Reading, limit int64) int {
 		c.quiet, c.fell = now, now
 	}
 	c.wait = max(calm, c.wait)
-	return c.level
+	o := Order{Level: c.level, Grant: (max(limit*known/1000, r.Live+limit*blind/1000) - r.Most) / 2}
+	if o.Grant < limit*least/1000 {
+		o.Grant, o.Collect = 0, true
+	}
+	return o
 }

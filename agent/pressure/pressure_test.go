@@ -9,35 +9,61 @@ import (
 // A plant is an agent as far as its memory goes: pipelines of each priority that would take so much, queues that empty so
 // fast, and what is known of them is late.
 type plant struct {
-	base  int64             // what it has anyway
-	in    [Full]int64       // bytes a second that come to pipelines of each priority
-	out   int64             // bytes a second that go
-	waits int64             // bytes in queues
-	known []int64           // what was in use, at each of the last steps: what a collection finds is old
-	took  [Full]int64       // by pipelines of each priority
-	stood [Full + 1]float64 // seconds at each level
+	base    int64             // what it has anyway
+	in      [Full]int64       // bytes a second that come to pipelines of each priority
+	out     int64             // bytes a second that go
+	waits   int64             // bytes in queues
+	garbage int64             // what went, and was not collected
+	live    int64             // what the last collection has found
+	took    [Full]int64       // by pipelines of each priority
+	stood   [Full + 1]float64 // seconds at each level
+	order   Order
+	due     int // steps until garbage is collected, because it was asked for; 0: it was not
+	fresh   int // steps since it was collected
 }
 
 const step = often
 
+func (p *plant) look(c *Controller, now time.Time, limit int64) (used int64) {
+	most := p.base + p.waits + p.garbage
+	used = min(most*11/10, max(most, limit*soft/1000))
+	p.order = c.Observe(now, Reading{Used: used, Live: p.live, Most: most}, limit)
+	return used
+}
+
+func (p *plant) collect() { p.live, p.garbage, p.due, p.fresh = p.base+p.waits, 0, 0, 0 }
+
+// run lets a step pass. A collection takes delay steps; the runtime makes one when what is used has doubled, or is soft.
 func (p *plant) run(c *Controller, now time.Time, limit int64, delay int) (used int64, level int) {
-	known := p.base
-	if n := len(p.known); n > 0 {
-		known = p.known[max(0, n-delay)]
+	switch {
+	case p.due > 1:
+		p.due--
+	case p.due == 1, p.base+p.waits+p.garbage > min(2*p.live, limit*soft/1000):
+		p.collect()
 	}
-	used = p.base + p.waits
-	level = c.Observe(now, Reading{Used: min(used*5/4, max(used, limit*soft/1000)), Live: known}, limit)
-	for priority, bytes := range p.in {
-		if priority >= level {
-			n := int64(float64(bytes) * step.Seconds())
-			p.waits += n
-			p.took[priority] += n
+	used = p.look(c, now, limit)
+	left := p.order.Grant
+	for priority := Full - 1; priority >= 0; priority-- {
+		for n := int64(float64(p.in[priority]) * step.Seconds()); n > 0 && priority >= p.order.Level && p.order.Grant > 0; {
+			some := min(n, left)
+			n, left = n-some, left-some
+			p.waits += some
+			p.took[priority] += some
+			if left == 0 {
+				used = max(used, p.look(c, now, limit))
+				left = p.order.Grant
+			}
 		}
 	}
-	p.waits = max(0, p.waits-int64(float64(p.out)*step.Seconds()))
-	p.known = append(p.known, p.base+p.waits)
-	p.stood[level] += step.Seconds()
-	return used, level
+	p.fresh++
+	if due := p.order.Collect || p.order.Level > 0 && p.fresh >= int(stale/step); due && p.due == 0 {
+		p.due = delay
+	}
+	gone := min(p.waits, int64(float64(p.out)*step.Seconds()))
+	p.waits -= gone
+	p.garbage += gone
+	p.stood[p.order.Level] += step.Seconds()
+	return used, p.order.Level
 }
 
 // TestPlants: whatever comes and goes, and however late it is seen, the limit is kept, the level does not flap, who has a
@@ -51,7 +77,7 @@ func TestPlants(t *testing.T) {
 		const limit = 1 << 30
 		p := &plant{base: r.Int64N(limit / 2)}
 		delay := 1 + r.IntN(10) // at most half a second
-		total := r.Int64N(limit * 140 / 1000 * int64(time.Second/step) / int64(delay+1))
+		total := r.Int64N(limit >> r.IntN(8) * 4)
 		for range Full {
 			p.in[r.IntN(Full)] += total / Full
 		}
@@ -67,7 +93,7 @@ func TestPlants(t *testing.T) {
 			}
 			used, level := p.run(&c, now.Add(time.Duration(i)*step), limit, delay)
 			if used > limit {
-				t.Fatalf("step %d: %d of %d bytes are used, at level %d: %+v", i, used, limit, level, p.in)
+				t.Fatalf("step %d: %d of %d bytes are used, at level %d: %+v", i, used, limit, level, *p)
 			}
 			if level > last && fell {
 				flaps++
@@ -114,7 +140,7 @@ func TestPlants(t *testing.T) {
 	}
 }
 
-// TestLevels: the scale of each reading, and none without a limit.
+// TestLevels: the scale of each reading.
 func TestLevels(t *testing.T) {
 	for _, c := range []struct {
 		used, live int64
@@ -124,11 +150,8 @@ func TestLevels(t *testing.T) {
 		{800, 701, 1}, {800, 775, 5}, {899, 851, Full}, {960, 701, 7},
 	} {
 		var g Controller
-		if got := g.Observe(time.Unix(1, 0), Reading{c.used, c.live}, 1000); got != c.want {
+		if got := g.Observe(time.Unix(1, 0), Reading{Used: c.used, Live: c.live}, 1000).Level; got != c.want {
 			t.Errorf("%d used and %d alive of 1000 is level %d, want %d", c.used, c.live, got, c.want)
-		}
-		if got := g.Observe(time.Unix(2, 0), Reading{c.used, c.live}, 0); got != 0 {
-			t.Errorf("without a limit there is level %d", got)
 		}
 	}
 }

@@ -32,7 +32,8 @@ func (m *Meter) Read() (r Reading, collections uint64) {
 	at := func(i int) int64 { return int64(m.samples[i].Value.Uint64()) }
 	total, released, free, unused, objects, live := at(0), at(1), at(2), at(3), at(4), at(5)
 	r.Used = total - released
-	r.Live = min(r.Used, max(live, r.Used-free-unused-objects+live)) // the parts are not read at the same instant
+	r.Most = min(r.Used, max(live, r.Used-free-unused)) // the parts are not read at the same instant
+	r.Live = min(r.Most, max(live, r.Most-objects+live))
 	return r, m.samples[6].Value.Uint64()
 }
 

@@ -2,20 +2,16 @@ package full
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/creelhq/creel/agent"
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/cli"
-	"github.com/creelhq/creel/hub"
 	"github.com/creelhq/creel/report"
 )
 
@@ -23,7 +19,7 @@ import (
 func (c *commands) doctor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Look for what is wrong with the hub and the agent here, and say what to do.", Args: cobra.NoArgs,
-		Long: "Check the state directory, the agent, the hub, its store, its fleet and the ports that it listens at.\nExit code 1: something is wrong.",
+		Long: "Check the state directory, the agent, what waits on its disk, the hub, its store and its fleet.\nExit code 1: something is wrong.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 			defer cancel()
@@ -57,7 +53,7 @@ func (e *examination) note(format string, args ...any) {
 // bad says what is wrong and what to do.
 func (e *examination) bad(remedy, format string, args ...any) {
 	e.wrong++
-	fmt.Fprintf(e.c.Out, "WRONG  "+format+"\n       "+remedy+"\n", args...)
+	fmt.Fprintf(e.c.Out, "WRONG  "+format+"\n       %s\n", append(args, remedy)...)
 }
 
 func (e *examination) directory() {
@@ -77,31 +73,13 @@ func (e *examination) directory() {
 
 // agent looks at the agent whose state directory is here.
 func (e *examination) agent(ctx context.Context) {
-	data := e.c.DataDir()
-	if _, found := e.c.hubHere(); found {
-		data = hub.AgentData(data)
-	}
-	socket := agent.AdminSocket(data)
-	if _, err := os.Stat(socket); err != nil {
+	var h report.Health
+	switch err := e.c.Call(ctx, http.MethodGet, "/healthz", nil, &h); {
+	case errors.Is(err, os.ErrNotExist):
 		e.note("no agent runs with this state directory")
 		return
-	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/healthz", nil)
-	if err != nil {
-		panic("BUG: " + err.Error())
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		e.bad("If its process is gone, start it again; if not, see its log.", "the agent does not answer at %s: %v", socket, err)
-		return
-	}
-	defer resp.Body.Close()
-	var h report.Health
-	if err := json.NewDecoder(resp.Body).Decode(&h); err != nil {
-		e.bad("See its log.", "the agent answers %s: %v", resp.Status, err)
+	case err != nil:
+		e.bad("If its process is gone, start it again; if not, see its log.", "%v", err)
 		return
 	}
 	for _, d := range h.Degraded {
@@ -113,6 +91,7 @@ func (e *examination) agent(ctx context.Context) {
 	if h.Hub.URL != "" && !h.Hub.Connected {
 		e.bad("Is the hub running, and is the URL right? The agent works without, and connects by itself.", "the agent is not connected to its hub %s: %s", h.Hub.URL, h.Hub.Error)
 	}
+	e.delivery(ctx)
 }
 
 // hub looks at the hub that is meant, its store and its fleet.
@@ -136,7 +115,7 @@ func (e *examination) hub(ctx context.Context) {
 		e.bad("Start it with creel up or creel hub, or name another with --hub.", "%v", err)
 		return
 	}
-	e.good("hub %s at %s, up for %s", h.ID, client.URL, ago(h.Started))
+	e.good("hub %s at %s, up for %s", h.ID, client.URL, cli.Ago(h.Started))
 	q := h.QuickLook
 	if q.Stopped != "" {
 		e.bad("Make room on its disk, or give it less with --max-size. What agents forward elsewhere goes on.", "the quick look stores nothing: %s", q.Stopped)
@@ -147,6 +126,9 @@ func (e *examination) hub(ctx context.Context) {
 		e.bad("It was set aside, and is not used; delete it when you have looked at it.", "damaged file %s", f)
 	}
 	e.fleet(ctx, client, h.Agents)
+	if l, err := client.Ledger(ctx, api.LedgerQuery{Limit: 1}); err == nil && l.Total.Unexplained > 0 {
+		e.bad("creel ledger tells whose; creel describe agent ID since when.", "%d records that agents call delivered to this hub never came", l.Total.Unexplained)
+	}
 }
 
 func (e *examination) fleet(ctx context.Context, client *api.Client, counts map[string]int) {

@@ -11,7 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/creelhq/creel/api"
-	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/cli"
+	"github.com/creelhq/creel/report"
 )
 
 func (c *commands) get() *cobra.Command {
@@ -47,7 +48,7 @@ func (c *commands) getAgents() *cobra.Command {
 			for i, a := range list.Agents {
 				ids[i] = a.ID
 			}
-			return c.print(list, ids, func(w *tabwriter.Writer) { agentTable(w, list.Agents, c.output == "wide") })
+			return c.Print(c.output, list, ids, func(w *tabwriter.Writer) { agentTable(w, list.Agents, c.output == "wide") })
 		},
 	}
 	cmd.Flags().StringVar(&q.Status, "status", "", "only `STATUS`: lost, degraded, disconnected, unknown or healthy")
@@ -61,7 +62,7 @@ func agentTable(w *tabwriter.Writer, agents []api.Agent, wide bool) {
 	if wide {
 		more = "ADMITTED\tTHROTTLED\tUNEXPLAINED\t"
 	}
-	fmt.Fprintf(w, "STATUS\tNAME\tID\tVERSION\tIN/S\tOUT/S\tDROPPED\tQUEUE\t%sSEEN\tCAUSE\n", more)
+	fmt.Fprintf(w, "STATUS\tNAME\tID\tVERSION\tIN/S\tOUT/S\tDROPPED\tDEAD LETTERS\tQUEUE\tON DISK\tDISK QUEUE\t%sSEEN\tCAUSE\n", more)
 	for _, a := range agents {
 		if wide {
 			n := api.Intake{}
@@ -70,9 +71,21 @@ func agentTable(w *tabwriter.Writer, agents []api.Agent, wide bool) {
 			}
 			more = fmt.Sprintf("%d\t%d\t%d\t", n.Records, n.ThrottledRecords, a.Unexplained)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\t%.0f\t%d\t%s\t%s%s\t%s\n", a.Status(), plain(a.Name), a.ID, plain(a.Version), a.In, a.Out,
-			a.Totals.Dropped, config.Size(a.QueueBytes), more, ago(a.LastSeen), plain(firstLine(a.Cause)))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\t%.0f\t%d\t%d\t%s\t%s\t%s%s\t%s\n", a.Status(), plain(a.Name), a.ID, plain(a.Version), a.In, a.Out,
+			a.Totals.Dropped, a.Totals.DeadLettered, cli.Bytes(a.QueueBytes), onDisk(a.Disk), more, cli.Ago(a.LastSeen), plain(firstLine(a.Cause)))
 	}
+}
+
+// onDisk is two columns: how much waits in disk queues, and what becomes of it.
+func onDisk(d *api.Disk) string {
+	if d == nil {
+		return "\t"
+	}
+	does := cli.DiskQueue(report.Spool{Full: d.Full, FullIn: d.FullIn, Replaying: d.Replaying, EmptyIn: d.EmptyIn, Waiting: d.Waiting})
+	if d.Exporter != "" {
+		does = plain(d.Exporter) + ": " + does
+	}
+	return fmt.Sprintf("%d (%s)\t%s", d.Waiting, cli.Bytes(d.Bytes), does)
 }
 
 func firstLine(s string) string {
@@ -93,7 +106,7 @@ func (c *commands) getDocuments() *cobra.Command {
 				if err != nil {
 					return failed(err)
 				}
-				return c.print(d, []string{d.ID}, func(w *tabwriter.Writer) { fmt.Fprintln(w, d.Text) })
+				return c.Print(c.output, d, []string{d.ID}, func(w *tabwriter.Writer) { fmt.Fprintln(w, d.Text) })
 			}
 			list, err := client.Documents(cmd.Context())
 			if err != nil {
@@ -103,7 +116,7 @@ func (c *commands) getDocuments() *cobra.Command {
 			for i, d := range list.Documents {
 				ids[i] = d.ID
 			}
-			return c.print(list, ids, func(w *tabwriter.Writer) {
+			return c.Print(c.output, list, ids, func(w *tabwriter.Writer) {
 				fmt.Fprintln(w, "ID\tAGENTS")
 				for _, d := range list.Documents {
 					fmt.Fprintf(w, "%s\t%d\n", d.ID, len(d.Agents))
@@ -132,7 +145,7 @@ func (c *commands) describe() *cobra.Command {
 			if err != nil {
 				return failed(err)
 			}
-			return c.print(d, []string{d.ID}, func(w *tabwriter.Writer) { describeAgent(w, &d) })
+			return c.Print(c.output, d, []string{d.ID}, func(w *tabwriter.Writer) { describeAgent(w, &d) })
 		},
 	}
 	cmd := &cobra.Command{Use: "describe", Short: "Show one thing that the hub knows, with all about it.", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
@@ -145,21 +158,11 @@ func describeAgent(w *tabwriter.Writer, d *api.AgentDetail) {
 	if d.Cause != "" {
 		fmt.Fprintf(w, "cause\t%s\n", plain(d.Cause))
 	}
-	fmt.Fprintf(w, "last seen\t%s (%s)\nstarted\t%s\nheartbeat\t%gs\nconfiguration\t%s\n", stamp(d.LastSeen), ago(d.LastSeen), stamp(d.Started), d.Heartbeat, d.Config)
+	fmt.Fprintf(w, "last seen\t%s (%s)\nstarted\t%s\nheartbeat\t%gs\nconfiguration\t%s\n", stamp(d.LastSeen), cli.Ago(d.LastSeen), stamp(d.Started), d.Heartbeat, d.Config)
 	for _, k := range slices.Sorted(maps.Keys(d.Labels)) {
 		fmt.Fprintf(w, "label\t%s=%s\n", plain(k), plain(d.Labels[k]))
 	}
-	fmt.Fprintln(w, "\nCOMPONENT\tHEALTH\tQUEUE\tERROR")
-	for _, x := range d.Components {
-		health, queue := "healthy", ""
-		if !x.Healthy {
-			health = "degraded"
-		}
-		if x.Limit > 0 {
-			queue = fmt.Sprintf("%s of %s", config.Size(x.Queued), config.Size(x.Limit))
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", plain(x.Component), health, queue, plain(firstLine(x.Error)))
-	}
+	cli.ComponentTable(w, d.Components)
 	if len(d.Routes) > 0 {
 		fmt.Fprintln(w, "\nPIPELINE\tFROM\tTHROUGH\tTO\tIN/S")
 		for _, r := range d.Routes {
@@ -175,20 +178,7 @@ func describeAgent(w *tabwriter.Writer, d *api.AgentDetail) {
 
 // describeLedger shows an agent's books, to the hub.
 func describeLedger(w *tabwriter.Writer, d *api.AgentDetail) {
-	if len(d.Ledger.Pipelines) > 0 {
-		fmt.Fprintln(w, "\nLEDGER\tEXPORTER\tIN\tDELIVERED\tSPOOLED\tQUEUED\tDROPPED\tDEAD LETTERS")
-		for _, p := range d.Ledger.Pipelines {
-			for _, x := range p.Exporters {
-				fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\n", plain(p.Pipeline), plain(x.Exporter), x.In, x.Delivered, x.Spooled, x.Queued, sum(x.Dropped), x.DeadLettered)
-			}
-		}
-	}
-	if len(d.Ledger.Spools) > 0 {
-		fmt.Fprintln(w, "\nDISK QUEUE\tRECOVERED\tIN\tDELIVERED\tWAITING\tDROPPED\tDEAD LETTERS")
-		for _, s := range d.Ledger.Spools {
-			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\n", plain(s.Exporter), s.Recovered, s.In, s.Delivered, s.Waiting, sum(s.Dropped), s.DeadLettered)
-		}
-	}
+	cli.LedgerTables(w, d.Ledger)
 	if len(d.Hops) > 0 {
 		fmt.Fprintln(w, "\nTO THIS HUB\tSENT\tTAKEN\tUNDER WAY\tREPEATS\tUNEXPLAINED\tSINCE")
 		for _, h := range d.Hops {
@@ -201,7 +191,7 @@ func describeLedger(w *tabwriter.Writer, d *api.AgentDetail) {
 	}
 	if n := d.Intake; n != nil {
 		fmt.Fprintln(w, "\nADMISSION\tREQUESTS\tRECORDS\tBYTES")
-		fmt.Fprintf(w, "admitted\t%d\t%d\t%s\nthrottled\t%d\t%d\t\n", n.Requests, n.Records, config.Size(n.Bytes), n.ThrottledRequests, n.ThrottledRecords)
+		fmt.Fprintf(w, "admitted\t%d\t%d\t%s\nthrottled\t%d\t%d\t\n", n.Requests, n.Records, cli.Bytes(n.Bytes), n.ThrottledRequests, n.ThrottledRecords)
 	}
 }
 

@@ -12,11 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v4"
 
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/cli"
@@ -109,59 +106,6 @@ func failed(err error) error {
 		return cli.Exit(cli.ExitUsage, err)
 	}
 	return cli.Exit(cli.ExitNo, err)
-}
-
-// print writes v as -o says. names are what -o name prints; table writes the table.
-func (c *commands) print(v any, names []string, table func(w *tabwriter.Writer)) error {
-	switch c.output {
-	case "table", "wide":
-		w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
-		table(w)
-		return w.Flush()
-	case "name":
-		for _, n := range names {
-			fmt.Fprintln(c.Out, n)
-		}
-		return nil
-	case "json":
-		enc := json.NewEncoder(c.Out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(v)
-	case "yaml":
-		text, err := json.Marshal(v)
-		if err != nil {
-			return err
-		}
-		var plain any // with the names that JSON has
-		if err := yaml.Unmarshal(text, &plain); err != nil {
-			return err
-		}
-		text, err = yaml.Marshal(plain)
-		if err != nil {
-			return err
-		}
-		_, err = c.Out.Write(text)
-		return err
-	}
-	return fmt.Errorf("unknown output %q; say -o table, wide, json, yaml or name", c.output)
-}
-
-// ago says how long ago t was.
-func ago(t time.Time) string {
-	d := time.Since(t)
-	switch {
-	case t.IsZero():
-		return "never"
-	case d < time.Second:
-		return "now"
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh", int(d.Hours()))
-	}
-	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
 // plain keeps control characters of others' texts from the terminal.

@@ -33,7 +33,7 @@ func (c *commands) ledger() *cobra.Command {
 			for i, a := range l.Agents {
 				ids[i] = a.ID
 			}
-			return c.print(l, ids, func(w *tabwriter.Writer) { ledgerTable(w, &l) })
+			return c.Print(c.output, l, ids, func(w *tabwriter.Writer) { ledgerTable(w, &l) })
 		},
 	}
 	cmd.Flags().IntVar(&q.Limit, "limit", 1000, "list `N` agents at most, the worst; the sum is of all")

@@ -118,7 +118,7 @@ func (c *commands) printSamples(data json.RawMessage) error {
 	for i := range list {
 		names[i] = seriesName(list[i].Metric)
 	}
-	return c.print(data, names, func(w *tabwriter.Writer) {
+	return c.Print(c.output, data, names, func(w *tabwriter.Writer) {
 		fmt.Fprintln(w, "TIME\tVALUE\tSERIES")
 		for i, x := range list {
 			values := x.Values
@@ -178,7 +178,7 @@ func (c *commands) queryLogs() *cobra.Command {
 			if result.Partial != "" {
 				fmt.Fprintf(c.Err, "the answer may lack records: %s\n", result.Partial)
 			}
-			return c.print(result, ids, func(*tabwriter.Writer) {
+			return c.Print(c.output, result, ids, func(*tabwriter.Writer) {
 				for i := range result.Logs {
 					c.printLog(&result.Logs[i])
 				}
@@ -259,7 +259,7 @@ func (c *commands) queryTraces() *cobra.Command {
 				if err != nil {
 					return failed(err)
 				}
-				return c.print(t, []string{t.TraceID}, func(w *tabwriter.Writer) { waterfall(w, &t) })
+				return c.Print(c.output, t, []string{t.TraceID}, func(w *tabwriter.Writer) { waterfall(w, &t) })
 			}
 			if q.Window, err = f.parse(); err != nil {
 				return err
@@ -273,7 +273,7 @@ func (c *commands) queryTraces() *cobra.Command {
 			for i, t := range list.Traces {
 				ids[i] = t.TraceID
 			}
-			return c.print(list, ids, func(w *tabwriter.Writer) {
+			return c.Print(c.output, list, ids, func(w *tabwriter.Writer) {
 				fmt.Fprintln(w, "TIME\tTRACE\tSERVICE\tNAME\tMS\tSPANS\tERRORS")
 				for _, t := range list.Traces {
 					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.1f\t%d\t%d\n", stamp(t.Start), t.TraceID, plain(t.Service), plain(t.Name), t.Duration, t.Spans, t.Errors)

@@ -23,7 +23,12 @@ import (
 var example string
 
 // Plugin is the processor aggregate.
-var Plugin = creel.NewProcessor("aggregate", "Makes one data point of many within an interval, and data points of log records and spans.", New).WithExample(example)
+var Plugin = creel.WithWaits(creel.NewProcessor("aggregate", "Makes one data point of many within an interval, and data points of log records and spans.", New).WithExample(example), func(c Config) time.Duration {
+	if c.Ack == "memory" {
+		return 0
+	}
+	return c.Interval
+})
 
 // Config is the processor's options.
 type Config struct {

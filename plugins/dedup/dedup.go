@@ -20,7 +20,12 @@ import (
 var example string
 
 // Plugin is the processor dedup.
-var Plugin = creel.NewProcessor("dedup", "Makes one log record, with a count, of those that are the same within an interval.", New).WithExample(example)
+var Plugin = creel.WithWaits(creel.NewProcessor("dedup", "Makes one log record, with a count, of those that are the same within an interval.", New).WithExample(example), func(c Config) time.Duration {
+	if c.Ack == "memory" {
+		return 0
+	}
+	return c.Interval
+})
 
 // Config is the processor's options.
 type Config struct {

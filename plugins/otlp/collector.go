@@ -228,11 +228,15 @@ func (c *collector) take(ctx context.Context, out creel.Sink, r request) error {
 	return err
 }
 
-// again returns how long the client of a request that ended in err is to wait before it sends it again.
-func (c *collector) again(err error) time.Duration {
-	after := c.crowd.refused()
-	if throttled := (*creel.Throttled)(nil); errors.As(err, &throttled) && throttled.After > 0 {
-		after = throttled.After
+// again returns what the client of a request that ended in err is told, and how long it is to wait before it sends it again:
+// that is not in the text as well.
+func (c *collector) again(err error) (text string, after time.Duration) {
+	after = c.crowd.refused()
+	if throttled := (*creel.Throttled)(nil); errors.As(err, &throttled) {
+		err = throttled.Err
+		if throttled.After > 0 {
+			after = throttled.After
+		}
 	}
-	return after
+	return err.Error(), after
 }

@@ -105,7 +105,8 @@ func (c *collector) export(ctx context.Context, out creel.Sink, s creel.Signal, 
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
 	// OTLP lets RESOURCE_EXHAUSTED with a RetryInfo be sent again as well; all clients know to do so with UNAVAILABLE.
-	st, detailErr := status.New(codes.Unavailable, err.Error()).WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(c.again(err))})
+	text, after := c.again(err)
+	st, detailErr := status.New(codes.Unavailable, text).WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
 	if detailErr != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}

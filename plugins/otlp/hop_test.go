@@ -190,7 +190,7 @@ func TestAdmissionRefuses(t *testing.T) {
 			if throttled := (*creel.Throttled)(nil); errors.As(err, &throttled) {
 				heard = throttled.After
 			}
-			if err == nil || creel.IsPermanent(err) != c.permanent || heard != after {
+			if err == nil || creel.IsPermanent(err) != c.permanent || heard != after || strings.Count(err.Error(), "asked to wait") > 1 {
 				t.Errorf("%v: the exporter at %s hears %v", c.admit, address, err)
 			}
 		}

@@ -124,7 +124,8 @@ func (c *collector) refusal(err error) (code int, st codec.Status) {
 	if errors.Is(err, errNoRoom) || errors.As(err, &throttled) {
 		code = http.StatusTooManyRequests
 	}
-	return code, codec.Status{Code: int32(codes.Unavailable), Message: err.Error(), Retry: true, RetryDelay: c.again(err)}
+	text, after := c.again(err)
+	return code, codec.Status{Code: int32(codes.Unavailable), Message: text, Retry: true, RetryDelay: after}
 }
 
 var errEncoding = errors.New("the content encoding must be gzip, zstd or none")

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/config"
@@ -25,7 +26,7 @@ var collectorExample string
 var exporterExample string
 
 // Collector is the plugin that receives.
-var Collector = creel.NewCollector("otlp", "Receives logs, metrics and traces over OTLP, by gRPC and HTTP.", NewCollector).WithExample(collectorExample)
+var Collector = creel.WithWaits(creel.NewCollector("otlp", "Receives logs, metrics and traces over OTLP, by gRPC and HTTP.", NewCollector).WithExample(collectorExample), func(c Config) time.Duration { return c.Timeout })
 
 // Exporter is the plugin that sends.
 var Exporter = creel.NewExporter("otlp", "Sends logs, metrics and traces over OTLP, by gRPC or HTTP.", NewExporter).WithExample(exporterExample)

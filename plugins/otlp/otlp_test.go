@@ -359,16 +359,18 @@ func TestExporterUnderstandsAnswers(t *testing.T) {
 	}{
 		{200, "", nil, "ok"}, {202, "", nil, "ok"}, {200, "", partialProto, "partial"}, {200, "", []byte("garbage"), "ok"},
 		{429, "", nil, "after 0s"}, {429, "7", nil, "after 7s"}, {503, "", nil, "after 0s"}, {503, "0", nil, "after 0s"}, {502, "", nil, "retry"}, {502, "3", nil, "after 3s"}, {504, "", nil, "retry"},
-		{401, "", nil, "retry"}, {403, "", nil, "retry"},
+		{401, "", nil, "retry"}, {403, "", nil, "retry"}, {407, "", nil, "retry"},
 		{400, "", nil, "permanent"}, {404, "", nil, "permanent"}, {413, "", nil, "permanent"}, {500, "", nil, "permanent"}, {408, "", nil, "permanent"},
-		{301, "", nil, "permanent"},
+		// A login proxy or a captive portal answers for the far side, which has not seen the records: they are kept until it does.
+		{300, "", nil, "retry"}, {301, "", nil, "retry"}, {302, "", []byte("<html>sign in"), "retry"}, {303, "", nil, "retry"}, {304, "", nil, "retry"},
+		{307, "", nil, "retry"}, {308, "", nil, "retry"}, {302, "9", nil, "retry"}, {511, "", nil, "retry"},
 	} {
 		answer = func(w http.ResponseWriter) {
 			w.Header().Set("Content-Type", "application/x-protobuf")
 			if c.after != "" {
 				w.Header().Set("Retry-After", c.after)
 			}
-			w.Header().Set("Location", "http://127.0.0.1:1/")
+			w.Header().Set("Location", "http://127.0.0.1:1/login?token=secret")
 			w.WriteHeader(c.code)
 			w.Write(c.body)
 		}
@@ -387,6 +389,9 @@ func TestExporterUnderstandsAnswers(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%d is taken as %s: %v", c.code, got, err)
+		}
+		if c.code/100 == 3 && (!strings.Contains(err.Error(), "it leads to http://127.0.0.1:1: ") || strings.Contains(err.Error(), "secret")) {
+			t.Errorf("%d says %v", c.code, err)
 		}
 	}
 }

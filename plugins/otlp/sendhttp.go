@@ -168,7 +168,9 @@ func (s *httpSender) result(signal creel.Signal, resp *http.Response, answer []b
 }
 
 // refusal makes an error of an answer: OTLP says which are worth another try. Missing rights can be given later, so they
-// are too. Servers that are overloaded say so with 429 and 503, and when to come back if they know.
+// are too. A redirect, and 511, is what a login page answers that stands between here and the far side, which has not seen
+// the records: they are worth another try whatever the far side will say. Servers that are overloaded say so with 429 and
+// 503, and when to come back if they know.
 func refusal(endpoint string, resp *http.Response, answer []byte) error {
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // no type: plain text
 	message := strings.TrimSpace(string(answer[:min(len(answer), 1000)]))
@@ -191,10 +193,22 @@ func refusal(endpoint string, resp *http.Response, answer []byte) error {
 			return &creel.Throttled{Err: refused, After: after}
 		}
 		return refused
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired, http.StatusNetworkAuthenticationRequired:
 		return refused
 	}
+	if resp.StatusCode/100 == 3 {
+		return fmt.Errorf("%w; %s", refused, elsewhere(resp))
+	}
 	return creel.Permanent(refused)
+}
+
+// elsewhere says what to do about a redirect. Of where it leads it tells no more than the host: the rest may hold secrets.
+func elsewhere(resp *http.Response) string {
+	to, err := resp.Location()
+	if err != nil || to.Host == "" {
+		return "is that a receiver of OTLP?"
+	}
+	return fmt.Sprintf("it leads to %s: if that is the receiver, make it the endpoint; if it is a login page, log in, or go round the proxy (NO_PROXY)", brief(to.Scheme+"://"+to.Host))
 }
 
 // retryAfter reads the header Retry-After: seconds or a date (RFC 9110, 10.2.3).

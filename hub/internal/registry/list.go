@@ -40,6 +40,7 @@ func (a *agent) row() api.Agent {
 		x.QueueBytes += c.Queued
 		x.QueueLimit += c.Limit
 	}
+	x.Disk = disk(a.components)
 	if span := a.span(); span > 0 {
 		now, before := a.now.ledger.Totals(), a.past[0].ledger.Totals()
 		x.In, x.Out = rate(now.In, before.In, span), rate(now.Out, before.Out, span)
@@ -133,7 +134,19 @@ type key struct {
 	name, id string
 }
 
-func keyOf(a *api.Agent) key { return key{slices.Index(worst, a.Status()), a.Name, a.ID} }
+// keyOf ranks by status and, within one, a full disk queue first, then one that fills. In how long is left out: it changes
+// all the time, and rows would jump.
+func keyOf(a *api.Agent) key {
+	rank := 3*slices.Index(worst, a.Status()) + 2
+	switch d := a.Disk; {
+	case d == nil:
+	case d.Full:
+		rank -= 2
+	case d.FullIn > 0:
+		rank--
+	}
+	return key{rank, a.Name, a.ID}
+}
 
 func (k key) compare(o key) int {
 	return cmp.Or(cmp.Compare(k.rank, o.rank), cmp.Compare(k.name, o.name), cmp.Compare(k.id, o.id))

@@ -106,6 +106,7 @@ type fake struct {
 	id       string
 	accepted atomic.Int64
 	broken   atomic.Pointer[string]
+	spool    atomic.Pointer[report.Spool]
 	started  time.Time
 	stop     func()
 }
@@ -143,6 +144,7 @@ func (w *world) connect(f *fake, name string, ledger func() report.Ledger) {
 		if text := f.broken.Load(); text != nil {
 			c[1].Healthy, c[1].Error = false, *text
 		}
+		c[1].Spool = f.spool.Load()
 		return c
 	}
 	c, err := control.NewClient(control.ClientOptions{URL: w.server.URL, Agent: control.Agent{
@@ -457,6 +459,37 @@ func TestListPages(t *testing.T) {
 		if _, err := w.reg.List(q); err == nil {
 			t.Errorf("%+v is answered", q)
 		}
+	}
+}
+
+// TestDiskQueuesInTheList: what agents tell of their disk queues decides who stands first.
+func TestDiskQueuesInTheList(t *testing.T) {
+	w := newWorld(t, registry.Options{})
+	calm, fills, full := w.agent("a"), w.agent("b"), w.agent("c")
+	fills.spool.Store(&report.Spool{Bytes: 5, Limit: 10, Waiting: 3, FullIn: 60})
+	full.spool.Store(&report.Spool{Bytes: 10, Limit: 10, Waiting: 9, Full: true})
+	w.await(calm.id, "connected", func(d api.AgentDetail) bool { return connected(d) && d.In > 0 })
+	w.await(fills.id, "filling", func(d api.AgentDetail) bool {
+		return connected(d) && d.Disk != nil && d.Disk.FullIn == 60 && d.Disk.Exporter == "otlp"
+	})
+	w.await(full.id, "full", func(d api.AgentDetail) bool {
+		return connected(d) && d.Disk != nil && d.Disk.Full && d.Disk.Waiting == 9
+	})
+	var names []string
+	for q := (api.AgentQuery{Limit: 1}); ; {
+		list, err := w.reg.List(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range list.Agents {
+			names = append(names, a.Name)
+		}
+		if q.Cursor = list.Next; q.Cursor == "" {
+			break
+		}
+	}
+	if got := strings.Join(names, " "); got != "c b a" {
+		t.Errorf("the list is %s", got)
 	}
 }
 

@@ -7,6 +7,8 @@ export interface Agent {
   config: string
   /** connected, lost or disconnected. */
   connection: string
+  /** Its disk queues together; none if no exporter has one. */
+  disk?: Disk
   first_seen: string
   /** healthy, degraded or unknown. */
   health: string
@@ -78,6 +80,8 @@ export interface AgentDetail {
   config: string
   /** connected, lost or disconnected. */
   connection: string
+  /** Its disk queues together; none if no exporter has one. */
+  disk?: Disk
   /** The configuration that runs, secrets redacted: JSON or YAML, as the agent reports it. */
   effective: string
   first_seen: string
@@ -123,7 +127,7 @@ export interface AgentDetail {
 }
 
 export interface AgentList {
-  /** Worst first, then by name and id. */
+  /** Worst first: by status, then those with a full disk queue, with one that fills, the rest; then by name and id. */
   agents: Agent[]
   /** Agents of the whole fleet by status: lost, degraded, disconnected, unknown, healthy. */
   counts: Record<string, number>
@@ -167,6 +171,25 @@ export interface Bucket {
   counts: Record<string, number>
   /** Its beginning. */
   time: string
+}
+
+export interface Disk {
+  /** On disk, of all of them. */
+  bytes: number
+  /** Seconds until all is delivered; none if something waits that does not become less. */
+  empty_in?: number
+  /** Whose disk queue is full, or full first; none if none fills. */
+  exporter?: string
+  /** One has no room. */
+  full: boolean
+  /** Seconds until the first has no room; none if one is full already, or none fills. */
+  full_in?: number
+  /** Bytes that they may hold. */
+  limit_bytes: number
+  /** What waits in one is being delivered. */
+  replaying: boolean
+  /** Records that are to be delivered later. */
+  waiting: number
 }
 
 export interface Document {

@@ -119,25 +119,11 @@ function Nobody({ all }: { all: number }) {
   )
 }
 
-// Disk is how the disk queues of an agent are: their sums, and the one that is full, or full soonest.
-interface Disk {
-  bytes: number
-  limit_bytes: number
-  waiting: number
-  exporter?: string
-  full: boolean
-  full_in?: number
-  replaying: boolean
-  empty_in?: number
-}
-
-const diskOf = (a: Agent & { disk?: Disk }) => a.disk
-
 function Table({ agents, place }: { agents: Agent[]; place: Place }) {
   const now = useNow(1000)
   const f = text.fleet
   if (agents.length === 0) return null
-  const disks = agents.some((a) => diskOf(a) || a.totals.spooled)
+  const disks = agents.some((a) => a.disk)
   return (
     <div className="scroll">
       <table className="rows fleet">
@@ -249,8 +235,8 @@ function Row({ a, now, place, disks }: { a: Agent; now: number; place: Place; di
 
 // OnDisk is what waits in an agent's disk queues. It keeps its size.
 function OnDisk({ a, to }: { a: Agent; to: string }) {
-  const d = diskOf(a)
-  if (!d) return a.totals.spooled > 0 ? <Link to={to}>{text.spool.waiting(short(a.totals.spooled))}</Link> : null
+  const d = a.disk
+  if (!d) return null
   const mood = moodOf(d)
   const size = text.fleet.queueOf(bytes(d.bytes), bytes(d.limit_bytes))
   return (

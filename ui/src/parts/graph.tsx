@@ -82,10 +82,18 @@ export function layout(routes: Flow[], components: ReportComponent[]): { nodes: 
   for (const r of routes) {
     const p = 'pipelines.' + r.pipeline
     for (const c of r.from ?? []) join('collectors.' + c, p, r.from_rates?.[c])
-    for (const x of r.to ?? []) join(p, 'exporters.' + x, r.to_rates?.[x])
+    for (const x of r.to ?? []) join(p, 'exporters.' + x, outRate(r, x, routes, by.get('exporters.' + x)))
     for (const o of r.outputs ?? []) join(p, 'pipelines.' + o, undefined)
   }
   return { nodes, edges, width: 2 * width + wide + 2 * between, height: h }
+}
+
+// outRate is what an exporter delivers of a pipeline, in records per second, what had waited on disk included. Of whose that
+// was nothing is known if several pipelines share the exporter: its node tells it then.
+function outRate(r: Flow, exporter: string, routes: Flow[], c: ReportComponent | undefined): number | undefined {
+  const rate = r.to_rates?.[exporter]
+  const alone = routes.every((o) => o === r || !(o.to ?? []).includes(exporter))
+  return rate === undefined ? undefined : rate + (alone ? (c?.spool?.out_rate ?? 0) : 0)
 }
 
 function path(e: Edge): string {

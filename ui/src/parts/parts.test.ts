@@ -75,3 +75,15 @@ test('the graph joins what is there', () => {
   expect(g.edges.length).toBe(7)
   for (const n of g.nodes) expect(n.y >= 0 && n.y + n.height <= g.height).toBe(true)
 })
+
+test('an edge to an exporter has what waited on disk as well, if it is known whose that was', () => {
+  const route = (pipeline: string, to: string[]) => ({ pipeline, from: ['file'], through: [], to, in: 7, from_rates: {}, to_rates: { a: 1, b: 2 } })
+  const exporter = (id: string) => ({
+    component: 'exporters.' + id, plugin: 'otlp', healthy: true,
+    spool: { bytes: 1, limit_bytes: 2, waiting: 3, replaying: true, in_rate: 0, out_rate: 500, full: false },
+  })
+  const rates = (routes: ReturnType<typeof route>[]) =>
+    Object.fromEntries(layout(routes, [exporter('a'), exporter('b')]).edges.filter((e) => e.to.id.startsWith('exporters.')).map((e) => [e.from.title + e.to.title, e.rate]))
+  expect(rates([route('p', ['a', 'b']), route('q', ['b'])])).toEqual({ pa: 501, pb: 2, qb: 2 })
+  expect(rates([{ ...route('p', ['a']), to_rates: {} as never }])).toEqual({ pa: undefined })
+})

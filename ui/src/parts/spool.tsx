@@ -8,7 +8,7 @@ import { text } from '../text'
 const t = text.spool
 
 // Fill is what is known of how full a disk queue is and where it goes: of one exporter, or of the worst of an agent.
-export type Fill = Pick<ReportSpool, 'full' | 'full_in' | 'replaying' | 'empty_in' | 'waiting'> & { error?: string }
+export type Fill = Pick<ReportSpool, 'full' | 'full_in' | 'replaying' | 'empty_in' | 'waiting'> & Partial<Pick<ReportSpool, 'error' | 'out_rate'>>
 
 export type Mood = 'bad' | 'ill' | 'plain'
 
@@ -22,11 +22,12 @@ const fills = (s: Fill) => (s.waiting && s.full_in) || 0
 
 const left = (seconds: number) => span(Math.max(1, seconds) * 1000)
 
-// told says what a disk queue does, such as "fills in 12 min" or "full, replaying, 3 min left".
+// told says what a disk queue does, such as "fills in 12 min" or "full, replaying 5.00k/s, 3 min left".
 export function told(s: Fill): string {
   const room = s.full ? t.full : fills(s) ? t.fills(left(fills(s))) : ''
-  const replay = !s.replaying ? '' : s.empty_in ? t.replayingFor(left(s.empty_in)) : t.replaying
-  return [room, replay].filter(Boolean).join(', ') || (s.waiting ? t.waits : t.nothing)
+  const replay = s.replaying ? t.replaying(s.out_rate ? text.agent.perSecond(short(s.out_rate)) : '') : ''
+  const rest = s.replaying && s.empty_in ? t.left(left(s.empty_in)) : ''
+  return [room, replay, rest].filter(Boolean).join(', ') || (s.waiting ? t.waits : t.nothing)
 }
 
 // waiting says how many records wait, and since when.

@@ -39,8 +39,9 @@ check: ## run what else must be green before a change lands
 	GOOS=windows GOARCH=amd64 $(STATIC) -o bin/windows-amd64/creel-agent.exe ./cmd/creel-agent
 	$(GO) test -race -short ./...
 
-torture: ## kill, fill, flip and reload for as long as it takes to believe in it
-	$(GO) test ./spool ./pipeline ./test -run 'Killed|Crash|Flip|Disk|Damage|Outage|Poison|RandomReloads|Model' -torture -timeout 3h -v
+torture: ## kill, fill, flip and reload for as long as it takes to believe in it; half an hour and more
+	$(GO) test ./spool ./pipeline ./hub/internal/quicklook -run 'Kill|Crash|Flip|Full|Damage|Model|Reload' -torture -timeout 2h
+	$(GO) test ./test -run 'Killed|Outage|Poison|Misbehaves|DiskQueue|DiskDamage' -torture -timeout 2h -v
 
 bench: ## measure the agent against what this machine can do at all
 	$(GO) run ./bench

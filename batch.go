@@ -277,7 +277,7 @@ func (b *Batch) Keep(keep func(i int) bool) {
 		kept = len(b.spans)
 	}
 	if b.custody != nil {
-		b.custody.note(func(c *Custody) { c.counts.Filtered += b.n - kept })
+		b.custody.note(func(c *Custody) { c.counts.Filtered += b.n - kept; c.records -= b.n - kept })
 	}
 	b.n = kept
 }
@@ -304,7 +304,7 @@ func (b *Batch) Clone() *Batch {
 	c.n, c.bytes, c.wire, c.viewed = b.n, b.bytes, b.wire, b.viewed
 	c.logs, c.metrics, c.spans = b.logs, b.metrics, b.spans
 	if c.custody != nil {
-		c.custody.note(func(u *Custody) { u.counts.Created += c.n })
+		c.custody.note(func(u *Custody) { u.counts.Created += c.n; u.records += c.n })
 	}
 	return c
 }
@@ -362,6 +362,9 @@ func (b *Batch) Join(o *Batch) {
 	b.rec, b.wire, b.bytes = r, nil, 0
 	b.logs, b.metrics, b.spans = r.Logs, r.Metrics, r.Spans
 	b.n += o.n
+	if b.custody != nil {
+		b.custody.note(func(c *Custody) { c.records += o.n })
+	}
 	b.forget()
 	switch {
 	case b.custody == nil && o.custody != nil:

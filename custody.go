@@ -121,12 +121,13 @@ type Counts struct{ Created, Filtered, Absorbed, Dropped int }
 // read from a batch stays readable until the custody ends, even if the batch itself is over before; but who passes a
 // batch on may find it changed. Its methods may be called concurrently.
 type Custody struct {
-	mu     sync.Mutex
-	live   []*Batch
-	recs   []*Records
-	counts Counts
-	held   *Custody // where Hold puts batches
-	outer  *Custody // of the call that has passed the batch on, and waits for this one to return
+	mu      sync.Mutex
+	live    []*Batch
+	records int // of live: whoever has a batch may change it meanwhile
+	recs    []*Records
+	counts  Counts
+	held    *Custody // where Hold puts batches
+	outer   *Custody // of the call that has passed the batch on, and waits for this one to return
 	// A standing custody has no end of call until which anything could stay readable: it retains no records.
 	standing bool
 }
@@ -163,10 +164,7 @@ func Forward(b *Batch) bool {
 func (c *Custody) Len() (batches, records int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, b := range c.live {
-		records += b.n
-	}
-	return len(c.live), records
+	return len(c.live), c.records
 }
 
 // Take returns what has been counted since the last Take.
@@ -183,7 +181,7 @@ func (c *Custody) Take() Counts {
 func (c *Custody) End(err error, enter func(Counts)) {
 	c.mu.Lock()
 	live, recs, n := c.live, c.recs, c.counts
-	c.live, c.recs, c.counts, c.outer = nil, nil, Counts{}, nil
+	c.live, c.recs, c.counts, c.outer, c.records = nil, nil, Counts{}, nil, 0
 	c.mu.Unlock() // settling calls out
 	for _, b := range live {
 		if err == nil {
@@ -210,6 +208,7 @@ func (c *Custody) End(err error, enter func(Counts)) {
 func (c *Custody) add(b *Batch) {
 	c.mu.Lock()
 	c.live = append(c.live, b)
+	c.records += b.n
 	c.mu.Unlock()
 	b.custody = c
 }
@@ -221,6 +220,7 @@ func (c *Custody) remove(b *Batch) {
 		panic("BUG: a batch is not where it says it is")
 	}
 	c.live = slices.Delete(c.live, i, i+1)
+	c.records -= b.n
 	c.mu.Unlock()
 	b.custody = nil
 }

@@ -23,11 +23,12 @@ func lockFile(path string) (*os.File, error) {
 		}
 		return nil, err
 	}
-	if err := f.Truncate(0); err != nil {
-		f.Close()
-		return nil, err
+	text := fmt.Sprintln(os.Getpid())
+	n, _ := f.WriteAt([]byte(text), 0)
+	if n < len(text) { // the disk is full: then nobody is named
+		n = 0
 	}
-	if _, err := fmt.Fprintln(f, os.Getpid()); err != nil {
+	if err := f.Truncate(int64(n)); err != nil {
 		f.Close()
 		return nil, err
 	}

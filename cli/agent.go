@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"syscall"
 
-	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
 
 	"github.com/creelhq/creel/agent"
@@ -70,8 +69,6 @@ func (c *Commands) runAgent(cmd *cobra.Command, _ []string) error {
 
 // LimitMemory sets the collector of garbage for a process that runs for long.
 func LimitMemory() {
-	// The limit of the container, less what is not the heap's; without one nothing changes.
-	_, _ = memlimit.Set()
 	// Most of the heap is text, which is not searched for pointers: collecting earlier costs little, and saves a tenth.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(70)

@@ -48,9 +48,6 @@ func TestAuditIsNotWrong(t *testing.T) {
 	reloads := 0
 	for end := time.Now().Add(span); time.Now().Before(end); reloads++ {
 		config := randomConfig(r)
-		if racing {
-			config = strings.ReplaceAll(config, "hold", "thin/2")
-		}
 		w.apply(e, config)
 		stay := time.Duration(r.IntN(30)) * time.Millisecond
 		if r.IntN(20) == 0 {

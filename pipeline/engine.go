@@ -451,7 +451,7 @@ func (r *reload) closeOld(ctx context.Context) {
 	for _, st := range r.oldStores {
 		st.halt()
 		if waiting, left := st.close(nil); waiting > 0 || len(left) > 0 {
-			st.log.Warn("the exporter has no disk queue any more, but what waits in it stays: give it one again, or export it",
+			st.log.Warn("the exporter has no disk queue any more, but what waits in it stays: give it one again, or take it out with: creel spool export "+st.dir,
 				"records", waiting, "directory", st.dir, "abandoned", abandon(left))
 		}
 	}
@@ -478,8 +478,12 @@ func (r *reload) drain(ctx context.Context, x *export) {
 	left := x.queue.takeAll()
 	if x.store != nil {
 		var waiting int64
-		if waiting, left = x.store.close(left); waiting > 0 {
+		switch waiting, left = x.store.close(left); {
+		case waiting > 0 && r.e.drained:
 			x.sender.log.Info("records wait in the disk queue", "records", waiting, "directory", x.store.dir)
+		case waiting > 0:
+			x.sender.log.Warn("the exporter is removed, but what waits in its disk queue stays: bring it back, or take it out with: creel spool export "+x.store.dir,
+				"records", waiting, "directory", x.store.dir)
 		}
 	}
 	if n := abandon(left); n > 0 {
@@ -672,8 +676,11 @@ func (e *Engine) Components() []report.Component {
 		}
 		if x.store != nil {
 			st.Spool = x.store.status()
-			if st.Healthy && st.Spool.Error != "" {
-				st.Healthy, st.Error = false, "disk queue: "+st.Spool.Error
+			if st.Spool.Error != "" {
+				if !st.Healthy {
+					st.Error += "; "
+				}
+				st.Healthy, st.Error = false, st.Error+"disk queue: "+st.Spool.Error
 			}
 		}
 	}

@@ -95,7 +95,7 @@ func openStore(dir string, c Spool, q *queue, acct *account, log *slog.Logger) (
 		return nil, err
 	}
 	s := &store{
-		q: q, spool: sp, dir: dir, log: log, acct: acct, syncs: make(chan waiter, 1024), free: make(chan []byte, 8),
+		q: q, spool: sp, dir: dir, log: log, acct: acct, syncs: make(chan waiter, 1024), free: make(chan []byte, 4),
 	}
 	st := sp.Stats()
 	s.more, s.known = true, st
@@ -187,8 +187,8 @@ func (s *store) gather(b Batching, now time.Time) time.Duration {
 
 // place puts p where it is to wait. It fails only when ctx is done.
 func (s *store) place(ctx context.Context, p *parcel) bool {
-	for {
-		room, err := s.awaitRoom(ctx, p)
+	for again := false; ; again = true {
+		room, err := s.awaitRoom(ctx, p, again)
 		if err != nil {
 			return false
 		}
@@ -206,32 +206,35 @@ func (s *store) place(ctx context.Context, p *parcel) bool {
 			drop(p.items, SpoolFull)
 			return true
 		}
-		if pause(ctx, retryDisk) != nil {
-			return false
-		}
 	}
 }
 
 // awaitRoom waits until the senders can take p soon. It does not wait when they cannot be expected to, when they have taken
-// nothing for a while, or when somebody is turned away meanwhile.
-func (s *store) awaitRoom(ctx context.Context, p *parcel) (room bool, err error) {
+// nothing for a while, or when somebody is turned away meanwhile. When the disk has just refused p, it waits until that is
+// worth to be tried again.
+func (s *store) awaitRoom(ctx context.Context, p *parcel, refused bool) (room bool, err error) {
+	again := time.Now().Add(retryDisk)
 	err = s.q.await(ctx, func() (bool, time.Duration) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.hurry || s.breaker.Load().down() != nil || s.c.Order == string(spool.InOrder) && s.acct.queued.Load() > 0 {
-			return true, 0
+			wait := time.Until(again)
+			return !refused || wait <= 0, wait
 		}
 		waiting := int64(0)
 		for _, r := range s.q.ready {
 			waiting += r.bytes()
 		}
-		if waiting == 0 || waiting+p.bytes() <= int64(s.batch.MaxBytes) {
+		if waiting == 0 || waiting+p.bytes() <= int64(s.batch.MaxBytes)/4 {
 			room, s.q.turned = true, nil
 			return true, 0
 		}
 		wait := patience - time.Since(s.q.popped)
 		if s.q.turned != nil {
 			wait = min(wait, briefly-time.Since(s.q.turnedAt))
+		}
+		if refused {
+			wait = time.Until(again)
 		}
 		if wait <= 0 {
 			s.q.turned = nil
@@ -290,23 +293,36 @@ func (s *store) append(p *parcel, how spool.How) bool {
 // put appends it, and does not wait for room that only time can bring.
 func (s *store) put(it spool.Item, how spool.How) (seq uint64, err error) {
 	most := time.Duration(0)
-	if c, _, _ := s.config(); c.WhenFull == string(spool.DropOldest) {
+	switch c, _, _ := s.config(); spool.WhenFull(c.WhenFull) {
+	case spool.DropOldest:
 		most = patience // the disk may be busy; then what is oldest goes
+	case spool.DropNewest:
+		most = briefly // likewise; then p goes
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), most)
 	defer cancel()
 	if seq, err = s.spool.Append(ctx, it, how); errors.Is(err, context.DeadlineExceeded) {
-		err = spool.ErrFull
+		err = s.full()
 	}
 	return seq, err
+}
+
+// full says what there is no room in, and what helps.
+func (s *store) full() error {
+	c, _, _ := s.config()
+	if st := s.spool.Stats(); st.Bytes >= int64(c.MaxSize)/4*3 { // an eighth is kept for acknowledgements
+		return fmt.Errorf("%w: max_size, %v, is reached in %s; raise it, or see why the far side does not take records", spool.ErrFull, c.MaxSize, s.dir)
+	}
+	return fmt.Errorf("%w: the file system of %s has no room but min_free, %v; make some", spool.ErrFull, s.dir, c.MinFree)
 }
 
 // release ends the items, which are somebody else's from now on, or nobody's.
 func (s *store) release(p *parcel, enter func(item)) {
 	for _, it := range p.items {
 		enter(it)
+		it.acct.queued.Add(int64(-it.b.Len()))
 		s.tell(it)
-		it.settle(0, 0, nil)
+		creel.Settle(it.b, nil)
 	}
 	p.items = nil
 }
@@ -363,20 +379,23 @@ func (s *store) encode(p *parcel) []byte {
 		select {
 		case p.memory = <-s.free:
 		default:
+			p.memory = make([]byte, p.bytes())
 		}
 		p.request, p.memory = otlp.EncodeEach(p.memory, p.batches()...)
 	}
 	return p.request
 }
 
+// most is how much memory to encode in is kept for the next parcel, in bytes: an outage must not leave much behind.
+const most = 2 << 20
+
 // recycle takes back the memory that p was encoded in. Nobody reads it any more.
 func (s *store) recycle(p *parcel) {
-	if p.memory == nil {
-		return
-	}
-	select {
-	case s.free <- p.memory:
-	default:
+	if p.memory != nil && cap(p.memory) <= most {
+		select {
+		case s.free <- p.memory:
+		default:
+		}
 	}
 	p.request, p.memory = nil, nil
 }
@@ -573,6 +592,7 @@ func (s *store) leave(p *parcel) {
 	if !p.replay {
 		s.acct.in.Add(n)
 	}
+	s.spool.Nack(p.seq) // if the disk queue has given it up meanwhile, it is dropped now
 	s.release(p, func(it item) {
 		if !p.replay {
 			it.acct.spooled.Add(int64(it.b.Len()))
@@ -597,10 +617,17 @@ func (s *store) status() *report.Spool {
 	now := sample{time.Now(), s.acct.in.Load(), s.acct.delivered.Load(), st.Bytes - st.Reserve}
 	r := &report.Spool{Bytes: now.bytes, Limit: int64(c.MaxSize) - st.Reserve, Waiting: s.acct.queued.Load(), Full: st.Full}
 	if r.Waiting > 0 {
-		r.Oldest = st.Oldest
+		if r.Oldest = st.Oldest; r.Oldest.After(now.at) { // the clock was ahead
+			r.Oldest = now.at
+		}
+	}
+	if errors.Is(s.fault(), spool.ErrFull) && !st.Full {
+		s.setFault(nil) // there is room again, although nothing has come to need it
 	}
 	if err := s.fault(); err != nil {
 		r.Error = err.Error()
+	} else if st.Err != nil {
+		r.Error = st.Err.Error()
 	}
 	then := s.since(now)
 	seconds := now.at.Sub(then.at).Seconds()

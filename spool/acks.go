@@ -86,6 +86,9 @@ type ackLog struct {
 	least int64 // its size when it was last written anew
 }
 
+// errNoLog says that the log is to be written anew, which has failed for a reason that was told.
+var errNoLog = errors.New("acknowledgements cannot be written")
+
 // flush writes the pending entries.
 func (l *ackLog) flush() error {
 	l.mu.Lock()
@@ -100,7 +103,7 @@ func (l *ackLog) flush() error {
 	}
 	l.stale.Store(true)
 	if l.file == nil {
-		return errors.New("acknowledgements cannot be written")
+		return errNoLog
 	}
 	_, err := l.file.WriteAt(b, l.size.Load())
 	if isFull(err) && l.q.spare.release() {

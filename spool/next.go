@@ -344,7 +344,7 @@ func (q *Queue) Ack(seqs ...uint64) {
 	}
 	fresh := !q.acks.stale.Load()
 	q.mu.Unlock()
-	if err := q.acks.flush(); err != nil {
+	if err := q.acks.flush(); err != nil && err != errNoLog {
 		_ = q.diskError("write acknowledgements", err) // it is in memory, and written again with all others
 	}
 	if fresh {

@@ -100,6 +100,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 type world struct {
 	*testing.T
 	dir          string
+	config       string // of the hub, with a place for the address of otlp
 	otlp, listen string // addresses that stay the same when the hub is started again
 	hub          *process
 	client       *api.Client
@@ -112,7 +113,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	w := &world{T: t, dir: dir, otlp: freeAddress(t), listen: freeAddress(t)}
+	w := &world{T: t, dir: dir, config: hubConfig, otlp: freeAddress(t), listen: freeAddress(t)}
 	t.Cleanup(func() {
 		if t.Failed() && w.hub != nil {
 			t.Logf("the hub's log ends so:\n%s", w.hub.tail())
@@ -143,7 +144,7 @@ func (w *world) write(name, text string) string {
 
 func (w *world) startHub() {
 	w.Helper()
-	config := w.write("hub.yaml", fmt.Sprintf(hubConfig, w.otlp))
+	config := w.write("hub.yaml", fmt.Sprintf(w.config, w.otlp))
 	w.hub = startCreel(w.T, w.path("hub.log"), "hub", "-c", config, "--data", w.path("hub"), "--listen", w.listen, "--opamp", "none", "--heartbeat", "100ms")
 	w.client = &api.Client{URL: "http://" + w.listen}
 	eventually(w.T, "the hub answers", func() bool {
@@ -222,8 +223,14 @@ func (w *world) lines() (stop func() int) {
 // stored returns how often the quick look has each of the numbered lines.
 func (w *world) stored() map[string]int {
 	w.Helper()
+	return w.search(`"numbered line"`)
+}
+
+// search returns how often the quick look has each of the lines that are found.
+func (w *world) search(query string) map[string]int {
+	w.Helper()
 	seen := map[string]int{}
-	q := api.LogQuery{Query: `"numbered line"`, Order: "asc", Limit: 5000}
+	q := api.LogQuery{Query: query, Order: "asc", Limit: 5000}
 	for {
 		page, err := w.client.Logs(context.Background(), q)
 		if err != nil || page.Partial != "" {

@@ -10,15 +10,12 @@
 package pipeline
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io"
 	"log/slog"
 	"math"
-	"net"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -31,7 +28,6 @@ import (
 	"github.com/creelhq/creel/deadletter"
 	"github.com/creelhq/creel/metric"
 	"github.com/creelhq/creel/report"
-	"github.com/creelhq/creel/spool"
 	"github.com/creelhq/creel/task"
 )
 
@@ -544,172 +540,4 @@ func closeComponent(c any, log *slog.Logger) {
 			log.Warn("component does not close cleanly", "error", err)
 		}
 	}
-}
-
-// salt tells a collector's sources from those of others.
-func salt(c Component) uint64 {
-	h := fnv.New64a()
-	h.Write([]byte(c.Key()))
-	return h.Sum64()
-}
-
-// taken returns what tells a collector which parts of its sources are in the disk queues of all exporters that they lead to.
-// That can be told only if each leads there one way: a part in a disk queue says nothing of the other copy.
-func (e *Engine) taken(c Component) func(uint64) []creel.Range {
-	mask := salt(c)
-	return func(source uint64) (common []creel.Range) {
-		g := e.current.Load()
-		seen := make(map[*queue]bool)
-		for _, p := range g.routes[c.ID] {
-			for _, q := range p.leaves {
-				st := e.storeOf(q)
-				if st == nil || seen[q] {
-					return nil
-				}
-				parts := st.spool.Parts(source ^ mask)
-				if len(seen) == 0 {
-					for _, r := range parts {
-						common = append(common, creel.Range(r))
-					}
-				} else {
-					common = intersect(common, parts)
-				}
-				seen[q] = true
-			}
-		}
-		return common
-	}
-}
-
-func (e *Engine) storeOf(q *queue) *store {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, x := range e.exports {
-		if x.queue == q {
-			return x.store
-		}
-	}
-	return nil
-}
-
-// intersect returns what is in both lists, which are sorted.
-func intersect(a []creel.Range, b []spool.Range) (both []creel.Range) {
-	for len(a) > 0 && len(b) > 0 {
-		if from, to := max(a[0].From, b[0].From), min(a[0].To, b[0].To); from < to {
-			both = append(both, creel.Range{From: from, To: to})
-		}
-		if a[0].To < b[0].To {
-			a = a[1:]
-		} else {
-			b = b[1:]
-		}
-	}
-	return both
-}
-
-// Ledger returns the books of all pipelines that have ever run.
-func (e *Engine) Ledger() report.Ledger {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, x := range e.exports {
-		if x.store != nil {
-			x.store.count()
-		}
-	}
-	held := make(map[string]int64)
-	for _, st := range e.stages {
-		if st.held != nil {
-			held[st.comp.Pipeline] += st.holds()
-		}
-	}
-	return e.books.ledger(func(pipeline string) int64 { return held[pipeline] })
-}
-
-// Plan returns the plan that runs, which must not be changed. It does not wait for an Apply under way.
-func (e *Engine) Plan() *Plan { return e.current.Load().plan }
-
-// Routes returns the pipelines that run.
-func (e *Engine) Routes() []report.Route {
-	plan := e.Plan()
-	routes := make([]report.Route, 0, len(plan.Pipelines))
-	for _, p := range plan.Pipelines {
-		routes = append(routes, report.Route{Pipeline: p.ID, From: p.From, Through: p.Through, To: p.To, Outputs: p.Outputs})
-	}
-	slices.SortFunc(routes, func(a, b report.Route) int { return cmp.Compare(a.Pipeline, b.Pipeline) })
-	return routes
-}
-
-// Listen binds a socket as those of components are: it refuses an address that a component has, and is one of the
-// Endpoints.
-func (e *Engine) Listen(owner, network, address string) (net.Listener, error) {
-	return e.sockets.of(owner).Listen(network, address)
-}
-
-// Endpoints returns the addresses that are listened on, sorted by component.
-func (e *Engine) Endpoints() []report.Endpoint { return e.sockets.list() }
-
-// Components returns the status of every component, sorted by name.
-func (e *Engine) Components() []report.Component {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	list := []report.Component{}
-	add := func(c Component, h *health) *report.Component {
-		since, err := h.get()
-		st := report.Component{Component: c.Key(), Plugin: c.Plugin.Name, Healthy: err == nil, Since: since}
-		if err != nil {
-			st.Error = err.Error()
-		}
-		list = append(list, st)
-		return &list[len(list)-1]
-	}
-	for _, s := range e.sources {
-		add(s.comp, &s.health).Records = int64(s.collected.Load())
-	}
-	for _, st := range e.stages {
-		add(st.comp, st.health)
-	}
-	for _, x := range e.exports {
-		st := add(x.comp, x.health)
-		st.Queued, st.Limit = x.queue.fill()
-		if state, _ := x.sender.breaker.get(); x.sender.breaker != nil {
-			st.Breaker = state.String()
-		}
-		if x.store != nil {
-			st.Spool = x.store.status()
-			if st.Spool.Error != "" {
-				if !st.Healthy {
-					st.Error += "; "
-				}
-				st.Healthy, st.Error = false, st.Error+"disk queue: "+st.Spool.Error
-			}
-		}
-	}
-	list = e.audit.complain(list)
-	slices.SortFunc(list, func(a, b report.Component) int { return cmp.Compare(a.Component, b.Component) })
-	return list
-}
-
-// selfView is the agent's telemetry as one component sees it: without what its own records cause.
-type selfView struct {
-	creel.Telemetry
-	e    *Engine
-	comp Component
-}
-
-// Subscribe leaves out the log records of the component and of those that its records meet.
-func (v selfView) Subscribe(f func(slog.Record)) (cancel func()) {
-	return v.Telemetry.Subscribe(func(r slog.Record) {
-		own := false
-		r.Attrs(func(a slog.Attr) bool {
-			if a.Key == "component" {
-				path := a.Value.String()
-				own = path == v.comp.Path() || v.e.current.Load().reach[v.comp.ID][path]
-				return false
-			}
-			return true
-		})
-		if !own {
-			f(r)
-		}
-	})
 }

@@ -22,6 +22,7 @@ const (
 	ackEntry  = 32
 	acksName  = "acks"
 	acksTemp  = "acks.tmp"
+	acksAside = "acks.aside"
 	compactAt = 256 << 10 // bytes from which on it is looked whether the log can be made smaller
 )
 
@@ -209,7 +210,12 @@ func (l *ackLog) replace() error {
 		l.file.Close()
 		l.file = nil
 	}
-	if err := q.fs.Rename(q.path(acksTemp), q.path(acksName)); err != nil {
+	err = q.fs.Rename(q.path(acksTemp), q.path(acksName))
+	if errors.Is(err, os.ErrExist) && q.fs.Rename(q.path(acksName), q.path(acksAside)) == nil { // a directory is in its place
+		q.logf("spool %s: %s is no file; it is %s now", q.dir, acksName, acksAside)
+		err = q.fs.Rename(q.path(acksTemp), q.path(acksName))
+	}
+	if err != nil {
 		return err
 	}
 	if err := q.fs.SyncDir(q.dir); err != nil {

@@ -26,8 +26,8 @@ func sinkOf(e *pipeline.Engine) report.Component {
 // told so, and health tells of it.
 func TestBrokenAcks(t *testing.T) {
 	w := newWorld(t)
-	acks := filepath.Join(w.dir, "spool", "sink", "acks")
-	if err := os.MkdirAll(filepath.Join(acks, "sub"), 0o700); err != nil { // a file cannot take its place
+	acks := filepath.Join(w.dir, "spool", "sink", "acks.tmp")
+	if err := os.MkdirAll(filepath.Join(acks, "sub"), 0o700); err != nil { // where they are written anew
 		t.Fatal(err)
 	}
 	e := w.engine()

@@ -61,7 +61,7 @@ func (q *Queue) Append(ctx context.Context, it Item, how How) (uint64, error) {
 // admit appends, once there is room.
 func (q *Queue) admit(ctx context.Context, h *recHead, it *Item, how How) error {
 	for {
-		if o := q.options(); h.size() > o.MaxSize-o.SegmentSize-2*fileHeader {
+		if o := q.options(); h.size() > o.MaxSize-o.SegmentSize-o.ackRoom()-2*fileHeader {
 			return fmt.Errorf("%w: %d bytes", ErrTooLarge, h.size())
 		}
 		q.write.Lock()
@@ -304,6 +304,9 @@ func (q *Queue) seal(g *segment) {
 	q.checkDone(g)
 }
 
+// ackRoom is the bytes that records leave to the acknowledgements of what is there already.
+func (o *Options) ackRoom() int64 { return o.SegmentSize / 64 }
+
 // room reports whether n more bytes may be written: within the quota, and above the floor of free space. write is held.
 func (q *Queue) room(n int64, how How) error {
 	o := q.options()
@@ -312,7 +315,7 @@ func (q *Queue) room(n int64, how How) error {
 		limit = o.MaxSize
 	}
 	q.mu.Lock()
-	over := q.used+n+q.acks.size.Load() > limit
+	over := q.used+n+q.acks.size.Load() > limit-o.ackRoom()
 	left := q.freeLeft
 	last := len(q.segs) - 1
 	idle := last >= 0 && q.segs[last].next > q.segs[last].base && q.settled.covers(q.segs[last].base, q.segs[last].next)

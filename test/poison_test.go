@@ -171,11 +171,14 @@ func TestFarSideMisbehaves(t *testing.T) {
 	}
 	var mu sync.Mutex
 	chance := rand.New(rand.NewPCG(r.Uint64(), 0))
-	seen := make([]int, len(moods))
+	seen, first := make([]int, len(moods)), chance.Perm(len(moods))
 	var well atomic.Bool
 	far.answerWith(func(w http.ResponseWriter, _ []int, note func()) {
 		mu.Lock()
 		i := chance.IntN(2 * len(moods))
+		if i < len(moods) && len(first) > 0 { // each once, and then at random
+			i, first = first[0], first[1:]
+		}
 		if i < len(moods) && !well.Load() {
 			seen[i]++
 		}

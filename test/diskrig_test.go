@@ -96,6 +96,7 @@ type diskWorld struct {
 
 func newDiskWorld(t *testing.T) *diskWorld {
 	t.Helper()
+	ownProcess(t)
 	dir, err := os.MkdirTemp("", "creel") // short: it holds a Unix socket
 	if err != nil {
 		t.Fatal(err)

@@ -343,9 +343,19 @@ type mortal struct {
 	caught       int // kills while something was under way
 }
 
+// ownProcess skips a test of processes of their own in the short form, which is for the race detector: it does not look
+// into them.
+func ownProcess(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("what is tested are processes of their own")
+	}
+}
+
 // newMortal writes the configuration, and starts the agent. Names of files in it begin with the directory.
 func newMortal(t *testing.T, dir, name, config string, args ...string) *mortal {
 	t.Helper()
+	ownProcess(t)
 	m := &mortal{t: t, config: filepath.Join(dir, name+".yaml"), data: filepath.Join(dir, name)}
 	if err := os.WriteFile(m.config, []byte(config), 0o600); err != nil {
 		t.Fatal(err)

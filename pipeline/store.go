@@ -150,6 +150,7 @@ func (s *store) write(ctx context.Context) {
 		var items []item
 		err := s.q.await(ctx, func() (bool, time.Duration) {
 			_, b, hurry := s.config()
+			b.MaxBytes = min(b.MaxBytes, maxParcel)
 			now := time.Now()
 			if hurry {
 				b.MaxWait = 0
@@ -385,12 +386,16 @@ func (s *store) encode(p *parcel) []byte {
 	return p.request
 }
 
-// most is how much memory to encode in is kept for the next parcel, in bytes: an outage must not leave much behind.
-const most = 2 << 20
+// maxParcel is the size of a parcel from which on it gathers no more, in bytes. A parcel is in memory twice, as records and
+// encoded, and it is what may come twice after a kill; larger ones would not be delivered faster.
+const maxParcel = 1 << 20
+
+// keptMemory is how much memory to encode in is kept for the next parcel, in bytes: one batch of its own may be larger.
+const keptMemory = 2 * maxParcel
 
 // recycle takes back the memory that p was encoded in. Nobody reads it any more.
 func (s *store) recycle(p *parcel) {
-	if p.memory != nil && cap(p.memory) <= most {
+	if p.memory != nil && cap(p.memory) <= keptMemory {
 		select {
 		case s.free <- p.memory:
 		default:

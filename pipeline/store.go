@@ -124,6 +124,7 @@ func (s *store) abort() {
 
 // configure changes what can be changed while it works.
 func (s *store) configure(c Spool, b Batching) {
+	b.MaxBytes = min(b.MaxBytes, maxParcel)
 	s.mu.Lock()
 	s.c, s.batch, s.limit = c, b, newLimiter(c.Replay, time.Now())
 	s.mu.Unlock()
@@ -150,7 +151,6 @@ func (s *store) write(ctx context.Context) {
 		var items []item
 		err := s.q.await(ctx, func() (bool, time.Duration) {
 			_, b, hurry := s.config()
-			b.MaxBytes = min(b.MaxBytes, maxParcel)
 			now := time.Now()
 			if hurry {
 				b.MaxWait = 0
@@ -225,7 +225,7 @@ func (s *store) awaitRoom(ctx context.Context, p *parcel, refused bool) (room bo
 		for _, r := range s.q.ready {
 			waiting += r.bytes()
 		}
-		if waiting == 0 || waiting+p.bytes() <= int64(s.batch.MaxBytes)/4 {
+		if waiting == 0 || waiting+p.bytes() <= int64(s.batch.MaxBytes) {
 			room, s.q.turned = true, nil
 			return true, 0
 		}

@@ -9,7 +9,8 @@ import (
 // and a restart.
 
 // An ID names a batch, so that a repeat of it is recognised. It is given once, before the first attempt to deliver, and goes
-// with the batch over the wire. The zero ID is no name.
+// with the batch over the wire; each way from a pipeline to an exporter makes another of it, for on each the batch is wanted.
+// The zero ID is no name.
 type ID [16]byte
 
 // IsZero reports whether id is no name.
@@ -47,7 +48,7 @@ func (b *Batch) forget() { b.id, b.parts = ID{}, nil }
 // RequestOf.
 type Request struct {
 	ID  ID     // the same for each attempt, also after a restart if the records are in a disk queue; goes over the wire
-	Log ID     // names the disk queue that the records are in; zero: none
+	Log ID     // names the disk queue that the records are in; zero: none, or they are a part of what is there under one place
 	Seq uint64 // the place of the first record in it; with delivery in order it only grows
 }
 

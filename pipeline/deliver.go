@@ -437,7 +437,7 @@ func (r *request) export(items []item, id creel.ID, pass int) error {
 		batches[i] = it.b
 	}
 	about := creel.Request{ID: id}
-	if st := r.parcel.store; st != nil {
+	if st := r.parcel.store; st != nil && !r.parcel.divided { // a part of it has no place of its own
 		about.Log, about.Seq = st.spool.ID(), r.parcel.seq
 	}
 	ctx, cancel := context.WithTimeout(creel.WithRequest(r.aborted, about), r.d.Timeout)

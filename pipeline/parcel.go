@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 
 	"github.com/creelhq/creel"
 )
@@ -37,9 +38,17 @@ type parcel struct {
 func newParcel(items []item) *parcel {
 	p := &parcel{items: items, id: newID()}
 	if len(items) == 1 && !items[0].b.ID().IsZero() {
-		p.id = items[0].b.ID()
+		p.id = items[0].name()
 	}
 	return p
+}
+
+// name returns the name that the item's batch has on its way from this pipeline to this exporter: on another it is there a
+// second time on purpose.
+func (it item) name() creel.ID {
+	id := it.b.ID()
+	binary.LittleEndian.PutUint64(id[8:], binary.LittleEndian.Uint64(id[8:])^hashOf(it.acct.pipeline, it.acct.exporter))
+	return id
 }
 
 // done is called when all of p is delivered or decided on.

@@ -257,6 +257,61 @@ func TestRepeats(t *testing.T) {
 	w.allArrived("sink")
 }
 
+// TestTwoWaysAreNoRepeat: a named batch that two pipelines bring to one exporter is there twice on purpose; that it is sent
+// again is recognised on both ways.
+func TestTwoWaysAreNoRepeat(t *testing.T) {
+	w := newWorld(t)
+	e := w.engine()
+	out, _ := w.sending(t, e, "collectors: {send: }\nprocessors: {mark: }\nexporters: {sink: {delivery: {spool: {min_free: 0}}}}\n"+
+		"pipelines: {p: {from: [send], to: [sink]}, q: {from: [send], to: [sink]}}")
+	for life := range 2 {
+		w.mu.Lock()
+		w.next["send"] = 0
+		w.mu.Unlock()
+		b := w.batch("send", 1)
+		b.SetID(creel.ID{7})
+		if err := out.Send(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		w.await("it is safe", func() bool { return len(w.results["send#0"]) == life+1 })
+	}
+	if err := e.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.arrived["sink"]["send#0"]; n != 2 {
+		t.Errorf("it arrived %d times", n)
+	}
+	for _, p := range e.Ledger().Pipelines {
+		if x := p.Exporters[0]; x.In != 2 || x.Delivered+x.Spooled != 1 || x.Dropped["duplicate"] != 1 {
+			t.Errorf("pipeline %s: %+v", p.Pipeline, x)
+		}
+	}
+}
+
+// TestHalvesHaveNoPlace: a store that knows a request by its place in the disk queue must not take one half of it for a
+// repeat of the other, nor, after a kill, the whole for one that it has.
+func TestHalvesHaveNoPlace(t *testing.T) {
+	w := newWorld(t)
+	w.letters, w.size = true, 8
+	e := w.engine()
+	w.refuse = func(record string) bool { return record == "manual#5" }
+	w.apply(e, one("manual", "", "concurrency: 1, spool: {min_free: 0}", "process"))
+	w.await("the others arrive", func() bool { return len(w.arrived["sink"]) == 7 })
+	for _, r := range w.requests {
+		if r.ID.IsZero() || !r.Log.IsZero() || r.Seq != 0 {
+			t.Errorf("a part of a request was sent as %+v", r)
+		}
+	}
+	w.mu.Lock()
+	w.refuse, w.requests = nil, nil
+	w.mu.Unlock()
+	w.apply(e, strings.Replace(one("manual", "", "concurrency: 1, spool: {min_free: 0}", "process"), "{manual: }", "{manual: {variant: 1}}", 1))
+	w.await("a whole one arrives", func() bool { return len(w.arrived["sink"]) == 15 })
+	if r := w.requests[0]; r.Log.IsZero() || r.Seq == 0 {
+		t.Errorf("a whole request was sent as %+v", r)
+	}
+}
+
 // TestGathering: while senders are busy, small batches become large requests.
 func TestGathering(t *testing.T) {
 	w := newWorld(t)

@@ -8,9 +8,14 @@ import (
 )
 
 // salt tells a collector's sources from those of others.
-func salt(c Component) uint64 {
+func salt(c Component) uint64 { return hashOf(c.Key()) }
+
+func hashOf(texts ...string) uint64 {
 	h := fnv.New64a()
-	h.Write([]byte(c.Key()))
+	for _, t := range texts {
+		h.Write([]byte(t))
+		h.Write([]byte{0})
+	}
 	return h.Sum64()
 }
 

@@ -44,6 +44,7 @@ type world struct {
 	safe     int                       // records that OnDone said are safe
 	failures map[string]error          // by exporter: what every export returns, if not nil
 	hung     map[string]chan struct{}  // by exporter: exports wait until it is closed
+	requests []creel.Request           // of exports that were taken
 	calls    map[string][]int          // by exporter: records of each attempt
 	open     map[string]int            // by kind and id: instances that are open
 	received chan struct{}             // gets an element, if there is room, when records arrive
@@ -415,6 +416,7 @@ func (x *sinkExporter) Export(ctx context.Context, batches []*creel.Batch) error
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.requests = append(w.requests, creel.RequestOf(ctx))
 	if w.arrived[x.id] == nil {
 		w.arrived[x.id] = make(map[string]int)
 	}

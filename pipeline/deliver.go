@@ -48,7 +48,7 @@ const dropOldest = "drop_oldest"
 
 // Batching bounds one request.
 type Batching struct {
-	MaxBytes config.Size   `doc:"Bytes of records in one request; a single batch may be larger." default:"4MiB" min:"1KiB"`
+	MaxBytes config.Size   `doc:"Bytes of records in one request; a single batch may be larger. With a disk queue 1MiB counts if it is less." default:"4MiB" min:"1KiB"`
 	MaxWait  time.Duration `doc:"How long records that nobody waits for may wait for company. Others are sent as soon as the exporter is idle." default:"200ms" min:"0s"`
 }
 

@@ -50,14 +50,14 @@ func (c *Client) Ledger(ctx context.Context, q LedgerQuery) (Ledger, error) {
 	return get[Ledger](ctx, c, "/ledger", q)
 }
 
-// Documents returns the configurations that run.
-func (c *Client) Documents(ctx context.Context) (DocumentList, error) {
-	return get[DocumentList](ctx, c, "/documents", nil)
+// Configurations returns the configurations that run.
+func (c *Client) Configurations(ctx context.Context) (ConfigurationList, error) {
+	return get[ConfigurationList](ctx, c, "/configurations", nil)
 }
 
-// Document returns one configuration with its text.
-func (c *Client) Document(ctx context.Context, id string) (Document, error) {
-	return get[Document](ctx, c, "/documents/"+url.PathEscape(id), nil)
+// Configuration returns one configuration that runs, with its text.
+func (c *Client) Configuration(ctx context.Context, id string) (Configuration, error) {
+	return get[Configuration](ctx, c, "/configurations/"+url.PathEscape(id), nil)
 }
 
 // Logs searches log records.

@@ -34,7 +34,7 @@ type Agent struct {
 	Connection  Connection        `json:"connection" doc:"connected, lost or disconnected."`
 	Health      string            `json:"health" doc:"healthy, degraded or unknown."`
 	Cause       string            `json:"cause,omitempty" doc:"Why it is not connected or not healthy: the first cause."`
-	Config      string            `json:"config" doc:"The document that it runs: the first 12 digits of the SHA-256 of its configuration."`
+	Config      string            `json:"config" doc:"The configuration that it runs: the first 12 digits of the SHA-256 of its configuration."`
 	In          float64           `json:"in" doc:"Records accepted per second."`
 	Out         float64           `json:"out" doc:"Records delivered per second."`
 	Totals      report.Totals     `json:"totals" doc:"Records since the agent was started."`
@@ -81,7 +81,7 @@ type AgentQuery struct {
 	Search string `query:"search" doc:"Words that the name, id, version, cause or a label must contain."`
 	Status string `query:"status" doc:"Only this status: lost, degraded, disconnected, unknown or healthy."`
 	Label  string `query:"label" doc:"Only agents with all these labels: key=value, separated by commas."`
-	Config string `query:"config" doc:"Only agents that run this document."`
+	Config string `query:"config" doc:"Only agents that run this configuration."`
 	Limit  int    `query:"limit" doc:"Rows on a page, 1 to 1000; 100 if not given."`
 	Cursor string `query:"cursor" doc:"Next of the page before."`
 }
@@ -95,6 +95,7 @@ type AgentDetail struct {
 	Routes     []Flow             `json:"routes" doc:"Its pipelines, with rates."`
 	Ledger     report.Ledger      `json:"ledger"`
 	Hops       []Hop              `json:"hops" doc:"What of its records has arrived at this hub, for each exporter that has sent here in this run."`
+	Intended   Intended           `json:"intended" doc:"What the hub wants of it, and what it says to that."`
 	Effective  string             `json:"effective" doc:"The configuration that runs, secrets redacted: JSON or YAML, as the agent reports it."`
 	Timeline   []Event            `json:"timeline" doc:"What happened to it, newest first."`
 }
@@ -114,16 +115,16 @@ type Event struct {
 	Cause string    `json:"cause,omitempty"`
 }
 
-// Document is a configuration that runs on one or more agents.
-type Document struct {
+// Configuration is what one or more agents run.
+type Configuration struct {
 	ID     string   `json:"id" doc:"The first 12 digits of the SHA-256 of its text."`
 	Agents []string `json:"agents" doc:"The agents that run it."`
-	Text   string   `json:"text,omitempty" doc:"Only when one document is asked for."`
+	Text   string   `json:"text,omitempty" doc:"Only when one configuration is asked for. Secrets are redacted."`
 }
 
-// DocumentList is all documents.
-type DocumentList struct {
-	Documents []Document `json:"documents"`
+// ConfigurationList is all that runs.
+type ConfigurationList struct {
+	Configurations []Configuration `json:"configurations"`
 }
 
 // Hub is what a hub says of itself.
@@ -282,8 +283,10 @@ type Service struct {
 
 // Error is what every answer that is no success has as its body.
 type Error struct {
-	Code    string `json:"code" doc:"A word for programs: bad_request, unauthorized, forbidden, not_found, too_much, timeout, unavailable or internal."`
+	Code    string `json:"code" doc:"A word for programs: bad_request, unauthorized, forbidden, not_found, too_much, timeout, conflict, unavailable or internal."`
 	Message string `json:"message" doc:"What is wrong, why, and what to do."`
+
+	Problems []Problem `json:"problems,omitempty" doc:"Of a text that was refused."`
 }
 
 func (e *Error) Error() string { return e.Message }

@@ -17,7 +17,7 @@ import (
 
 func (c *commands) get() *cobra.Command {
 	cmd := &cobra.Command{Use: "get", Short: "List what the hub knows.", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(c.getAgents(), c.getDocuments())
+	cmd.AddCommand(c.getAgents(), c.getConfigurations())
 	return cmd
 }
 
@@ -53,7 +53,7 @@ func (c *commands) getAgents() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&q.Status, "status", "", "only `STATUS`: lost, degraded, disconnected, unknown or healthy")
 	cmd.Flags().StringVarP(&q.Label, "label", "l", "", "only with these labels: `KEY=VALUE`, separated by commas")
-	cmd.Flags().StringVar(&q.Config, "config", "", "only those that run this document `ID`")
+	cmd.Flags().StringVar(&q.Config, "config", "", "only those that run this configuration `ID`")
 	return c.answering(cmd)
 }
 
@@ -93,32 +93,32 @@ func firstLine(s string) string {
 	return s
 }
 
-func (c *commands) getDocuments() *cobra.Command {
+func (c *commands) getConfigurations() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "documents [ID]", Aliases: []string{"document"}, Short: "List the configurations that run, or print one.", Args: cobra.MaximumNArgs(1),
+		Use: "configurations [ID]", Aliases: []string{"configuration", "configs"}, Short: "List the configurations that run, or print one.", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.client()
 			if err != nil {
 				return err
 			}
 			if len(args) == 1 {
-				d, err := client.Document(cmd.Context(), args[0])
+				d, err := client.Configuration(cmd.Context(), args[0])
 				if err != nil {
 					return failed(err)
 				}
 				return c.Print(c.output, d, []string{d.ID}, func(w *tabwriter.Writer) { fmt.Fprintln(w, d.Text) })
 			}
-			list, err := client.Documents(cmd.Context())
+			list, err := client.Configurations(cmd.Context())
 			if err != nil {
 				return failed(err)
 			}
-			ids := make([]string, len(list.Documents))
-			for i, d := range list.Documents {
+			ids := make([]string, len(list.Configurations))
+			for i, d := range list.Configurations {
 				ids[i] = d.ID
 			}
 			return c.Print(c.output, list, ids, func(w *tabwriter.Writer) {
 				fmt.Fprintln(w, "ID\tAGENTS")
-				for _, d := range list.Documents {
+				for _, d := range list.Configurations {
 					fmt.Fprintf(w, "%s\t%d\n", d.ID, len(d.Agents))
 				}
 			})

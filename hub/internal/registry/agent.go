@@ -335,8 +335,8 @@ func configText(e *protobufs.EffectiveConfig) string {
 	return strings.ToValidUTF8(b.String(), "\uFFFD")
 }
 
-// documentID names a configuration by its text.
-func documentID(text string) string {
+// configurationID names a configuration by its text.
+func configurationID(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:6])
 }

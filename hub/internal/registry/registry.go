@@ -56,18 +56,18 @@ type Registry struct {
 	rejected func(reason string)
 	keeper   *keeper
 
-	mu        sync.Mutex
-	agents    map[string]*agent // by id
-	documents map[string]*document
-	closed    bool
-	wg        sync.WaitGroup // connections
+	mu             sync.Mutex
+	agents         map[string]*agent // by id
+	configurations map[string]*configuration
+	closed         bool
+	wg             sync.WaitGroup // connections
 
 	connected atomic.Int64
 	changed   atomic.Pointer[chan struct{}]
 }
 
-// document is a configuration that agents run, kept once.
-type document struct {
+// configuration is one that agents run, kept once.
+type configuration struct {
 	text   string
 	agents map[string]bool
 }
@@ -92,7 +92,7 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 	if o.Metrics == nil {
 		o.Metrics = metric.NewSet()
 	}
-	r := &Registry{o: o, opened: time.Now(), agents: make(map[string]*agent), documents: make(map[string]*document)}
+	r := &Registry{o: o, opened: time.Now(), agents: make(map[string]*agent), configurations: make(map[string]*configuration)}
 	ch := make(chan struct{})
 	r.changed.Store(&ch)
 	r.meter()
@@ -199,57 +199,57 @@ func (r *Registry) get(id string) *agent {
 	return a
 }
 
-// runs notes which configuration an agent runs, and returns the document's id.
+// runs notes which configuration an agent runs, and returns the configuration's id.
 func (r *Registry) runs(agent, before, text string) string {
-	id := documentID(text)
+	id := configurationID(text)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if d := r.documents[before]; d != nil && before != id {
+	if d := r.configurations[before]; d != nil && before != id {
 		delete(d.agents, agent)
 		if len(d.agents) == 0 {
-			delete(r.documents, before)
+			delete(r.configurations, before)
 		}
 	}
-	d := r.documents[id]
+	d := r.configurations[id]
 	if d == nil {
-		d = &document{text: text, agents: make(map[string]bool)}
-		r.documents[id] = d
+		d = &configuration{text: text, agents: make(map[string]bool)}
+		r.configurations[id] = d
 	}
 	d.agents[agent] = true
 	return id
 }
 
-// Documents returns the configurations that run, those of most agents first. It leaves out their text.
-func (r *Registry) Documents() []api.Document {
+// Configurations returns the configurations that run, those of most agents first. It leaves out their text.
+func (r *Registry) Configurations() []api.Configuration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	list := make([]api.Document, 0, len(r.documents))
-	for id := range r.documents {
-		list = append(list, r.document(id))
+	list := make([]api.Configuration, 0, len(r.configurations))
+	for id := range r.configurations {
+		list = append(list, r.configuration(id))
 	}
-	slices.SortFunc(list, func(a, b api.Document) int {
+	slices.SortFunc(list, func(a, b api.Configuration) int {
 		return cmp.Or(cmp.Compare(len(b.Agents), len(a.Agents)), cmp.Compare(a.ID, b.ID))
 	})
 	return list
 }
 
-func (r *Registry) document(id string) api.Document {
-	d := api.Document{ID: id, Agents: []string{}}
-	for a := range r.documents[id].agents {
+func (r *Registry) configuration(id string) api.Configuration {
+	d := api.Configuration{ID: id, Agents: []string{}}
+	for a := range r.configurations[id].agents {
 		d.Agents = append(d.Agents, a)
 	}
 	slices.Sort(d.Agents)
 	return d
 }
 
-// Document returns one configuration with its text.
-func (r *Registry) Document(id string) (api.Document, bool) {
+// Configuration returns one configuration with its text.
+func (r *Registry) Configuration(id string) (api.Configuration, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.documents[id] == nil {
-		return api.Document{}, false
+	if r.configurations[id] == nil {
+		return api.Configuration{}, false
 	}
-	d := r.document(id)
-	d.Text = r.documents[id].text
+	d := r.configuration(id)
+	d.Text = r.configurations[id].text
 	return d, true
 }

@@ -206,7 +206,7 @@ func TestAnAgentReports(t *testing.T) {
 	if len(d.Routes) != 1 || d.Routes[0].In <= 0 || d.Routes[0].ToRates["otlp"] <= 0 || d.Routes[0].FromRates["host"] <= 0 {
 		t.Errorf("the rates are %+v", d.Routes)
 	}
-	if docs := w.reg.Documents(); len(docs) != 1 || docs[0].ID != d.Config || len(docs[0].Agents) != 1 {
+	if docs := w.reg.Configurations(); len(docs) != 1 || docs[0].ID != d.Config || len(docs[0].Agents) != 1 {
 		t.Errorf("documents are %+v", docs)
 	}
 	text := "no route to host"

@@ -25,10 +25,10 @@ func (s *Server) operations() map[string]http.Handler {
 		"getLedger": operation(func(_ context.Context, _ *http.Request, q api.LedgerQuery) (api.Ledger, error) {
 			return s.Fleet.Ledger(q)
 		}),
-		"listDocuments": operation(func(context.Context, *http.Request, struct{}) (api.DocumentList, error) {
-			return api.DocumentList{Documents: s.Fleet.Documents()}, nil
+		"listConfigurations": operation(func(context.Context, *http.Request, struct{}) (api.ConfigurationList, error) {
+			return api.ConfigurationList{Configurations: s.Fleet.Configurations()}, nil
 		}),
-		"getDocument": operation(s.document),
+		"getConfiguration": operation(s.configuration),
 		"searchLogs": operation(func(ctx context.Context, _ *http.Request, q api.LogQuery) (api.LogResult, error) {
 			return s.Rows.SearchLogs(ctx, q)
 		}),
@@ -64,8 +64,8 @@ func operation[Q, R any](f func(context.Context, *http.Request, Q) (R, error)) h
 	})
 }
 
-func (s *Server) document(_ context.Context, r *http.Request, _ struct{}) (api.Document, error) {
-	d, ok := s.Fleet.Document(r.PathValue("id"))
+func (s *Server) configuration(_ context.Context, r *http.Request, _ struct{}) (api.Configuration, error) {
+	d, ok := s.Fleet.Configuration(r.PathValue("id"))
 	if !ok {
 		return d, &api.Error{Code: "not_found", Message: fmt.Sprintf("no agent runs a configuration %q now", r.PathValue("id"))}
 	}

@@ -33,8 +33,8 @@ type Fleet interface {
 	List(q api.AgentQuery) (api.AgentList, error)
 	Agent(id string) (api.AgentDetail, error)
 	Ledger(q api.LedgerQuery) (api.Ledger, error)
-	Documents() []api.Document
-	Document(id string) (api.Document, bool)
+	Configurations() []api.Configuration
+	Configuration(id string) (api.Configuration, bool)
 	Changed() <-chan struct{}
 }
 

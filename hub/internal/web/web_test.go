@@ -40,12 +40,12 @@ func (r *room) Agent(id string) (api.AgentDetail, error) {
 	return api.AgentDetail{}, &api.Error{Code: "not_found", Message: "no agent " + id}
 }
 
-func (r *room) Documents() []api.Document { return []api.Document{} }
+func (r *room) Configurations() []api.Configuration { return []api.Configuration{} }
 func (r *room) Ledger(q api.LedgerQuery) (api.Ledger, error) {
 	return api.Ledger{Agents: []api.AgentBooks{}, LeftOut: q.Limit}, nil
 }
 
-func (r *room) Document(string) (api.Document, bool) { return api.Document{}, false }
+func (r *room) Configuration(string) (api.Configuration, bool) { return api.Configuration{}, false }
 
 func (r *room) Changed() <-chan struct{} {
 	r.mu.Lock()

@@ -3,7 +3,7 @@
 export interface Agent {
   /** Why it is not connected or not healthy: the first cause. */
   cause?: string
-  /** The document that it runs: the first 12 digits of the SHA-256 of its configuration. */
+  /** The configuration that it runs: the first 12 digits of the SHA-256 of its configuration. */
   config: string
   /** connected, lost or disconnected. */
   connection: string
@@ -76,7 +76,7 @@ export interface AgentDetail {
   /** Why it is not connected or not healthy: the first cause. */
   cause?: string
   components: ReportComponent[]
-  /** The document that it runs: the first 12 digits of the SHA-256 of its configuration. */
+  /** The configuration that it runs: the first 12 digits of the SHA-256 of its configuration. */
   config: string
   /** connected, lost or disconnected. */
   connection: string
@@ -99,6 +99,8 @@ export interface AgentDetail {
   in: number
   /** What this hub let in of it; none if it has never sent anything here. */
   intake?: Intake
+  /** What the hub wants of it, and what it says to that. */
+  intended: Intended
   /** What agent.labels says, creel.role and attributes of the machine. */
   labels: Record<string, string>
   /** When the hub heard from it last, by the hub's clock. */
@@ -173,6 +175,19 @@ export interface Bucket {
   time: string
 }
 
+export interface Configuration {
+  /** The agents that run it. */
+  agents: string[]
+  /** The first 12 digits of the SHA-256 of its text. */
+  id: string
+  /** Only when one configuration is asked for. Secrets are redacted. */
+  text?: string
+}
+
+export interface ConfigurationList {
+  configurations: Configuration[]
+}
+
 export interface Disk {
   /** On disk, of all of them. */
   bytes: number
@@ -192,24 +207,13 @@ export interface Disk {
   waiting: number
 }
 
-export interface Document {
-  /** The agents that run it. */
-  agents: string[]
-  /** The first 12 digits of the SHA-256 of its text. */
-  id: string
-  /** Only when one document is asked for. */
-  text?: string
-}
-
-export interface DocumentList {
-  documents: Document[]
-}
-
 export interface ErrorBody {
-  /** A word for programs: bad_request, unauthorized, forbidden, not_found, too_much, timeout, unavailable or internal. */
+  /** A word for programs: bad_request, unauthorized, forbidden, not_found, too_much, timeout, conflict, unavailable or internal. */
   code: string
   /** What is wrong, why, and what to do. */
   message: string
+  /** Of a text that was refused. */
+  problems?: Problem[]
 }
 
 export interface Event {
@@ -280,6 +284,18 @@ export interface Intake {
   throttled_requests: number
 }
 
+export interface Intended {
+  /** What it says of its configuration: receipts, probation, what has failed. */
+  configuration: ReportConfiguration
+  /** Why they cannot be merged: then none of them is offered. */
+  conflict?: string
+  /** The documents that select it. */
+  documents: Placed[]
+  life: ReportLife
+  /** The last one. */
+  order?: Order
+}
+
 export interface Ledger {
   /** Those with unexplained, dropped and dead-lettered records first, then by name and id. */
   agents: AgentBooks[]
@@ -318,6 +334,38 @@ export interface LogResult {
   partial?: string
 }
 
+export interface Order {
+  by: string
+  cause?: string
+  do: string
+  /** The agent has said so. */
+  done: boolean
+  id: string
+  time: string
+}
+
+export interface Placed {
+  /** Its id. */
+  agent: string
+  error?: string
+  /** Its name. */
+  name: string
+  /** running, waiting, refused or rolled_back. */
+  status: string
+  /** That the agent speaks of. */
+  version?: string
+}
+
+export interface Problem {
+  /** From 1. */
+  column?: number
+  hint?: string
+  /** From 1. */
+  line?: number
+  message: string
+  path?: string
+}
+
 export interface QuickLook {
   /** On disk. */
   bytes: number
@@ -333,6 +381,13 @@ export interface QuickLook {
   stopped?: string
 }
 
+export interface ReportChange {
+  close: string[]
+  keep: string[]
+  open: string[]
+  reopen: string[]
+}
+
 export interface ReportComponent {
   breaker?: string
   component: string
@@ -344,6 +399,25 @@ export interface ReportComponent {
   records?: number
   since?: string
   spool?: ReportSpool
+}
+
+export interface ReportConfiguration {
+  documents?: ReportDocument[]
+  error?: string
+  failed?: ReportFailed[]
+  hash: string
+  probation_until?: string
+  receipts?: ReportReceipt[]
+  wanted?: string
+}
+
+export interface ReportDocument {
+  error?: string
+  hash: string
+  name: string
+  source: string
+  status: string
+  version?: string
 }
 
 export interface ReportEndpoint {
@@ -363,9 +437,28 @@ export interface ReportExporter {
   unexplained: number
 }
 
+export interface ReportFailed {
+  hash: string
+  reason: string
+  time: string
+}
+
+export interface ReportHold {
+  by: string
+  cause: string
+  since: string
+}
+
 export interface ReportLedger {
   pipelines: ReportPipeline[]
   spools?: ReportSpoolAccount[]
+}
+
+export interface ReportLife {
+  history?: ReportTransition[]
+  holds?: ReportHold[]
+  since: string
+  state: string
 }
 
 export interface ReportPipeline {
@@ -380,6 +473,20 @@ export interface ReportPipeline {
   pipeline: string
   routed: number
   unexplained: number
+}
+
+export interface ReportReceipt {
+  change?: ReportChange
+  error?: string
+  hash: string
+  in_hand: number
+  leaked?: string[]
+  outcome: string
+  source: string
+  still: number
+  time: string
+  took: number
+  trace?: string
 }
 
 export interface ReportSpool {
@@ -414,6 +521,14 @@ export interface ReportTotals {
   out: number
   queued: number
   spooled: number
+}
+
+export interface ReportTransition {
+  cause?: string
+  event: string
+  from: string
+  time: string
+  to: string
 }
 
 export interface Service {

@@ -1,0 +1,125 @@
+package api
+
+import (
+	"time"
+
+	"github.com/creelhq/creel/report"
+)
+
+// Document is a piece of configuration that the hub hands out: sections as in an agent's file, with a selector that says
+// which agents get it. Its text is YAML, or JSON, and begins with whom it is for:
+//
+//	document: nginx-logs
+//	selector: site == "north"
+//	collectors: {file/nginx: {include: [/var/log/nginx/*.log]}}
+//	pipelines: {nginx: {from: [file/nginx], to: [otlp/hub]}}
+type Document struct {
+	Name     string         `json:"name" doc:"As the key document in its text says: letters, digits, '-', '_' and '.'."`
+	Version  int64          `json:"version" doc:"From 1; every change makes the next, a rollback as well."`
+	Selector string         `json:"selector,omitempty" doc:"A condition on an agent's labels; none selects all agents but hubs' own."`
+	Place    string         `json:"place" doc:"all: every agent that is selected runs it."`
+	Hash     string         `json:"hash" doc:"The first 12 digits of the SHA-256 of its text."`
+	By       string         `json:"by" doc:"Who has changed it last."`
+	Time     time.Time      `json:"time" doc:"When it was changed last."`
+	Note     string         `json:"note,omitempty" doc:"What was said of the change, such as: rolled back to version 3."`
+	Agents   DocumentAgents `json:"agents" doc:"How many agents run it."`
+	Text     string         `json:"text,omitempty" doc:"Only when one document is asked for."`
+	Deleted  bool           `json:"deleted,omitempty" doc:"Only in a history: this version is a deletion."`
+}
+
+// DocumentAgents counts the agents that a document selects, by how they are.
+type DocumentAgents struct {
+	Selected int `json:"selected"`
+	Running  int `json:"running" doc:"They run this version."`
+	Waiting  int `json:"waiting" doc:"They are not connected, or have not said yet."`
+	Failed   int `json:"failed" doc:"They have refused it or gone back."`
+}
+
+// DocumentList is all documents, by name.
+type DocumentList struct {
+	Documents []Document `json:"documents"`
+}
+
+// DocumentHistory is the versions of one document, newest first.
+type DocumentHistory struct {
+	Versions []Document `json:"versions"`
+}
+
+// DocumentDetail is all about one document.
+type DocumentDetail struct {
+	Document
+	Placed []Placed `json:"placed" doc:"The agents that it selects."`
+}
+
+// Placed is how one document is on one agent.
+type Placed struct {
+	Agent   string `json:"agent" doc:"Its id."`
+	Name    string `json:"name" doc:"Its name."`
+	Status  string `json:"status" doc:"running, waiting, refused or rolled_back."`
+	Version string `json:"version,omitempty" doc:"That the agent speaks of."`
+	Error   string `json:"error,omitempty"`
+}
+
+// DocumentChange asks to write a document.
+type DocumentChange struct {
+	Text    string `json:"text"`
+	Version *int64 `json:"version,omitempty" doc:"The version that is changed, 0 for none; the change is refused when it is another. Left out, whichever it is."`
+	Note    string `json:"note,omitempty"`
+	DryRun  bool   `json:"dry_run,omitempty" doc:"Only tell what would happen."`
+}
+
+// DocumentApplied is what became of a DocumentChange.
+type DocumentApplied struct {
+	Document    Document     `json:"document"`
+	Outcome     string       `json:"outcome" doc:"created, changed or unchanged."`
+	Differences []Difference `json:"differences"`
+	Warnings    []string     `json:"warnings,omitempty"`
+	Selected    []string     `json:"selected" doc:"Names of the agents that get it, at most 100."`
+}
+
+// Rollback asks to make an earlier version the newest.
+type Rollback struct {
+	To int64 `json:"to" doc:"The version; 0 is the one before the newest."`
+}
+
+// Difference is one thing that is not the same in two configurations.
+type Difference struct {
+	Path string `json:"path" doc:"Such as exporters.otlp/hub.endpoint."`
+	Kind string `json:"kind" doc:"added, removed or changed."`
+	Old  string `json:"old,omitempty"`
+	New  string `json:"new,omitempty"`
+}
+
+// Problem is something that is wrong in a text.
+type Problem struct {
+	Line    int    `json:"line,omitempty" doc:"From 1."`
+	Column  int    `json:"column,omitempty" doc:"From 1."`
+	Path    string `json:"path,omitempty"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+// OrderRequest asks an agent to do something.
+type OrderRequest struct {
+	Do    string `json:"do" doc:"pause (collect nothing), resume, drain (pause, and deliver what there is), restart or stop."`
+	Cause string `json:"cause,omitempty" doc:"Why; it stands in the agent's history."`
+}
+
+// Order is what an agent was asked to do.
+type Order struct {
+	ID    string    `json:"id"`
+	Do    string    `json:"do"`
+	By    string    `json:"by"`
+	Cause string    `json:"cause,omitempty"`
+	Time  time.Time `json:"time"`
+	Done  bool      `json:"done" doc:"The agent has said so."`
+}
+
+// Intended is what the hub wants an agent to run, beside what it reports.
+type Intended struct {
+	Documents     []Placed             `json:"documents" doc:"The documents that select it."`
+	Conflict      string               `json:"conflict,omitempty" doc:"Why they cannot be merged: then none of them is offered."`
+	Order         *Order               `json:"order,omitempty" doc:"The last one."`
+	Life          report.Life          `json:"life"`
+	Configuration report.Configuration `json:"configuration" doc:"What it says of its configuration: receipts, probation, what has failed."`
+}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/metric"
+	"github.com/creelhq/creel/trace"
 )
 
 // Kind is the kind of a plugin, which is also the section of the configuration that its components stand in.
@@ -114,14 +115,15 @@ func newPlugin[C, I any](kind Kind, name, doc string, open func(C, Host) (I, err
 // Host is what the agent lends to one component. The zero value works in tests, once Ready has filled it; a Plugin's
 // Open does that.
 type Host struct {
-	ID       string       // the component's id, such as file/nginx
-	Log      *slog.Logger // carries the id
-	Metrics  *metric.Set  // carries the id
-	Memory   *Memory      // of records
-	State    State        // nil: nothing is remembered; see Ready
-	Resource Resource     // of this host and agent: what a collector that observes this machine says of itself
-	Sockets  Sockets      // nil: the network
-	Self     Telemetry    // the agent's own, for the plugin that makes records of it
+	ID       string        // the component's id, such as file/nginx
+	Log      *slog.Logger  // carries the id
+	Metrics  *metric.Set   // carries the id
+	Tracer   *trace.Tracer // carries the component's path, as Telemetry has it; nil works
+	Memory   *Memory       // of records
+	State    State         // nil: nothing is remembered; see Ready
+	Resource Resource      // of this host and agent: what a collector that observes this machine says of itself
+	Sockets  Sockets       // nil: the network
+	Self     Telemetry     // the agent's own, for the plugin that makes records of it
 
 	// Sender is what an exporter says of itself to another agent; its zero value: nothing.
 	Sender Sender
@@ -220,6 +222,10 @@ type Telemetry interface {
 	// Gather yields the current value of every instrument.
 	Gather(yield func(metric.Point))
 	// Subscribe calls f with every log record from now on, in the goroutine that logs: f must be quick and must not log.
-	// If a component logs, the attribute "component" is its path, such as exporters.otlp/hub.
+	// If a component logs, the attribute "component" is its path, such as exporters.otlp/hub; trace_id and span_id are those
+	// of the span that it logs in.
 	Subscribe(f func(slog.Record)) (cancel func())
+	// SubscribeSpans calls f with every span that ends from now on, in the goroutine that ends it: f must be quick and must
+	// end none. The attribute "component" is as in log records. Spans are made while somebody subscribes.
+	SubscribeSpans(f func(trace.Data)) (cancel func())
 }

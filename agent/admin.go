@@ -5,12 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"slices"
 	"time"
 
+	"github.com/creelhq/creel/agent/life"
+	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/metric"
 	"github.com/creelhq/creel/pipeline"
 	"github.com/creelhq/creel/report"
@@ -32,7 +36,7 @@ func (a *agent) serveAdmin() (*adminServer, error) {
 		return nil, fmt.Errorf("open admin endpoint: %w; a shorter --data may help", err)
 	}
 	listeners := []net.Listener{l}
-	if address := a.settings.Admin.Address; address != "" {
+	if address := a.own.Admin.Address; address != "" {
 		l, err := a.engine.Listen("agent.admin", "tcp", address)
 		if err != nil {
 			listeners[0].Close()
@@ -73,34 +77,93 @@ func (a *agent) adminHandler() http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, a.health()) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		h := a.health()
-		if h.State != "running" {
+		if h.State != life.Running {
 			answer(w, http.StatusServiceUnavailable, h)
 			return
 		}
 		answer(w, http.StatusOK, h)
 	})
+	mux.HandleFunc("GET /state", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, a.state()) })
 	mux.HandleFunc("GET /ledger", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, a.engine.Ledger()) })
-	mux.HandleFunc("GET /components", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, a.engine.Components()) })
-	mux.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, effective(a.engine.Plan())) })
-	mux.HandleFunc("GET /tap", a.tap)
-	(&DeadLetters{Store: a.letters, Resend: a.engine.Resend, Log: a.log}).Register(mux)
-	mux.HandleFunc("POST /-/reload", func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Origin") != "" { // a web page must not reload an agent
-			http.Error(w, "requests of web pages are refused", http.StatusForbidden)
+	mux.HandleFunc("GET /components", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, a.components()) })
+	mux.HandleFunc("GET /config", func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("origin") != "" {
+			answer(w, http.StatusOK, a.origins())
 			return
 		}
-		change, err := a.reload()
+		answer(w, http.StatusOK, a.effective())
+	})
+	mux.HandleFunc("GET /tap", a.tap)
+	mux.HandleFunc("GET /bundle", a.bundle)
+	(&DeadLetters{Store: a.letters, Resend: a.engine.Resend, Log: a.log}).Register(mux)
+	mux.HandleFunc("POST /-/reload", a.ownOnly(func(w http.ResponseWriter, r *http.Request) {
+		receipt, err := a.reload(r.Context(), "request", r.FormValue("force") != "")
 		if err != nil {
-			a.log.Error("reload refused, everything goes on as before", "error", err)
 			http.Error(w, err.Error(), http.StatusUnprocessableEntity)
 			return
 		}
-		answer(w, http.StatusOK, change)
-	})
+		answer(w, http.StatusOK, receipt)
+	}))
+	for _, do := range []string{control.Pause, control.Resume, control.Drain, control.Restart, control.Stop} {
+		mux.HandleFunc("POST /-/"+do, a.ownOnly(func(w http.ResponseWriter, r *http.Request) {
+			o := control.Order{Do: do, Cause: r.FormValue("cause"), Time: time.Now()}
+			if do == control.Restart || do == control.Stop {
+				a.ordered(o)
+			} else {
+				a.order(o)
+			}
+			answer(w, http.StatusOK, a.life.Life())
+		}))
+	}
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return mux
+}
+
+// ownOnly refuses what a web page asks for, and what comes before the agent has a configuration.
+func (a *agent) ownOnly(f http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Header.Get("Origin") != "": // a web page must not command an agent
+			http.Error(w, "requests of web pages are refused", http.StatusForbidden)
+		case !a.started.Load():
+			http.Error(w, "the agent has not started yet: creel status says what it waits for", http.StatusServiceUnavailable)
+		default:
+			f(w, r)
+		}
+	}
+}
+
+// State is what GET /state answers.
+type State struct {
+	Life          report.Life          `json:"life"`
+	Configuration report.Configuration `json:"configuration"`
+}
+
+func (a *agent) state() State { return State{a.life.Life(), a.changes.Report()} }
+
+// running returns the configuration that runs; nil before the start.
+func (a *agent) running() *Config {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.config
+}
+
+// effective returns the options that are in force, secrets redacted.
+func (a *agent) effective() map[string]json.RawMessage {
+	if c := a.running(); c != nil {
+		return c.Effective()
+	}
+	return map[string]json.RawMessage{}
+}
+
+// origins tells where the values that are in force come from.
+func (a *agent) origins() []Origin {
+	if c := a.running(); c != nil {
+		return c.Origins()
+	}
+	return []Origin{}
 }
 
 // answer writes v as JSON.
@@ -116,12 +179,13 @@ func answer(w http.ResponseWriter, code int, v any) {
 }
 
 func (a *agent) health() report.Health {
-	a.mu.Lock()
-	h := report.Health{ID: a.dir.id, Version: a.Version, State: a.state, Health: report.Healthy, Started: a.started, Reload: a.reloaded}
+	h := report.Health{ID: a.dir.id, Version: a.Version, State: a.life.State(), Health: report.Healthy, Started: a.began}
+	if n := a.changes.Report().Receipts; len(n) > 0 {
+		h.Reload = n[len(n)-1]
+	}
 	if a.hub != nil {
 		h.Hub = a.hub.State()
 	}
-	a.mu.Unlock()
 	for _, c := range a.components() {
 		if !c.Healthy {
 			h.Degraded = append(h.Degraded, c)
@@ -131,11 +195,21 @@ func (a *agent) health() report.Health {
 	return h
 }
 
-// components returns how the engine's are, and the memory, while it is scarce.
+// components returns how the engine's are, and what else does not work: the memory while it is scarce, centers, and the
+// configuration if it is not the one that was asked for.
 func (a *agent) components() []report.Component {
 	list := a.engine.Components()
 	if scarce, since := a.guard.Scarce(); scarce != "" {
 		list = append(list, report.Component{Component: "memory", Error: scarce, Since: since})
+	}
+	if c := a.changes.Report(); c.Error != "" {
+		list = append(list, report.Component{Component: "configuration", Error: c.Error, Since: c.Since})
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(a.troubles)) {
+		t := a.troubles[id]
+		list = append(list, report.Component{Component: "agent.centers." + id, Error: t.err.Error(), Since: t.since})
 	}
 	return list
 }

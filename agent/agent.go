@@ -1,8 +1,8 @@
 // Package agent runs an agent: a configuration, the pipeline that it describes, a state directory and an admin
 // endpoint. It can be embedded: a program of one's own hands Run its plugins.
 //
-// It knows no plugin by name, and nothing of command lines; signals reach it as a cancelled context and a reload
-// channel.
+// What becomes of the configuration package change decides, whether the agent collects package life. This package knows no
+// plugin and no center by name, and nothing of command lines; signals reach it as a cancelled context and a reload channel.
 package agent
 
 import (
@@ -10,17 +10,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/agent/change"
+	"github.com/creelhq/creel/agent/life"
 	"github.com/creelhq/creel/agent/pressure"
+	"github.com/creelhq/creel/agent/requires"
+	"github.com/creelhq/creel/center"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/deadletter"
@@ -28,14 +33,16 @@ import (
 	"github.com/creelhq/creel/pipeline"
 	"github.com/creelhq/creel/report"
 	"github.com/creelhq/creel/task"
+	"github.com/creelhq/creel/trace"
 )
 
 // Options say what to run. Config, Data and Plugins are required.
 type Options struct {
-	Config  string // the configuration's file
+	Config  string // the configuration's file; fragments beside it count as well
 	Text    []byte // if not nil, the configuration itself; Config is then only what errors call it
 	Data    string // the state directory; it is made, with mode 0700, if it does not exist
 	Plugins []creel.Plugin
+	Centers []center.Center   // where configuration may come from beside the file and the hub
 	Version string            // of the program, for logs and metrics
 	Log     io.Writer         // nil: standard error
 	Env     *config.Env       // what ${env:…} and ${file:…} see; nil: the process's
@@ -51,8 +58,11 @@ type Options struct {
 	Ready func()
 }
 
-// Run runs the agent until ctx is done, drains, and returns nil. Any other return is an error to start: a config.Errors
-// if the configuration is wrong. Agents in one process do not disturb each other.
+// ErrRestart is what Run returns, after everything was drained, when the agent was asked to start again.
+var ErrRestart = errors.New("the agent was asked to start again")
+
+// Run runs the agent until ctx is done or it is asked to stop, drains, and returns nil, or ErrRestart. Any other return is
+// an error to start: a config.Errors if the configuration is wrong. Agents in one process do not disturb each other.
 func Run(ctx context.Context, o Options) error {
 	if o.Env == nil {
 		env := config.OSEnv()
@@ -67,7 +77,14 @@ func Run(ctx context.Context, o Options) error {
 	if o.Metrics == nil {
 		o.Metrics = metric.NewSet()
 	}
-	c, err := o.load()
+	file, err := o.file()
+	if err != nil {
+		return err
+	}
+	if _, err := o.parts().compile(change.Set{change.File: file}, *o.Env); err != nil && !o.knowsMore() {
+		return err // nothing was begun
+	}
+	own, err := ownSettingsOf(change.Set{change.File: file}, *o.Env)
 	if err != nil {
 		return err
 	}
@@ -76,35 +93,38 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer dir.close()
-	a := &agent{Options: o, dir: dir, started: time.Now(), settings: c.Settings, metrics: o.Metrics}
-	a.telemetry = &telemetry{metrics: a.metrics}
-	a.level.Set(c.Settings.Log.level())
-	a.log = slog.New(a.telemetry.handler(c.Settings.Log.handler(o.Log, &a.level)))
+	if o.Hub != "" {
+		own.Hub.URL = o.Hub
+	}
+	a := &agent{
+		Options: o, dir: dir, began: time.Now(), own: own, settings: own, metrics: o.Metrics, orders: make(chan control.Order, 1),
+		watches: make(map[string]*watched), troubles: make(map[string]trouble),
+	}
+	a.settings.Labels = o.parts().labels(own)
+	a.tracer = trace.New(trace.Options{})
+	a.telemetry = &telemetry{metrics: a.metrics, tracer: a.tracer}
+	a.level.Set(own.Log.level())
+	a.log = slog.New(trace.Handler(a.telemetry.handler(own.Log.handler(o.Log, &a.level))))
 	dir.log = a.log
-	return a.run(ctx, c)
+	return a.run(ctx, file)
 }
 
-func (o *Options) load() (*Config, error) {
-	var c *Config
-	var err error
+// file returns what the agent's own file says, as one piece or several.
+func (o *Options) file() (change.Pieces, error) {
 	if o.Text != nil {
-		c, err = Parse(o.Config, o.Text, *o.Env, o.Plugins)
-	} else {
-		c, err = Load(o.Config, *o.Env, o.Plugins)
+		return change.Pieces{{Name: o.Config, Text: o.Text}}, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	if o.Hub != "" {
-		c.Settings.Hub.URL = o.Hub
-	}
-	labels := maps.Clone(o.Labels)
-	if labels == nil {
-		labels = make(map[string]string)
-	}
-	maps.Copy(labels, c.Settings.Labels)
-	c.Settings.Labels = labels
-	return c, nil
+	return readFiles(o.Config)
+}
+
+func (o *Options) parts() Parts {
+	return Parts{Plugins: o.Plugins, Centers: o.Centers, Labels: o.Labels}
+}
+
+// knowsMore reports whether the state directory has documents of a hub or a center, without which the file may be wrong.
+func (o *Options) knowsMore() bool {
+	_, err := os.Stat(filepath.Join(o.Data, configurationFile))
+	return err == nil || !errors.Is(err, fs.ErrNotExist)
 }
 
 // The books are looked at so often, and a difference is told of when it has been there for so long.
@@ -119,33 +139,46 @@ type agent struct {
 	log       *slog.Logger
 	level     slog.LevelVar
 	metrics   *metric.Set
+	tracer    *trace.Tracer
 	telemetry *telemetry
 	engine    *pipeline.Engine
 	letters   *deadletter.Store
 	guard     *pressure.Guard
+	changes   *change.Manager[*Config]
+	life      *life.Machine
+	requires  *requires.Guards
+	orders    chan control.Order
 	hub       *control.Client // nil: none
-	started   time.Time
+	serving   context.Context // done when the agent is to end
+	began     time.Time
+	own       Settings    // of the agent's own file, as it was at the start
+	started   atomic.Bool // there is a configuration that runs
+	logged    tail
+
+	acting sync.Mutex // held while what life asks for is done
 
 	mu       sync.Mutex // guards what follows
-	settings Settings
-	state    string // initializing, running or stopping
-	reloaded report.Reload
+	kept     life.Kept
+	config   *Config             // that runs; nil before the start
+	settings Settings            // of it, with what Options overrule
+	watches  map[string]*watched // the agent's own files, and centers, by id
+	troubles map[string]trouble  // of centers that do not work
 }
 
-func (a *agent) run(ctx context.Context, c *Config) error {
-	a.setState("initializing")
+func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	metric.Process(a.metrics)
 	a.metrics.Sub(metric.Label{Name: "version", Value: a.Version}).GaugeFunc("creel.agent.info", "Is 1; its labels tell of the agent.", "", func() float64 { return 1 })
+	defer a.telemetry.Subscribe(a.logged.add)()
 
-	tasks := task.New(task.Options{})
-	tasksCtx, stopTasks := context.WithCancel(context.Background())
+	background, end := context.WithCancel(context.Background()) // of what goes on until everything is drained
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = tasks.Run(tasksCtx) }) // it ends with its context
 	defer wg.Wait()
-	defer stopTasks()
+	defer end()
+	tasks := task.New(task.Options{})
+	wg.Go(func() { _ = tasks.Run(background) }) // it ends with its context
 
 	letters, err := deadletter.Open(filepath.Join(a.Data, "deadletters"), deadletter.Options{
-		MaxSize: int64(c.Settings.DeadLetters.MaxSize), Log: func(what string) { a.log.Warn(what) },
+		MaxSize: int64(a.own.DeadLetters.MaxSize), Log: func(what string) { a.log.Warn(what) },
 	})
 	if err != nil {
 		return err
@@ -158,64 +191,74 @@ func (a *agent) run(ctx context.Context, c *Config) error {
 	a.letters = letters
 	meterLetters(a.metrics, letters)
 	a.engine = pipeline.New(pipeline.Options{
-		Log: a.log, Metrics: a.metrics, Memory: a.Memory, Tasks: tasks, State: a.dir.component, Resource: a.resource(), Self: a.telemetry,
-		Sender: creel.Sender{Agent: a.dir.id, Started: a.started}, Admission: a.Admission,
+		Log: a.log, Metrics: a.metrics, Memory: a.Memory, Tasks: tasks, State: a.dir.component, Self: a.telemetry, Tracer: a.tracer,
+		Sender: creel.Sender{Agent: a.dir.id, Started: a.began}, Admission: a.Admission,
 		Spools: filepath.Join(a.Data, "spool"), Letters: letters,
 	})
 	a.guard = pressure.NewGuard(a.obey, a.log, a.metrics)
-	a.guard.Limit(c.Settings.Memory.bytes(pressure.CgroupLimit("/")))
-	wg.Go(func() { a.guard.Run(tasksCtx) })
-	if _, err := a.engine.Apply(ctx, c.Plan); err != nil {
+	wg.Go(func() { a.guard.Run(background) })
+	if err := a.begin(); err != nil {
 		return err
 	}
-	wg.Go(func() { a.engine.Audit(tasksCtx, auditEvery, auditPatience) })
-	admin, err := a.serveAdmin()
-	if err != nil {
-		return errors.Join(err, a.drain())
-	}
-	defer admin.close()
-	if url := c.Settings.Hub.URL; url != "" {
+	defer func() { _, _ = a.life.Fire(life.Ended, "") }() // whatever came before
+
+	changing, stopChanging := context.WithCancel(ctx)
+	defer stopChanging()
+	a.serving = changing
+	a.changes = a.manager()
+	if url := a.own.Hub.URL; url != "" {
 		if a.hub, err = a.connect(url); err != nil {
-			return errors.Join(err, a.drain())
+			return err
 		}
 	}
-	if err := a.writeEndpoints(); err != nil {
-		a.log.Warn("endpoints.json is not written: commands do not find this agent", "error", err)
+	admin, err := a.serveAdmin()
+	if err != nil {
+		return err
 	}
-	a.warn(c)
-	a.setState("running")
-	a.log.Info("agent runs", "id", a.dir.id, "version", a.Version, "config", a.Config, "data", a.Data,
-		"collectors", len(c.Plan.Collectors), "exporters", len(c.Plan.Exporters))
+	defer admin.close()
+	begin, err := a.startWhenReady(changing, file)
+	if err != nil || ctx.Err() != nil {
+		return errors.Join(err, a.drain())
+	}
 	if a.hub != nil {
-		hubCtx, disconnect := context.WithCancel(context.Background())
-		wg.Go(func() { a.hub.Run(hubCtx) })
-		defer disconnect() // after everything was drained: until then it reports
+		wg.Go(func() { a.hub.Run(background) }) // until everything was drained it reports
 	}
+	wg.Go(func() { a.engine.Audit(background, auditEvery, auditPatience) })
+	var changers sync.WaitGroup
+	changers.Go(func() { a.changes.Run(changing) })
+	changers.Go(func() { a.requires.Run(changing, a.required, begin...) })
 	if a.Ready != nil {
 		a.Ready()
 	}
+	restart := a.serve(ctx)
+	_, _ = a.life.Fire(life.Stop, "") // it is always possible
+	stopChanging()
+	a.stopWatching()
+	changers.Wait()
+	a.changes.Stop()
+	err = a.drain()
+	if restart && err == nil {
+		return ErrRestart
+	}
+	return err
+}
+
+// serve does what the agent is asked for until it is to end, and reports whether it is to start again.
+func (a *agent) serve(ctx context.Context) (restart bool) {
 	for {
 		select {
 		case <-ctx.Done():
-			a.setState("stopping")
-			return a.drain()
+			return false
 		case <-a.Reload:
-			if _, err := a.reload(); err != nil {
-				a.log.Error("reload refused, everything goes on as before", "error", err)
+			_, _ = a.reload(ctx, "signal", false) // it is logged
+		case o := <-a.orders:
+			switch done := a.order(o); {
+			case done && o.Do == control.Restart:
+				return true
+			case done && o.Do == control.Stop:
+				return false
 			}
 		}
-	}
-}
-
-func (a *agent) setState(s string) {
-	a.mu.Lock()
-	a.state = s
-	a.mu.Unlock()
-}
-
-func (a *agent) warn(c *Config) {
-	for _, w := range c.Plan.Warnings {
-		a.log.Warn("configuration: " + w)
 	}
 }
 
@@ -230,9 +273,7 @@ func (a *agent) obey(o pressure.Order) {
 
 // drain stops collecting and delivers what was collected, as far as that is possible in time.
 func (a *agent) drain() error {
-	a.mu.Lock()
-	patience := a.settings.Drain
-	a.mu.Unlock()
+	patience := a.now().Drain
 	a.log.Info("agent stops", "drain", patience)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -242,70 +283,18 @@ func (a *agent) drain() error {
 	return err
 }
 
-// reload reads the configuration anew and changes what is different. If it is wrong, or something new cannot be opened,
-// nothing happens.
-func (a *agent) reload() (report.Change, error) {
-	c, err := a.load()
-	var change report.Change
-	if err == nil {
-		change, err = a.engine.Apply(context.Background(), c.Plan)
-	}
+// now returns the settings that count now.
+func (a *agent) now() Settings {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.reloaded = report.Reload{Time: time.Now(), Change: change}
-	if err != nil {
-		a.reloaded.Error = err.Error()
-		return change, err
-	}
-	if c.Settings.Log.Format != a.settings.Log.Format || c.Settings.Admin != a.settings.Admin || c.Settings.Hub != a.settings.Hub || !sameLabels(c.Settings.Labels, a.settings.Labels) {
-		a.log.Warn("agent.labels, agent.admin, agent.hub and agent.log.format take effect when the agent is started again")
-	}
-	a.settings = c.Settings
-	a.level.Set(c.Settings.Log.level())
-	a.guard.Limit(c.Settings.Memory.bytes(pressure.CgroupLimit("/")))
-	a.warn(c)
-	if err := a.writeEndpoints(); err != nil {
-		a.log.Warn("endpoints.json is not written: commands may not find this agent", "error", err)
-	}
-	a.log.Info("reloaded", "open", change.Open, "reopen", change.Reopen, "close", change.Close, "keep", len(change.Keep))
-	return change, nil
-}
-
-// connect makes the client that tells the hub of this agent.
-func (a *agent) connect(url string) (*control.Client, error) {
-	labels := maps.Clone(a.settings.Labels)
-	if labels == nil {
-		labels = make(map[string]string)
-	}
-	for _, attr := range a.resource().Attrs {
-		if attr.Key != "creel.agent.id" {
-			labels[attr.Key] = attr.Value.Str()
-		}
-	}
-	return control.NewClient(control.ClientOptions{URL: url, Log: a.log.With("component", "agent.hub"), Agent: control.Agent{
-		ID: a.dir.id, Version: a.Version, Labels: labels,
-		Health: a.health, Components: a.components, Routes: a.engine.Routes, Ledger: a.engine.Ledger,
-		Effective: func() []byte { return effectiveJSON(a.engine.Plan()) },
-	}})
+	return a.settings
 }
 
 // resource says what this agent and its host are, with the names of OpenTelemetry's semantic conventions.
-func (a *agent) resource() creel.Resource {
-	attrs := creel.Attrs{
-		{Key: "os.type", Value: creel.String(runtime.GOOS)},
-		{Key: "host.arch", Value: creel.String(runtime.GOARCH)},
-		{Key: "creel.agent.id", Value: creel.String(a.dir.id)},
-	}
-	if name, err := os.Hostname(); err == nil {
-		attrs.Set("host.name", creel.String(name))
-	}
-	keys := make([]string, 0, len(a.settings.Labels))
-	for k := range a.settings.Labels {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	for _, k := range keys {
-		attrs.Set(k, creel.String(a.settings.Labels[k]))
+func (a *agent) resource(labels map[string]string) creel.Resource {
+	attrs := creel.Attrs{{Key: "creel.agent.id", Value: creel.String(a.dir.id)}}
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		attrs.Set(k, creel.String(labels[k]))
 	}
 	return creel.Resource{Attrs: attrs}
 }
@@ -319,13 +308,14 @@ type Endpoints struct {
 	Listen  []report.Endpoint `json:"listen"`
 }
 
-func (a *agent) writeEndpoints() error {
-	return WriteJSON(filepath.Join(a.Data, "endpoints.json"), Endpoints{
+func (a *agent) writeEndpoints() {
+	err := WriteJSON(filepath.Join(a.Data, "endpoints.json"), Endpoints{
 		Version: 1, ID: a.dir.id, PID: os.Getpid(), Admin: AdminSocket(a.Data), Listen: a.engine.Endpoints(),
 	})
+	if err != nil {
+		a.log.Warn("endpoints.json is not written: commands may not find this agent", "error", fmt.Errorf("write endpoints: %w", err))
+	}
 }
 
 // AdminSocket returns the path of the admin endpoint of the agent whose state directory is data.
 func AdminSocket(data string) string { return filepath.Join(data, "admin.sock") }
-
-func sameLabels(a, b map[string]string) bool { return fmt.Sprint(a) == fmt.Sprint(b) }

@@ -314,7 +314,7 @@ func TestReload(t *testing.T) {
 		t.Errorf("a wrong configuration is answered %d: %s", code, body)
 	}
 	r.reload <- struct{}{}
-	await(t, func() bool { return strings.Count(r.log.String(), "reload refused") == 2 })
+	await(t, func() bool { return strings.Count(r.log.String(), "configuration refused") == 2 })
 	if code, body := r.request("GET", "/components"); code != 200 || !strings.Contains(body, "collectors.tick") {
 		t.Errorf("after a refused reload there is %s", body)
 	}
@@ -323,8 +323,9 @@ func TestReload(t *testing.T) {
 	}
 	r.write(strings.Replace(good, "tick, ", "", 1))
 	code, body := r.request("POST", "/-/reload")
-	var ch report.Change
-	if err := json.Unmarshal([]byte(body), &ch); code != 200 || err != nil || len(ch.Close) != 1 || ch.Close[0] != "collectors.tick" || len(ch.Keep) != 2 {
+	var receipt report.Receipt
+	err := json.Unmarshal([]byte(body), &receipt)
+	if ch := receipt.Change; code != 200 || err != nil || len(ch.Close) != 1 || ch.Close[0] != "collectors.tick" || len(ch.Keep) != 2 {
 		t.Errorf("reload answers %d %s", code, body)
 	}
 }
@@ -384,7 +385,7 @@ func TestJSONLogAndLevels(t *testing.T) {
 	r := start(t, "agent: {log: {format: json, level: error}}\n"+good, agent.Options{})
 	r.write("agent: {log: {format: json, level: debug}}\n" + good)
 	r.reload <- struct{}{}
-	await(t, func() bool { return strings.Contains(r.log.String(), `"msg":"reloaded"`) })
+	await(t, func() bool { return strings.Contains(r.log.String(), `"msg":"configuration applied"`) })
 	if strings.Contains(r.log.String(), "agent runs") {
 		t.Error("what is below the level is logged")
 	}

@@ -6,12 +6,19 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
+	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/agent/change"
+	"github.com/creelhq/creel/agent/requires"
 	"github.com/creelhq/creel/agent/trial"
+	"github.com/creelhq/creel/center"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/pipeline"
@@ -25,6 +32,10 @@ type Settings struct {
 	Hub         Hub               `doc:"The hub that this agent reports to. It works as well without."`
 	Memory      Memory            `doc:"How much memory the agent may have. When it becomes scarce, pipelines take less, those of low priority first."`
 	DeadLetters Letters           `doc:"What exporters' far sides refuse for good."`
+	Requires    requires.Config   `doc:"What must be there for the agent to collect. While something is missing it waits, paused, and goes on by itself."`
+	Probation   time.Duration     `doc:"How long a change of the configuration is watched. If what has changed fails, drops or needs much more than before, the last good configuration comes back. 0s: never." default:"60s" min:"0s"`
+	Watch       bool              `doc:"Take in changes of the configuration file, and of agent.d beside it, as soon as they are written." default:"false"`
+	Centers     json.RawMessage   `doc:"Where more of the configuration comes from, by id: type or type/name." optional:"true"`
 	Drain       time.Duration     `doc:"How long the agent, when it is stopped, tries to deliver what it has collected." default:"10s" min:"0s"`
 }
 
@@ -118,32 +129,67 @@ type sections struct {
 // A Config is a configuration that was found to be right.
 type Config struct {
 	Settings Settings
+	Centers  []CenterConfig
 	Plan     *pipeline.Plan
 
 	root *config.Node
 }
 
+// CenterConfig is a center that a configuration names.
+type CenterConfig struct {
+	ID      string // type or type/name
+	Center  center.Center
+	Options []byte // all options, canonical
+}
+
 // Tests returns the tests that stand in the configuration. If they are wrong, the error is a config.Errors.
 func (c *Config) Tests() ([]trial.Case, error) { return trial.Compile(c.root, c.Plan) }
 
-// Load reads and checks the configuration in a file, and opens nothing. If it is wrong, the error is a config.Errors
-// with everything that is.
-func Load(file string, env config.Env, plugins []creel.Plugin) (*Config, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
-	}
-	return Parse(file, text, env, plugins)
+// Parts are what a program has to make agents of: a distribution is a slice of plugins and one of centers.
+type Parts struct {
+	Plugins []creel.Plugin
+	Centers []center.Center
+
+	// Labels are said of the agent beside agent.labels, such as creel.role=hub.
+	Labels map[string]string
 }
 
-// Parse is Load for a configuration that is at hand; file is what errors call it.
-func Parse(file string, text []byte, env config.Env, plugins []creel.Plugin) (*Config, error) {
-	root, err := config.Parse(file, text, env)
+// Load reads and checks the configuration in a file and the fragments beside it, and opens nothing. If it is wrong, the
+// error is a config.Errors with everything that is.
+func (p Parts) Load(file string, env config.Env) (*Config, error) {
+	pieces, err := readFiles(file)
 	if err != nil {
 		return nil, err
 	}
-	options, errs := config.Of[sections]().Check(root)
-	plan, err := pipeline.Compile(root, plugins)
+	return p.compile(change.Set{change.File: pieces}, env)
+}
+
+// Parse is Load for a configuration that is at hand; file is what errors call it.
+func (p Parts) Parse(file string, text []byte, env config.Env) (*Config, error) {
+	return p.compile(change.Set{change.File: {{Name: file, Text: text}}}, env)
+}
+
+// compile merges and checks the documents of all sources.
+func (p Parts) compile(set change.Set, env config.Env) (*Config, error) {
+	own, _ := ownSettingsOf(set, env) // what is wrong in them is found again below
+	root, err := merge(set, env, p.labels(own))
+	if err != nil {
+		return nil, err
+	}
+	c := &Config{root: root}
+	var errs config.Errors
+	options, wrong := config.Of[sections]().Check(root)
+	if errs = append(errs, wrong...); len(errs) == 0 {
+		s, err := config.Decode[sections](options)
+		if err != nil {
+			return nil, err
+		}
+		c.Settings = s.Agent
+		c.Settings.Labels = p.labels(s.Agent)
+	}
+	c.Centers, wrong = p.centers(root.Get("agent").Get("centers"))
+	errs = append(errs, wrong...)
+	plan, err := pipeline.Compile(root, p.Plugins, c.Settings.Labels)
 	var more config.Errors
 	if errors.As(err, &more) {
 		errs = append(errs, more...)
@@ -154,20 +200,83 @@ func Parse(file string, text []byte, env config.Env, plugins []creel.Plugin) (*C
 		errs.Sort()
 		return nil, errs
 	}
-	s, err := config.Decode[sections](options)
+	c.Plan = plan
+	return c, nil
+}
+
+// ownSettingsOf returns the settings that the agent's own files give: what must be known before all documents are put
+// together.
+func ownSettingsOf(set change.Set, env config.Env) (Settings, error) {
+	root, err := merge(change.Set{change.File: set[change.File]}, env, nil)
 	if err != nil {
-		return nil, err
+		return Settings{}, err
 	}
-	return &Config{s.Agent, plan, root}, nil
+	options, errs := SettingsSchema().Check(root.Get("agent"))
+	if len(errs) > 0 {
+		return Settings{}, errs
+	}
+	return config.Decode[Settings](options)
+}
+
+// labels returns all that is said of an agent with these settings: what the machine is called, what its program says, and
+// what its configuration does, the last of which counts.
+func (p Parts) labels(s Settings) map[string]string {
+	labels := map[string]string{"os.type": runtime.GOOS, "host.arch": runtime.GOARCH}
+	if name, err := os.Hostname(); err == nil {
+		labels["host.name"] = name
+	}
+	maps.Copy(labels, p.Labels)
+	maps.Copy(labels, s.Labels)
+	return labels
+}
+
+// centers checks the section agent.centers.
+func (p Parts) centers(section *config.Node) (list []CenterConfig, errs config.Errors) {
+	if !section.IsMap() {
+		return nil, config.Errors{section.Errorf("must be a map from ids to options, such as \"etcd: {endpoints: [127.0.0.1:2379], key: /creel}\"")}
+	}
+	known := make([]string, len(p.Centers))
+	for i, c := range p.Centers {
+		known[i] = c.Name
+	}
+	for id, node := range section.Entries() {
+		name, _, _ := strings.Cut(id, "/")
+		i := slices.Index(known, name)
+		if i < 0 || id == change.File || id == HubSource {
+			e := node.KeyErrorf("there is no center %q", name)
+			if e.Hint = config.DidYouMean(name, known); e.Hint == "" && len(known) > 0 {
+				e.Hint = "known are " + strings.Join(known, ", ")
+			}
+			errs = append(errs, e)
+			continue
+		}
+		options, wrong := center.Schema(p.Centers[i]).Check(node)
+		errs = append(errs, wrong...)
+		list = append(list, CenterConfig{id, p.Centers[i], options})
+	}
+	return list, errs
 }
 
 // SettingsSchema describes the section agent.
 func SettingsSchema() config.Schema { return config.Of[Settings]() }
 
-// JSONSchema describes a whole configuration for the given plugins (draft 2020-12), for editors.
-func JSONSchema(plugins []creel.Plugin) map[string]any {
+// JSONSchema describes a whole configuration (draft 2020-12), for editors.
+func (p Parts) JSONSchema() map[string]any {
+	settings := SettingsSchema().JSONSchema()
+	centers := map[string]any{}
+	for _, c := range p.Centers {
+		s := center.Schema(c).JSONSchema()
+		s["description"] = c.Doc
+		centers["^"+c.Name+"(/.+)?$"] = s
+	}
+	if known, ok := settings["properties"].(map[string]any); ok && len(centers) > 0 {
+		known["centers"] = map[string]any{
+			"type": []any{"object", "null"}, "patternProperties": centers, "additionalProperties": false,
+			"description": "Where more of the configuration comes from, by id: type or type/name.",
+		}
+	}
 	properties := map[string]any{
-		"agent": SettingsSchema().JSONSchema(),
+		"agent": settings,
 		"pipelines": map[string]any{
 			"type": []any{"object", "null"}, "additionalProperties": config.Of[pipeline.Route]().JSONSchema(),
 			"description": "Who sends to whom, by id.",
@@ -176,7 +285,7 @@ func JSONSchema(plugins []creel.Plugin) map[string]any {
 	}
 	for _, k := range []creel.Kind{creel.KindCollector, creel.KindProcessor, creel.KindExporter} {
 		byType := map[string]any{}
-		for _, p := range plugins {
+		for _, p := range p.Plugins {
 			if p.Kind == k {
 				s := pipeline.Schema(p).JSONSchema()
 				s["description"] = p.Doc

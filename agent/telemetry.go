@@ -8,11 +8,13 @@ import (
 	"sync"
 
 	"github.com/creelhq/creel/metric"
+	"github.com/creelhq/creel/trace"
 )
 
 // telemetry is what the agent measures and logs about itself.
 type telemetry struct {
 	metrics *metric.Set
+	tracer  *trace.Tracer
 
 	mu   sync.RWMutex
 	subs map[*func(slog.Record)]bool
@@ -35,6 +37,9 @@ func (t *telemetry) Subscribe(f func(slog.Record)) (cancel func()) {
 		delete(t.subs, &f)
 	}
 }
+
+// SubscribeSpans calls f with every span that ends from now on.
+func (t *telemetry) SubscribeSpans(f func(trace.Data)) (cancel func()) { return t.tracer.Subscribe(f) }
 
 func (t *telemetry) publish(r slog.Record) {
 	t.mu.RLock()

@@ -60,6 +60,47 @@ func (c *Client) Configuration(ctx context.Context, id string) (Configuration, e
 	return get[Configuration](ctx, c, "/configurations/"+url.PathEscape(id), nil)
 }
 
+// Order asks an agent to do something. A prefix of its id will do when it is unique.
+func (c *Client) Order(ctx context.Context, agent string, o OrderRequest) (Order, error) {
+	return send[Order](ctx, c, http.MethodPost, "/agents/"+url.PathEscape(agent)+"/orders", nil, o)
+}
+
+// Documents returns the documents that the hub hands out, without their text.
+func (c *Client) Documents(ctx context.Context) (DocumentList, error) {
+	return get[DocumentList](ctx, c, "/documents", nil)
+}
+
+// Document returns one document with its text, and how it is on each agent that it selects.
+func (c *Client) Document(ctx context.Context, name string, q DocumentQuery) (DocumentDetail, error) {
+	return get[DocumentDetail](ctx, c, "/documents/"+url.PathEscape(name), q)
+}
+
+// DocumentHistory returns the versions of a document.
+func (c *Client) DocumentHistory(ctx context.Context, name string) (DocumentHistory, error) {
+	return get[DocumentHistory](ctx, c, "/documents/"+url.PathEscape(name)+"/history", nil)
+}
+
+// ApplyDocument writes a document.
+func (c *Client) ApplyDocument(ctx context.Context, d DocumentChange) (DocumentApplied, error) {
+	return send[DocumentApplied](ctx, c, http.MethodPut, "/documents", nil, d)
+}
+
+// DeleteDocument deletes a document.
+func (c *Client) DeleteDocument(ctx context.Context, name string, d DocumentDeletion) error {
+	_, err := send[struct{}](ctx, c, http.MethodDelete, "/documents/"+url.PathEscape(name), d, nil)
+	return err
+}
+
+// RollBackDocument makes an earlier version of a document the newest.
+func (c *Client) RollBackDocument(ctx context.Context, name string, r Rollback) (DocumentApplied, error) {
+	return send[DocumentApplied](ctx, c, http.MethodPost, "/documents/"+url.PathEscape(name)+"/rollback", nil, r)
+}
+
+// Schema returns the JSON Schema of a document.
+func (c *Client) Schema(ctx context.Context) (json.RawMessage, error) {
+	return get[json.RawMessage](ctx, c, "/schema", nil)
+}
+
 // Logs searches log records.
 func (c *Client) Logs(ctx context.Context, q LogQuery) (LogResult, error) {
 	return get[LogResult](ctx, c, "/logs", q)
@@ -92,7 +133,7 @@ func (c *Client) Services(ctx context.Context, w Window) (ServiceList, error) {
 
 // PromQL asks the hub's Prometheus API, such as query_range, and returns the field data of the answer.
 func (c *Client) PromQL(ctx context.Context, call string, parameters url.Values) (json.RawMessage, error) {
-	resp, err := c.send(ctx, "/prom/api/v1/"+call, parameters)
+	resp, err := c.do(ctx, http.MethodGet, "/prom/api/v1/"+call, parameters, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -114,15 +155,26 @@ func (c *Client) PromQL(ctx context.Context, call string, parameters url.Values)
 	return answer.Data, nil
 }
 
-// send asks for a path, and explains why nobody answers.
-func (c *Client) send(ctx context.Context, path string, parameters url.Values) (*http.Response, error) {
+// do sends a request, with body as JSON if there is one, and explains why nobody answers.
+func (c *Client) do(ctx context.Context, method, path string, parameters url.Values, body any) (*http.Response, error) {
 	u := strings.TrimRight(c.URL, "/") + path
 	if len(parameters) > 0 {
 		u += "?" + parameters.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, fmt.Errorf("ask the hub: %w", err)
+		}
+		content = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u, content)
 	if err != nil {
 		return nil, fmt.Errorf("ask the hub: %w", err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
 	}
 	if c.Token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.Token)
@@ -138,10 +190,15 @@ func (c *Client) send(ctx context.Context, path string, parameters url.Values) (
 	return resp, nil
 }
 
-func get[T any](ctx context.Context, c *Client, path string, request any) (v T, err error) {
+func get[T any](ctx context.Context, c *Client, path string, request any) (T, error) {
+	return send[T](ctx, c, http.MethodGet, path, request, nil)
+}
+
+// send asks for an operation. Without content in the answer v is zero.
+func send[T any](ctx context.Context, c *Client, method, path string, request, body any) (v T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	resp, err := c.send(ctx, Prefix+path, EncodeQuery(request))
+	resp, err := c.do(ctx, method, Prefix+path, EncodeQuery(request), body)
 	if err != nil {
 		return v, err
 	}
@@ -149,6 +206,9 @@ func get[T any](ctx context.Context, c *Client, path string, request any) (v T, 
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return v, fmt.Errorf("read the hub's answer: %w", err)
+	}
+	if resp.StatusCode == http.StatusNoContent {
+		return v, nil
 	}
 	if resp.StatusCode != http.StatusOK {
 		return v, failure(resp.Status, text)
@@ -170,7 +230,7 @@ func failure(status string, text []byte) error {
 
 // watch reads server-sent events (HTML Living Standard, section 9.2) and calls f with the data of each.
 func watch[T any](ctx context.Context, c *Client, path string, request any, f func(T) error) error {
-	resp, err := c.send(ctx, Prefix+path, EncodeQuery(request))
+	resp, err := c.do(ctx, http.MethodGet, Prefix+path, EncodeQuery(request), nil)
 	if err != nil {
 		return err
 	}

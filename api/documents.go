@@ -1,10 +1,14 @@
 package api
 
 import (
+	"maps"
 	"time"
 
 	"github.com/creelhq/creel/report"
 )
+
+// MaxDocument is the largest text of a document, in bytes.
+const MaxDocument = 1 << 20
 
 // Document is a piece of configuration that the hub hands out: sections as in an agent's file, with a selector that says
 // which agents get it. Its text is YAML, or JSON, and begins with whom it is for:
@@ -23,7 +27,7 @@ type Document struct {
 	Time     time.Time      `json:"time" doc:"When it was changed last."`
 	Note     string         `json:"note,omitempty" doc:"What was said of the change, such as: rolled back to version 3."`
 	Agents   DocumentAgents `json:"agents" doc:"How many agents run it."`
-	Text     string         `json:"text,omitempty" doc:"Only when one document is asked for."`
+	Text     string         `json:"text,omitempty" doc:"Not in a list."`
 	Deleted  bool           `json:"deleted,omitempty" doc:"Only in a history: this version is a deletion."`
 }
 
@@ -40,7 +44,7 @@ type DocumentList struct {
 	Documents []Document `json:"documents"`
 }
 
-// DocumentHistory is the versions of one document, newest first.
+// DocumentHistory is the versions of one document with their text, newest first.
 type DocumentHistory struct {
 	Versions []Document `json:"versions"`
 }
@@ -60,9 +64,19 @@ type Placed struct {
 	Error   string `json:"error,omitempty"`
 }
 
+// DocumentQuery says which version of a document is meant.
+type DocumentQuery struct {
+	Version int64 `query:"version" doc:"The newest if not given."`
+}
+
+// DocumentDeletion says how a document is to be deleted.
+type DocumentDeletion struct {
+	DryRun bool `query:"dry_run" doc:"Only tell whether it could be deleted."`
+}
+
 // DocumentChange asks to write a document.
 type DocumentChange struct {
-	Text    string `json:"text"`
+	Text    string `json:"text" doc:"YAML or JSON, at most 1 MiB. It says the document's name, and whom it is for."`
 	Version *int64 `json:"version,omitempty" doc:"The version that is changed, 0 for none; the change is refused when it is another. Left out, whichever it is."`
 	Note    string `json:"note,omitempty"`
 	DryRun  bool   `json:"dry_run,omitempty" doc:"Only tell what would happen."`
@@ -122,4 +136,19 @@ type Intended struct {
 	Order         *Order               `json:"order,omitempty" doc:"The last one."`
 	Life          report.Life          `json:"life"`
 	Configuration report.Configuration `json:"configuration" doc:"What it says of its configuration: receipts, probation, what has failed."`
+}
+
+// DocumentSchema returns the JSON Schema of a document, for editors, from that of a whole configuration.
+func DocumentSchema(configuration map[string]any) map[string]any {
+	properties := map[string]any{
+		"document": map[string]any{"type": "string", "description": "Its name: letters, digits, '-', '_' and '.'."},
+		"selector": map[string]any{"type": "string", "description": "A condition on an agent's labels, such as site == \"north\"; none selects all agents but hubs' own."},
+		"place":    map[string]any{"enum": []any{"all"}, "default": "all", "description": "all: every agent that is selected runs it."},
+	}
+	if sections, ok := configuration["properties"].(map[string]any); ok {
+		maps.Copy(properties, sections)
+	}
+	d := maps.Clone(configuration)
+	d["title"], d["properties"], d["required"] = "creel document", properties, []any{"document"}
+	return d
 }

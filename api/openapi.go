@@ -47,13 +47,20 @@ func describe(o Operation, schemas map[string]any) map[string]any {
 	if o.Stream {
 		kind = "text/event-stream"
 	}
-	return map[string]any{
-		"operationId": o.ID, "summary": o.Doc, "parameters": list,
-		"responses": map[string]any{
-			"200":     map[string]any{"description": "The answer.", "content": map[string]any{kind: map[string]any{"schema": schemaOf(reflect.TypeOf(o.Response), schemas)}}},
-			"default": map[string]any{"description": "What went wrong.", "content": map[string]any{"application/json": map[string]any{"schema": schemaOf(reflect.TypeFor[Error](), schemas)}}},
-		},
+	content := func(kind string, t reflect.Type) map[string]any {
+		return map[string]any{kind: map[string]any{"schema": schemaOf(t, schemas)}}
 	}
+	responses := map[string]any{"default": map[string]any{"description": "What went wrong.", "content": content("application/json", reflect.TypeFor[Error]())}}
+	if o.Response == nil {
+		responses["204"] = map[string]any{"description": "Done."}
+	} else {
+		responses["200"] = map[string]any{"description": "The answer.", "content": content(kind, reflect.TypeOf(o.Response))}
+	}
+	d := map[string]any{"operationId": o.ID, "summary": o.Doc, "parameters": list, "responses": responses}
+	if o.Body != nil {
+		d["requestBody"] = map[string]any{"required": true, "content": content("application/json", reflect.TypeOf(o.Body))}
+	}
+	return d
 }
 
 // schemaOf returns the JSON Schema of a type; named structs go into schemas and are referred to.

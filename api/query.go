@@ -94,6 +94,12 @@ func set(f reflect.Value, texts []string, now time.Time) error {
 			return fmt.Errorf("must be an integer, got %q", text)
 		}
 		f.SetInt(int64(n))
+	case int64:
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return fmt.Errorf("must be an integer, got %q", text)
+		}
+		f.SetInt(n)
 	case float64:
 		n, err := strconv.ParseFloat(text, 64)
 		if err != nil || n != n {

@@ -33,6 +33,7 @@ type Agent struct {
 	Labels      map[string]string `json:"labels" doc:"What agent.labels says, creel.role and attributes of the machine."`
 	Connection  Connection        `json:"connection" doc:"connected, lost or disconnected."`
 	Health      string            `json:"health" doc:"healthy, degraded or unknown."`
+	State       string            `json:"state" doc:"Where it is in its life: initializing, running, paused, stopping, stopped or unknown."`
 	Cause       string            `json:"cause,omitempty" doc:"Why it is not connected or not healthy: the first cause."`
 	Config      string            `json:"config" doc:"The configuration that it runs: the first 12 digits of the SHA-256 of its configuration."`
 	In          float64           `json:"in" doc:"Records accepted per second."`

@@ -199,7 +199,10 @@ func simulated(i int) control.Agent {
 	id := uuid.NewSHA1(uuid.NameSpaceURL, fmt.Appendf(nil, "bench %d", i)).String()
 	count := func() int64 { return int64(time.Since(started).Seconds() * 1000) }
 	return control.Agent{
-		ID: id, Version: "bench", Labels: map[string]string{"host.name": fmt.Sprintf("host-%04d", i), "site": fmt.Sprintf("s%d", i%20)},
+		ID: id, Version: "bench",
+		Labels: func() map[string]string {
+			return map[string]string{"host.name": fmt.Sprintf("host-%04d", i), "site": fmt.Sprintf("s%d", i%20)}
+		},
 		Health: func() report.Health {
 			return report.Health{ID: id, State: "running", Health: report.Healthy, Started: started}
 		},

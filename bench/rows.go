@@ -98,8 +98,10 @@ func (b *bench) replay() (figure, error) {
 		if err != nil {
 			return figure{}, err
 		}
-		if x := l.Pipelines[0].Exporters[0]; x.Spooled > 0 && x.Spooled+x.Queued == int64(b.lines) { // some are under way to the sink
-			break
+		if len(l.Pipelines) > 0 { // it has started
+			if x := l.Pipelines[0].Exporters[0]; x.Spooled > 0 && x.Spooled+x.Queued == int64(b.lines) { // some are under way to the sink
+				break
+			}
 		}
 		if time.Now().After(deadline) {
 			return figure{}, fmt.Errorf("the disk queue does not take the file: %+v", l)

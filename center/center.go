@@ -38,6 +38,7 @@ type Host struct {
 	ID     string          // of the center, such as etcd/main
 	Log    *slog.Logger    // nil: none; carries the id
 	Health func(err error) // told when something does not work, and nil when it works again; nil: nobody is
+	Last   *Snapshot       // what it has said in an earlier run of the process; nil: nothing
 }
 
 // A Center is a value, as a creel.Plugin is: a kind of place that holds configuration.

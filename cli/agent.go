@@ -62,9 +62,14 @@ func (c *Commands) runAgent(cmd *cobra.Command, _ []string) error {
 	LimitMemory()
 	ctx, reload, stop := Signals(cmd.Context())
 	defer stop()
-	return Started(agent.Run(ctx, agent.Options{
-		Config: c.file, Data: c.DataDir(), Plugins: c.Plugins, Version: Version(), Log: c.Err, Reload: reload, Hub: c.hub,
-	}))
+	for {
+		err := agent.Run(ctx, agent.Options{
+			Config: c.file, Data: c.DataDir(), Plugins: c.Plugins, Centers: c.Centers, Version: Version(), Log: c.Err, Reload: reload, Hub: c.hub,
+		})
+		if !errors.Is(err, agent.ErrRestart) {
+			return Started(err)
+		}
+	}
 }
 
 // LimitMemory sets the collector of garbage for a process that runs for long.

@@ -16,6 +16,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/agent"
+	"github.com/creelhq/creel/center"
 	"github.com/creelhq/creel/config"
 )
 
@@ -45,6 +47,7 @@ func Exit(code int, err error) error { return &failure{code, err} }
 type Program struct {
 	Name    string // creel or creel-agent
 	Plugins []creel.Plugin
+	Centers []center.Center
 
 	// AgentIsDefault makes the program without a command run the agent.
 	AgentIsDefault bool
@@ -70,6 +73,9 @@ func Main(p Program, args []string, stdout, stderr io.Writer) int {
 	}
 	return ExitUsage // cobra found a wrong flag or command
 }
+
+// Parts returns what the program makes agents of.
+func (p Program) Parts() agent.Parts { return agent.Parts{Plugins: p.Plugins, Centers: p.Centers} }
 
 // Commands is what the program's commands work with.
 type Commands struct {
@@ -111,11 +117,33 @@ func (c *Commands) root() *cobra.Command {
 		c.agentFlags(root)
 		root.RunE = c.runAgent
 	}
-	root.AddCommand(c.agent(), c.validate(), c.test(), c.explain(), c.schema(), c.graph(), c.status(), c.tap(), c.deadletter(), c.spool(), c.version())
+	root.AddCommand(c.agent(), c.validate(), c.test(), c.explain(), c.schema(), c.graph(), c.diff(), c.config(), c.status(), c.reload(), c.bundle(), c.tap(),
+		c.deadletter(), c.spool(), c.version())
+	for _, o := range orders {
+		root.AddCommand(c.orderCommand(o))
+	}
 	if c.More != nil {
-		root.AddCommand(c.More(c)...)
+		for _, cmd := range c.More(c) {
+			extend(root, cmd)
+		}
 	}
 	return root
+}
+
+// extend adds a command to root. If there is one of that name, it gets the new one's subcommands; a new one without any
+// takes its place.
+func extend(root, cmd *cobra.Command) {
+	for _, old := range root.Commands() {
+		switch {
+		case old.Name() != cmd.Name():
+		case cmd.HasSubCommands():
+			old.AddCommand(cmd.Commands()...)
+			return
+		default:
+			root.RemoveCommand(old)
+		}
+	}
+	root.AddCommand(cmd)
 }
 
 // WithConfig adds the flag --config, which must be given.
@@ -132,6 +160,13 @@ func (c *Commands) WithConfig(cmd *cobra.Command) *cobra.Command {
 		}
 		return nil
 	}
+	return cmd
+}
+
+// mayHaveConfig adds the flag --config, which may be left out.
+func (c *Commands) mayHaveConfig(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().StringVarP(&c.file, "config", "c", "", "configuration `FILE`, YAML or JSON")
+	cmd.MarkFlagFilename("config", "yaml", "yml", "json")
 	return cmd
 }
 

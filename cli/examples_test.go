@@ -15,7 +15,7 @@ import (
 // runTests runs the tests of a configuration, and returns how many there are.
 func runTests(t *testing.T, file, text string) int {
 	t.Helper()
-	cfg, err := agent.Parse(file, []byte(text), config.Env{}, all.Plugins())
+	cfg, err := agent.Parts{Plugins: all.Plugins()}.Parse(file, []byte(text), config.Env{})
 	if err != nil {
 		t.Fatal(err)
 	}

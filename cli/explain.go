@@ -10,6 +10,7 @@ import (
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/agent"
 	"github.com/creelhq/creel/agent/trial"
+	"github.com/creelhq/creel/center"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/expr"
 	"github.com/creelhq/creel/pipeline"
@@ -59,6 +60,9 @@ func (c *Commands) explainPath(path string) error {
 		c.explainAll()
 		return nil
 	case "agent":
+		if path, ok := strings.CutPrefix(rest, "centers"); ok && (path == "" || path[0] == '.') {
+			return c.explainCenters(strings.TrimPrefix(path, "."))
+		}
 		return c.explainOptions("agent", agent.SettingsSchema(), rest)
 	case "pipelines":
 		return c.explainOptions("pipelines", config.Of[pipeline.Route](), rest)
@@ -115,6 +119,26 @@ func (c *Commands) explainPlugin(k creel.Kind, path string) error {
 		return nil
 	}
 	return c.unknown(fmt.Sprintf("there is no %s %q", k, name), name, names)
+}
+
+// explainCenters explains the centers, one of them, or one of its options. path is what follows agent.centers.
+func (c *Commands) explainCenters(path string) error {
+	id, options, _ := strings.Cut(path, ".")
+	name, _, _ := strings.Cut(id, "/")
+	var names []string
+	for _, k := range c.Centers {
+		if names = append(names, k.Name); k.Name == name {
+			return c.explainOptions("agent.centers."+id, center.Schema(k), options)
+		}
+	}
+	if path != "" {
+		return c.unknown(fmt.Sprintf("there is no center %q", name), name, names)
+	}
+	fmt.Fprintln(c.Out, "agent.centers: where more of the configuration comes from, by id: type or type/name.")
+	for _, k := range c.Centers {
+		fmt.Fprintf(c.Out, "\n%s explain agent.centers.%s\n    %s\n", c.Name, k.Name, k.Doc)
+	}
+	return nil
 }
 
 // explainWhole explains a plugin: first its own options, then in short those of its kind, and its example.

@@ -17,7 +17,7 @@ import (
 
 // load reads the configuration for a command that only looks at it.
 func (c *Commands) load() (*agent.Config, error) {
-	cfg, err := agent.Load(c.file, config.OSEnv(), c.Plugins)
+	cfg, err := c.Parts().Load(c.file, config.OSEnv())
 	switch {
 	case err == nil:
 		return cfg, nil
@@ -59,7 +59,7 @@ func (c *Commands) schema() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			enc := json.NewEncoder(c.Out)
 			enc.SetIndent("", "  ")
-			return enc.Encode(agent.JSONSchema(c.Plugins))
+			return enc.Encode(c.Parts().JSONSchema())
 		},
 	}
 }

@@ -12,7 +12,10 @@ import (
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/agent"
+	"github.com/creelhq/creel/agent/life"
 	"github.com/creelhq/creel/agent/trial"
+	"github.com/creelhq/creel/center"
+	centers "github.com/creelhq/creel/center/all"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/expr"
 	"github.com/creelhq/creel/pipeline"
@@ -56,6 +59,12 @@ func TestReferenceIsCurrent(t *testing.T) {
 	var page bytes.Buffer
 	fmt.Fprintf(&page, "# The agent, its pipelines and their tests\n\n%s## agent\n\n", generated)
 	agent.SettingsSchema().Markdown(&page)
+	fmt.Fprintf(&page, "\n## agent.centers\n\nPlaces that hold configuration for many agents, each by its id: `type` or `type/name`. What a center says is merged with the\nagent's own file; an agent works as well without it.\n")
+	for _, c := range centers.Centers() {
+		fmt.Fprintf(&page, "\n### %s\n\n%s\n\n", c.Name, c.Doc)
+		center.Schema(c).Markdown(&page)
+	}
+	fmt.Fprintf(&page, "\n## States\n\nWhat an event makes of an agent, and what is done then. It is held while anybody has a hold: an operator, or something that\nagent.requires asks for.\n\n%s", life.Markdown())
 	fmt.Fprintf(&page, "\n## pipelines\n\nEach pipeline, by its id:\n\n")
 	config.Of[pipeline.Route]().Markdown(&page)
 	fmt.Fprintf(&page, "\n## tests\n\nEach test, by its name; `creel test` runs them, and an agent leaves them alone:\n\n")
@@ -114,7 +123,7 @@ func expressionsPage() []byte {
 func title(s string) string { return string(s[0]-'a'+'A') + s[1:] }
 
 func schemaFile(t *testing.T) []byte {
-	text, err := json.MarshalIndent(agent.JSONSchema(all.Plugins()), "", "  ")
+	text, err := json.MarshalIndent(agent.Parts{Plugins: all.Plugins(), Centers: centers.Centers()}.JSONSchema(), "", "  ")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,8 @@ func (e *fieldError) Error() string { return e.name + ": " + e.err.Error() }
 func (e *fieldError) Unwrap() error { return e.err }
 
 // Check checks n against the schema and finds every error. canonical is JSON with the defaults filled in and the fields
-// in the schema's order; two configurations that mean the same give the same bytes.
+// in the schema's order; two configurations that mean the same give the same bytes. Deferred scalars are in it as they are
+// written; Decode gives their fields the defaults.
 func (s Schema) Check(n *Node) (canonical []byte, errs Errors) {
 	if n == nil {
 		n = &Node{}
@@ -102,14 +103,17 @@ func mustCanonical(canonical []byte) *Node {
 }
 
 // decoder fills values from nodes, and writes what it has read as canonical JSON.
-type decoder struct{ errs *Errors }
+type decoder struct {
+	errs   *Errors
+	unread int // values that are deferred
+}
 
-func (d decoder) fail(e *Error, hint string) {
+func (d *decoder) fail(e *Error, hint string) {
 	e.Hint = hint
 	*d.errs = append(*d.errs, e)
 }
 
-func (d decoder) isMap(n *Node, what string) bool {
+func (d *decoder) isMap(n *Node, what string) bool {
 	if n.IsMap() {
 		return true
 	}
@@ -117,7 +121,7 @@ func (d decoder) isMap(n *Node, what string) bool {
 	return false
 }
 
-func (d decoder) unknown(n *Node, known []string) {
+func (d *decoder) unknown(n *Node, known []string) {
 	for key, v := range n.Entries() {
 		if slices.Contains(known, key) {
 			continue
@@ -133,8 +137,8 @@ func (d decoder) unknown(n *Node, known []string) {
 }
 
 // object fills the fields of v from n, without the check for unknown ones, and appends them to out.
-func (d decoder) object(v reflect.Value, o *object, n *Node, out []byte) []byte {
-	before := len(*d.errs)
+func (d *decoder) object(v reflect.Value, o *object, n *Node, out []byte) []byte {
+	before, unread := len(*d.errs), d.unread
 	for _, f := range o.fields {
 		fv := v.FieldByIndex(f.index)
 		path := below(n.path, f.Name)
@@ -156,7 +160,7 @@ func (d decoder) object(v reflect.Value, o *object, n *Node, out []byte) []byte 
 		out = appendKey(out, f.Name)
 		out = d.field(fv, f, c, out)
 	}
-	if len(*d.errs) == before && v.CanAddr() {
+	if len(*d.errs) == before && d.unread == unread && v.CanAddr() {
 		if val, ok := v.Addr().Interface().(Validator); ok {
 			d.validate(val, n)
 		}
@@ -164,9 +168,9 @@ func (d decoder) object(v reflect.Value, o *object, n *Node, out []byte) []byte 
 	return out
 }
 
-func (d decoder) validate(v Validator, n *Node) {
+func (d *decoder) validate(v Validator, n *Node) {
 	err := v.Validate()
-	if err == nil {
+	if err == nil || n.hasDeferred() {
 		return
 	}
 	at := n
@@ -182,24 +186,28 @@ func (d decoder) validate(v Validator, n *Node) {
 }
 
 // field fills one field, with the checks that its tags ask for.
-func (d decoder) field(v reflect.Value, f *field, n *Node, out []byte) []byte {
+func (d *decoder) field(v reflect.Value, f *field, n *Node, out []byte) []byte {
 	before := len(*d.errs)
+	if n.deferred && f.hasDef {
+		d.value(v, f.shape, f.defaultNode(n, n.path), f.Secret, nil)
+	}
 	out = d.value(v, f.shape, n, f.Secret, out)
 	if len(*d.errs) > before {
 		return out
 	}
-	for _, leaf := range leaves(n) {
+	read := slices.DeleteFunc(leaves(n), (*Node).Deferred)
+	for _, leaf := range read {
 		if len(f.Enum) > 0 && !slices.Contains(f.Enum, leaf.text) {
 			d.fail(leaf.Errorf("must be %s, got %s", orList(f.Enum), leaf.describe(f.Secret)), DidYouMean(leaf.text, f.Enum))
 		}
 	}
-	for _, leaf := range leaves(n) {
+	for _, leaf := range read {
 		d.bounds(f, leaf)
 	}
 	return out
 }
 
-func (d decoder) bounds(f *field, n *Node) {
+func (d *decoder) bounds(f *field, n *Node) {
 	if f.Min == "" && f.Max == "" {
 		return
 	}
@@ -243,7 +251,13 @@ func (f *field) defaultNode(at *Node, path string) *Node {
 }
 
 // value fills v from n.
-func (d decoder) value(v reflect.Value, s *shape, n *Node, secret bool, out []byte) []byte {
+func (d *decoder) value(v reflect.Value, s *shape, n *Node, secret bool, out []byte) []byte {
+	if n.deferred && !s.takesScalar() { // it can only stand for nothing
+		n = &Node{file: n.file, line: n.line, col: n.col, keyLine: n.keyLine, keyCo: n.keyCo, path: n.path, kind: mapNode}
+		if s.kind == listShape {
+			n.kind = listNode
+		}
+	}
 	switch s.kind {
 	case rawShape:
 		raw := n.appendJSON(nil)
@@ -278,7 +292,7 @@ func (d decoder) value(v reflect.Value, s *shape, n *Node, secret bool, out []by
 	return d.scalar(v, s, n, secret, out)
 }
 
-func (d decoder) dict(v reflect.Value, s *shape, n *Node, secret bool, out []byte) []byte {
+func (d *decoder) dict(v reflect.Value, s *shape, n *Node, secret bool, out []byte) []byte {
 	out = append(out, '{')
 	v.Set(reflect.MakeMap(s.typ))
 	keys := slices.Clone(n.keys)
@@ -297,7 +311,7 @@ type Entry interface {
 	EntryText(key, value string) string
 }
 
-func (d decoder) list(v reflect.Value, s *shape, n *Node, secret bool, out []byte) []byte {
+func (d *decoder) list(v reflect.Value, s *shape, n *Node, secret bool, out []byte) []byte {
 	if n = s.asList(n); n.kind != listNode {
 		d.fail(n.Errorf("must be a %s, got %s", s, n.describe(secret)), "")
 		return out
@@ -341,7 +355,7 @@ func (s *shape) asList(n *Node) *Node {
 }
 
 // scalar fills v from the text of n.
-func (d decoder) scalar(v reflect.Value, s *shape, n *Node, secret bool, out []byte) []byte {
+func (d *decoder) scalar(v reflect.Value, s *shape, n *Node, secret bool, out []byte) []byte {
 	bad := func(hint string) []byte {
 		if n.quoted && hint == "" {
 			hint = "remove the quotes"
@@ -349,10 +363,21 @@ func (d decoder) scalar(v reflect.Value, s *shape, n *Node, secret bool, out []b
 		d.fail(n.Errorf("must be %s, got %s", withArticle(s.String()), n.describe(secret)), hint)
 		return out
 	}
-	switch s.kind {
-	case stringShape:
+	switch {
+	case s.kind == stringShape:
 		v.SetString(n.text)
 		return appendString(out, n.text)
+	case n.deferred:
+		// What a literal ${env: was expanded from is read like any other text; what cannot be read has been left there.
+		read := reflect.New(v.Type())
+		if t, ok := read.Interface().(encoding.TextUnmarshaler); ok && t.UnmarshalText([]byte(n.text)) == nil {
+			v.Set(read.Elem())
+		} else {
+			d.unread++
+		}
+		return appendString(out, n.text)
+	}
+	switch s.kind {
 	case boolShape:
 		b, ok := map[string]bool{"true": true, "false": false}[n.text]
 		if !ok || n.quoted {
@@ -399,7 +424,7 @@ func (d decoder) scalar(v reflect.Value, s *shape, n *Node, secret bool, out []b
 	panic("BUG: a scalar cannot be " + s.String())
 }
 
-func (d decoder) text(v reflect.Value, n *Node, secret bool, out []byte) []byte {
+func (d *decoder) text(v reflect.Value, n *Node, secret bool, out []byte) []byte {
 	if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(n.text)); err != nil {
 		if secret {
 			err = errors.New("is not valid")

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 )
 
@@ -23,8 +24,11 @@ type Node struct {
 	keyLine, keyCo int // of the key that leads to it; the node's own if there is none
 	path           string
 	kind           nodeKind
-	text           string // of a scalar, expanded
-	quoted         bool   // a scalar that is surely a string
+	text           string   // of a scalar, expanded
+	refs           []string // that text was made with
+	deferred       bool     // a scalar whose references are not resolved
+	quoted         bool     // a scalar that is surely a string
+	secret         bool     // a scalar that Diff does not show
 	keys           []string
 	index          map[string]*Node // what keys lead to
 	children       []*Node          // values of a map, items of a list
@@ -79,6 +83,22 @@ func (n *Node) Text() string {
 		return ""
 	}
 	return n.text
+}
+
+// References returns what a scalar refers to, as written: ${env:HOST}.
+func (n *Node) References() []string {
+	if n == nil {
+		return nil
+	}
+	return n.refs
+}
+
+// Deferred reports whether n is a scalar with references that Env.Defer left unresolved.
+func (n *Node) Deferred() bool { return n != nil && n.deferred }
+
+// hasDeferred reports whether anything in n is deferred.
+func (n *Node) hasDeferred() bool {
+	return n.deferred || slices.ContainsFunc(n.children, (*Node).hasDeferred)
 }
 
 // Items returns the items of a list.

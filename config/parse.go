@@ -27,6 +27,10 @@ const (
 type Env struct {
 	Lookup   func(name string) (string, bool)  // ${env:NAME}
 	ReadFile func(path string) ([]byte, error) // ${file:PATH}
+
+	// Defer leaves references as they are: who only looks at a configuration does not know what they stand for where it
+	// runs. A scalar with one is deferred; Schema.Check takes it for right whatever the option is.
+	Defer bool
 }
 
 // OSEnv is the environment of the process and its file system.
@@ -311,13 +315,14 @@ var reference = regexp.MustCompile(`\$?\$\{[^}]*\}?`)
 // scalar sets n's text, with references expanded.
 func (p *parser) scalar(n *Node, raw string) {
 	if p.verbatim {
-		n.text = raw
+		n.text, n.deferred = raw, strings.Contains(raw, "${env:") || strings.Contains(raw, "${file:") // Check left it there
 		return
 	}
 	n.text = reference.ReplaceAllStringFunc(raw, func(ref string) string {
 		if strings.HasPrefix(ref, "$$") {
 			return ref[1:]
 		}
+		n.refs = append(n.refs, ref)
 		text, err := p.resolve(ref)
 		if err == nil && !utf8.ValidString(text) {
 			err = fmt.Errorf("what %s refers to is not UTF-8", ref)
@@ -327,8 +332,12 @@ func (p *parser) scalar(n *Node, raw string) {
 		}
 		return text
 	})
-	if !n.quoted && n.text != raw && reference.FindString(raw) != raw {
+	n.deferred = p.env.Defer && len(n.refs) > 0
+	if !n.quoted && (n.text != raw || n.deferred) && reference.FindString(raw) != raw {
 		n.quoted = true // text around a reference: surely a string
+	}
+	if n.deferred {
+		n.text = raw
 	}
 	if !n.quoted && (n.text == "" || n.text == "~" || n.text == "null" || n.text == "Null" || n.text == "NULL") {
 		n.kind = nullNode
@@ -341,8 +350,10 @@ func (p *parser) resolve(ref string) (string, error) {
 		return "", fmt.Errorf("%s is not closed; write $${ for a literal ${", ref)
 	}
 	scheme, name, _ := strings.Cut(ref[2:len(ref)-1], ":")
-	switch scheme {
-	case "env":
+	switch {
+	case p.env.Defer && (scheme == "env" || scheme == "file"):
+		return ref, nil
+	case scheme == "env":
 		name, fallback, hasFallback := strings.Cut(name, ":-")
 		if p.env.Lookup != nil {
 			if v, ok := p.env.Lookup(name); ok && (v != "" || !hasFallback) {
@@ -353,7 +364,7 @@ func (p *parser) resolve(ref string) (string, error) {
 			return "", fmt.Errorf("environment variable %s is not set; set it, or write ${env:%s:-default}", name, name)
 		}
 		return fallback, nil
-	case "file":
+	case scheme == "file":
 		if p.env.ReadFile == nil {
 			return "", fmt.Errorf("${file:%s} cannot be used here", name)
 		}

@@ -255,6 +255,11 @@ func (s *shape) isScalar() bool {
 	return true
 }
 
+// takesScalar reports whether a scalar may be written here.
+func (s *shape) takesScalar() bool {
+	return s.isScalar() || s.kind == rawShape || s.kind == listShape && s.elem.isScalar()
+}
+
 // entry returns the shape's Entry, nil if it has none.
 func (s *shape) entry() Entry {
 	e, _ := reflect.Zero(s.typ).Interface().(Entry)
@@ -375,7 +380,7 @@ func (s Schema) Redact(canonical []byte) []byte {
 		}
 		for _, leaf := range leaves(n) {
 			if leaf.text != "" {
-				leaf.text, leaf.quoted = "[redacted]", true
+				leaf.text, leaf.quoted = redacted, true
 			}
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -21,32 +22,60 @@ import (
 	"github.com/open-telemetry/opamp-go/protobufs"
 
 	"github.com/creelhq/creel/report"
+	"github.com/creelhq/creel/trace"
 )
 
 // Agent is what a Client asks the agent that it speaks for. The functions may be called from any goroutine.
 type Agent struct {
 	ID      string // a UUID
 	Version string
-	Labels  map[string]string // of agent.labels and of the machine, such as host.name
 
+	Labels     func() map[string]string // of agent.labels and of the machine, such as host.name; another map when they change
 	Health     func() report.Health
 	Components func() []report.Component
 	Routes     func() []report.Route
 	Ledger     func() report.Ledger
 	Effective  func() []byte // the configuration that runs, secrets redacted, JSON
+
+	// What is nil is not told, or not taken.
+	Life          func() report.Life
+	Configuration func() report.Configuration
+	Remote        func() RemoteStatus // what became of the last Offer
+	Done          func() string       // the ID of the last Order that was done
+
+	// Offered and Ordered are told what the hub wants, again after each connection until Remote and Done say that it is so.
+	// They are called by one goroutine, which does nothing else meanwhile: they must not block.
+	Offered func(*Offer)
+	Ordered func(Order)
 }
+
+// RemoteStatus is what became of an Offer.
+type RemoteStatus struct {
+	Hash   string // of the Offer; empty: there was none
+	Status string // Applying, Applied or Failed
+	Error  string // why it failed
+}
+
+// The values of RemoteStatus.Status.
+const (
+	Applying = "applying"
+	Applied  = "applied"
+	Failed   = "failed"
+)
 
 // ClientOptions say which hub to connect to. URL and Agent are required.
 type ClientOptions struct {
-	URL   string // http://host:port or https://host:port; Path is appended
-	Agent Agent
-	Log   *slog.Logger // nil: none
+	URL    string // http://host:port or https://host:port; Path is appended
+	Agent  Agent
+	Log    *slog.Logger  // nil: none
+	Tracer *trace.Tracer // of connecting, and of what is offered and ordered; nil: none
 }
 
 // A Client keeps an agent connected to its hub.
 type Client struct {
-	o   ClientOptions
-	url string
+	o     ClientOptions
+	url   string
+	speak chan struct{} // holds one when something is to be told at once
 
 	mu    sync.Mutex
 	state report.Hub
@@ -63,7 +92,16 @@ func NewClient(o ClientOptions) (*Client, error) {
 	}
 	ws := *u
 	ws.Scheme = strings.Replace(u.Scheme, "http", "ws", 1)
-	return &Client{o: o, url: ws.JoinPath(Path).String(), state: report.Hub{URL: u.String()}}, nil
+	return &Client{o: o, url: ws.JoinPath(Path).String(), speak: make(chan struct{}, 1), state: report.Hub{URL: u.String()}}, nil
+}
+
+// Notify has the hub told at once what has changed, not only with the next heartbeat. It does not block. When it is called
+// often, what has changed is told together, some fifty times a second.
+func (c *Client) Notify() {
+	select {
+	case c.speak <- struct{}{}:
+	default:
+	}
 }
 
 // HubURL checks the URL of a hub: http or https, a host, no more than that is needed.
@@ -89,6 +127,7 @@ const (
 	dialTimeout  = 10 * time.Second
 	firstBeat    = time.Second // until the hub has said how often it wants to hear
 	maxReconnect = 30 * time.Second
+	breath       = 20 * time.Millisecond // between two messages that Notify asks for
 )
 
 // Run connects until ctx is done, for ever, with full jitter between attempts (Exponential Backoff and Jitter, AWS
@@ -142,13 +181,23 @@ type session struct {
 
 	lease chan *protobufs.ServerToAgent
 	sent  map[uint64]time.Time // when the Beats that were not answered yet were sent
+	spoke time.Time            // when the last message was sent
 
-	// What the hub knows already.
-	health     *protobufs.ComponentHealth
-	effective  string
-	components []report.Component
-	routes     []report.Route
-	ledger     *report.Ledger
+	known known
+}
+
+// known is what the hub has been told.
+type known struct {
+	labels        map[string]string
+	health        *protobufs.ComponentHealth
+	effective     string
+	remote        RemoteStatus
+	components    []report.Component
+	routes        []report.Route
+	ledger        *report.Ledger
+	life          *report.Life
+	configuration *report.Configuration
+	done          string
 }
 
 func (s *session) run(ctx context.Context) error {
@@ -190,7 +239,7 @@ func (s *session) run(ctx context.Context) error {
 		case err := <-ended:
 			return err
 		case m := <-s.lease:
-			full, err := s.answered(m)
+			full, err := s.answered(ctx, m)
 			if err != nil {
 				return err
 			}
@@ -199,6 +248,8 @@ func (s *session) run(ctx context.Context) error {
 					return err
 				}
 			}
+		case <-s.c.speak:
+			timer.Reset(max(0, time.Until(s.spoke.Add(breath))))
 		case <-timer.C:
 			if err := s.send(false); err != nil {
 				return err
@@ -208,11 +259,15 @@ func (s *session) run(ctx context.Context) error {
 	}
 }
 
-func (s *session) dial(ctx context.Context) error {
+func (s *session) dial(ctx context.Context) (err error) {
+	ctx, span := s.c.o.Tracer.Start(ctx, "connect to the hub", trace.Client, slog.String("component", "agent.hub"), slog.String("url.full", s.c.url))
+	defer func() { span.Fail(err); span.End() }()
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	d := websocket.Dialer{HandshakeTimeout: dialTimeout, ReadBufferSize: 2 << 10, WriteBufferSize: 2 << 10, WriteBufferPool: &buffers, Proxy: http.ProxyFromEnvironment}
-	ws, resp, err := d.DialContext(ctx, s.c.url, nil)
+	header := make(http.Header)
+	span.Context().Inject(func(key, value string) { header.Set(key, value) })
+	ws, resp, err := d.DialContext(ctx, s.c.url, header)
 	if resp != nil && err != nil {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200)) // only to explain
 		resp.Body.Close()
@@ -226,7 +281,7 @@ func (s *session) dial(ctx context.Context) error {
 }
 
 // answered takes in what the hub says.
-func (s *session) answered(m *protobufs.ServerToAgent) (full bool, err error) {
+func (s *session) answered(ctx context.Context, m *protobufs.ServerToAgent) (full bool, err error) {
 	if e := m.GetErrorResponse(); e != nil {
 		s.retryAfter = min(time.Duration(e.GetRetryInfo().GetRetryAfterNanoseconds()), 10*time.Minute)
 		return false, fmt.Errorf("the hub refuses: %s", e.GetErrorMessage())
@@ -235,12 +290,33 @@ func (s *session) answered(m *protobufs.ServerToAgent) (full bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if err := s.wanted(ctx, m); err != nil {
+		return false, err
+	}
 	if l != nil {
 		s.leased(l)
 	} else if s.hub == "" && m.GetCapabilities() != 0 {
 		s.leased(&Lease{Hub: "OpAMP server", Heartbeat: 30 * time.Second}) // not creel's: no lease
 	}
 	return m.GetFlags()&uint64(protobufs.ServerToAgentFlags_ServerToAgentFlags_ReportFullState) != 0, nil
+}
+
+// wanted passes on what the hub wants the agent to run and to do.
+func (s *session) wanted(ctx context.Context, m *protobufs.ServerToAgent) error {
+	a, component := &s.c.o.Agent, slog.String("component", "agent.hub")
+	if r := m.GetRemoteConfig(); r != nil && a.Offered != nil {
+		o := OfferOf(r)
+		_, span := s.c.o.Tracer.Start(ctx, "offer of the hub", trace.Consumer, component, slog.String("hash", o.Hash()), slog.Int("documents", len(o.Documents)))
+		a.Offered(o)
+		span.End()
+	}
+	o, err := OrderOf(m.GetCustomMessage())
+	if o != nil && a.Ordered != nil {
+		_, span := s.c.o.Tracer.Start(ctx, "order of the hub", trace.Consumer, component, slog.String("id", o.ID), slog.String("do", o.Do))
+		a.Ordered(*o)
+		span.End()
+	}
+	return err
 }
 
 func (s *session) leased(l *Lease) {
@@ -269,66 +345,99 @@ func (s *session) leased(l *Lease) {
 
 // send tells the hub everything, or what has changed; a Beat always.
 func (s *session) send(full bool) error {
-	a := &s.c.o.Agent
+	a, k := &s.c.o.Agent, &s.known
 	if full {
-		s.health, s.effective, s.components, s.routes, s.ledger = nil, "", nil, nil, nil
+		*k = known{}
 	}
 	s.seq++
-	m := &protobufs.AgentToServer{InstanceUid: s.uid, SequenceNum: s.seq, Capabilities: capabilities}
-	h := a.Health()
+	m := &protobufs.AgentToServer{InstanceUid: s.uid, SequenceNum: s.seq, Capabilities: a.capabilities()}
+	if labels := a.Labels(); full || !maps.Equal(labels, k.labels) {
+		m.AgentDescription, k.labels = describe(a, labels), labels
+	}
 	if full {
-		m.AgentDescription = describe(a)
 		m.CustomCapabilities = &protobufs.CustomCapabilities{Capabilities: []string{Capability}}
 	}
-	components := a.Components()
-	if now := componentHealth(h, components); s.health == nil || !reflect.DeepEqual(plain(s.health), plain(now)) {
-		m.Health, s.health = now, now
+	h, components := a.Health(), a.Components()
+	if now := componentHealth(h, components); k.health == nil || !reflect.DeepEqual(plain(k.health), plain(now)) {
+		m.Health, k.health = now, now
 	}
-	if now := string(a.Effective()); now != s.effective {
+	if now := string(a.Effective()); now != k.effective {
 		m.EffectiveConfig = &protobufs.EffectiveConfig{ConfigMap: &protobufs.AgentConfigMap{ConfigMap: map[string]*protobufs.AgentConfigFile{
 			"": {Body: []byte(now), ContentType: "application/json"},
 		}}}
-		s.effective = now
+		k.effective = now
+	}
+	if a.Remote != nil {
+		if now := a.Remote(); now != k.remote {
+			m.RemoteConfigStatus, k.remote = now.message(), now
+		}
 	}
 	s.nonce++
 	m.CustomMessage = s.beat(h, components).Message()
 	if len(s.sent) > queued { // a hub that gives no lease
 		clear(s.sent)
 	}
-	s.sent[s.nonce] = time.Now()
+	s.spoke = time.Now()
+	s.sent[s.nonce] = s.spoke
 	return s.conn.Send(m)
 }
 
 func (s *session) beat(h report.Health, components []report.Component) *Beat {
+	a, k := &s.c.o.Agent, &s.known
 	b := &Beat{Nonce: s.nonce, Uptime: time.Since(h.Started).Seconds()}
-	if !reflect.DeepEqual(components, s.components) { // they have pointers
-		b.Components, s.components = components, components
+	if !reflect.DeepEqual(components, k.components) { // they have pointers
+		b.Components, k.components = components, components
 	}
-	if routes := s.c.o.Agent.Routes(); !reflect.DeepEqual(routes, s.routes) {
-		b.Routes, s.routes = routes, routes
+	if routes := a.Routes(); !reflect.DeepEqual(routes, k.routes) {
+		b.Routes, k.routes = routes, routes
 	}
-	if ledger := s.c.o.Agent.Ledger(); s.ledger == nil || !reflect.DeepEqual(ledger, *s.ledger) {
-		b.Ledger, s.ledger = &ledger, &ledger
+	if ledger := a.Ledger(); k.ledger == nil || !reflect.DeepEqual(ledger, *k.ledger) {
+		b.Ledger, k.ledger = &ledger, &ledger
+	}
+	if a.Life != nil {
+		if life := a.Life(); k.life == nil || !reflect.DeepEqual(life, *k.life) {
+			b.Life, k.life = &life, &life
+		}
+	}
+	if a.Configuration != nil {
+		if c := a.Configuration(); k.configuration == nil || !reflect.DeepEqual(c, *k.configuration) {
+			b.Configuration, k.configuration = &c, &c
+		}
+	}
+	if a.Done != nil {
+		if done := a.Done(); done != k.done {
+			b.Done, k.done = done, done
+		}
 	}
 	return b
 }
 
-const capabilities = uint64(protobufs.AgentCapabilities_AgentCapabilities_ReportsStatus |
-	protobufs.AgentCapabilities_AgentCapabilities_ReportsEffectiveConfig |
-	protobufs.AgentCapabilities_AgentCapabilities_ReportsHealth |
-	protobufs.AgentCapabilities_AgentCapabilities_ReportsHeartbeat)
+// capabilities says what the agent reports and takes.
+func (a *Agent) capabilities() uint64 {
+	c := protobufs.AgentCapabilities_AgentCapabilities_ReportsStatus |
+		protobufs.AgentCapabilities_AgentCapabilities_ReportsEffectiveConfig |
+		protobufs.AgentCapabilities_AgentCapabilities_ReportsHealth |
+		protobufs.AgentCapabilities_AgentCapabilities_ReportsHeartbeat
+	if a.Offered != nil {
+		c |= protobufs.AgentCapabilities_AgentCapabilities_AcceptsRemoteConfig
+	}
+	if a.Remote != nil {
+		c |= protobufs.AgentCapabilities_AgentCapabilities_ReportsRemoteConfig
+	}
+	return uint64(c)
+}
 
 // AgentType is the service.name that creel's agents report.
 const AgentType = "creel"
 
-func describe(a *Agent) *protobufs.AgentDescription {
+func describe(a *Agent, labels map[string]string) *protobufs.AgentDescription {
 	d := &protobufs.AgentDescription{IdentifyingAttributes: []*protobufs.KeyValue{
 		stringAttr("service.name", AgentType), stringAttr("service.instance.id", a.ID), stringAttr("service.version", a.Version),
 	}}
-	for k, v := range a.Labels {
+	for k, v := range labels {
 		d.NonIdentifyingAttributes = append(d.NonIdentifyingAttributes, stringAttr(k, v))
 	}
-	if _, ok := a.Labels["os.type"]; !ok {
+	if _, ok := labels["os.type"]; !ok {
 		d.NonIdentifyingAttributes = append(d.NonIdentifyingAttributes, stringAttr("os.type", runtime.GOOS))
 	}
 	slices.SortFunc(d.NonIdentifyingAttributes, func(x, y *protobufs.KeyValue) int { return cmp.Compare(x.Key, y.Key) })

@@ -19,7 +19,7 @@ import (
 // goroutine only.
 type Conn struct {
 	ws     *websocket.Conn
-	out    chan []byte
+	out    chan message
 	unsent atomic.Int64  // messages in out, and the one that is being written
 	done   chan struct{} // closed by Close
 	over   sync.WaitGroup
@@ -61,7 +61,7 @@ func Upgrade(w http.ResponseWriter, r *http.Request, limit int64, patience time.
 var buffers sync.Pool
 
 func newConn(ws *websocket.Conn, limit int64, patience time.Duration, alive func()) *Conn {
-	c := &Conn{ws: ws, out: make(chan []byte, queued), done: make(chan struct{}), patience: patience, alive: alive}
+	c := &Conn{ws: ws, out: make(chan message, queued), done: make(chan struct{}), patience: patience, alive: alive}
 	ws.SetReadLimit(limit)
 	ws.SetPongHandler(func(string) error { return c.heard() })
 	ping := ws.PingHandler()
@@ -94,8 +94,15 @@ func (c *Conn) SetPatience(d time.Duration) {
 	c.mu.Unlock()
 }
 
+// A message is what is sent as one, in two parts.
+type message struct{ own, shared []byte }
+
 // Send puts m into the queue of what is to be sent. It does not block: when the queue is full, the connection is closed.
-func (c *Conn) Send(m proto.Message) error {
+func (c *Conn) Send(m proto.Message) error { return c.SendShared(m, nil) }
+
+// SendShared is Send for a message of which many get a part: shared is more fields of m, encoded. (Protobuf messages one
+// behind the other are their merge.) It is not copied, and must not change any more.
+func (c *Conn) SendShared(m proto.Message, shared []byte) error {
 	// A WebSocket message is a header, a varint that is always 0 today, and the protobuf (OpAMP specification).
 	data, err := proto.MarshalOptions{}.MarshalAppend([]byte{0}, m)
 	if err != nil {
@@ -108,7 +115,7 @@ func (c *Conn) Send(m proto.Message) error {
 	}
 	c.unsent.Add(1)
 	select {
-	case c.out <- data:
+	case c.out <- message{data, shared}:
 		return nil
 	default:
 		go c.Close(websocket.ClosePolicyViolation, ErrSlow.Error())
@@ -137,8 +144,8 @@ func (c *Conn) KeepAlive(every time.Duration) {
 func (c *Conn) write() {
 	for {
 		select {
-		case data := <-c.out:
-			err := c.writeOne(data)
+		case m := <-c.out:
+			err := c.writeOne(m)
 			c.unsent.Add(-1)
 			if err != nil {
 				c.mu.Lock()
@@ -153,11 +160,23 @@ func (c *Conn) write() {
 	}
 }
 
-func (c *Conn) writeOne(data []byte) error {
+func (c *Conn) writeOne(m message) error {
 	if err := c.ws.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
 	}
-	return c.ws.WriteMessage(websocket.BinaryMessage, data)
+	if m.shared == nil {
+		return c.ws.WriteMessage(websocket.BinaryMessage, m.own)
+	}
+	w, err := c.ws.NextWriter(websocket.BinaryMessage)
+	if err != nil {
+		return err
+	}
+	for _, part := range [][]byte{m.own, m.shared} {
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
+	}
+	return w.Close()
 }
 
 // A ProtocolError is a message that is no OpAMP.

@@ -1,5 +1,5 @@
 // Package control is what agents and hubs say to each other: OpAMP over WebSocket, and within it creel's own messages,
-// Beat from the agent and Lease from the hub.
+// Beat from the agent, Lease and Order from the hub.
 //
 // It carries what is said and knows nothing of what either side does with it. Data does not go this way.
 package control
@@ -23,14 +23,18 @@ const Capability = "io.github.creelhq.v1"
 // MaxMessage is the largest message in bytes that either side takes, if nothing else is configured.
 const MaxMessage = 4 << 20
 
-// Beat is the heartbeat of a creel agent: what it counts. Components, Routes and Ledger are left out when they are as
-// in the Beat before.
+// Beat is the heartbeat of a creel agent: what it counts. All but the first two are left out when they are as in the Beat
+// before.
 type Beat struct {
 	Nonce      uint64             `json:"nonce"`  // echoed by the Lease
 	Uptime     float64            `json:"uptime"` // seconds since the agent started, of a monotonic clock
 	Components []report.Component `json:"components,omitempty"`
 	Routes     []report.Route     `json:"routes,omitempty"`
 	Ledger     *report.Ledger     `json:"ledger,omitempty"`
+
+	Life          *report.Life          `json:"life,omitempty"`
+	Configuration *report.Configuration `json:"configuration,omitempty"`
+	Done          string                `json:"done,omitempty"` // the ID of the last Order that was done
 }
 
 // Lease is the hub's answer to a Beat. The agent is leased until Expires after it *sent* the Beat with this Nonce, so
@@ -45,6 +49,7 @@ type Lease struct {
 const (
 	beatType  = "beat"
 	leaseType = "lease"
+	orderType = "order"
 )
 
 // Message returns b as an OpAMP custom message.
@@ -52,6 +57,9 @@ func (b *Beat) Message() *protobufs.CustomMessage { return custom(beatType, b) }
 
 // Message returns l as an OpAMP custom message.
 func (l *Lease) Message() *protobufs.CustomMessage { return custom(leaseType, l) }
+
+// Message returns o as an OpAMP custom message.
+func (o *Order) Message() *protobufs.CustomMessage { return custom(orderType, o) }
 
 func custom(kind string, v any) *protobufs.CustomMessage {
 	data, err := json.Marshal(v)
@@ -66,6 +74,9 @@ func BeatOf(m *protobufs.CustomMessage) (*Beat, error) { return messageOf[Beat](
 
 // LeaseOf returns the Lease in m, nil if m is none or of somebody else's capability.
 func LeaseOf(m *protobufs.CustomMessage) (*Lease, error) { return messageOf[Lease](m, leaseType) }
+
+// OrderOf returns the Order in m, nil if m is none or of somebody else's capability.
+func OrderOf(m *protobufs.CustomMessage) (*Order, error) { return messageOf[Order](m, orderType) }
 
 func messageOf[T any](m *protobufs.CustomMessage, kind string) (*T, error) {
 	if m.GetCapability() != Capability || m.GetType() != kind {

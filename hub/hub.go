@@ -16,7 +16,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -27,6 +26,7 @@ import (
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/hub/internal/admission"
+	"github.com/creelhq/creel/hub/internal/documents"
 	"github.com/creelhq/creel/hub/internal/quicklook"
 	"github.com/creelhq/creel/hub/internal/registry"
 	"github.com/creelhq/creel/hub/internal/state"
@@ -158,6 +158,7 @@ type hub struct {
 	close   []func() // in the order of opening
 
 	state     state.Store
+	documents *documents.Store
 	admission *admission.Admission
 	registry  *registry.Registry
 	quick     *quicklook.Store
@@ -196,15 +197,27 @@ func (h *hub) open(ctx context.Context) error {
 	if err := errors.Join(stateErr, quickErr); err != nil {
 		return err
 	}
+	plugins := known{withQuickLook(h.Plugins, QuickLook())}
+	h.documents, err = documents.Open(ctx, documents.Options{
+		Store: h.state, Log: h.log, Check: plugins.check, Conceal: plugins.conceal, Agents: func() []documents.Agent { return h.registry.Documented() },
+	})
+	if err != nil {
+		return err
+	}
+	h.close = append(h.close, h.documents.Close)
 	h.admission = admission.New(admission.Options{Records: h.AgentRecords, Bytes: h.AgentBytes, Metrics: h.metrics})
 	h.registry, err = registry.Open(ctx, registry.Options{
-		Hub: h.id, Store: stateOf{h.state}, Heartbeat: h.Heartbeat, Door: h.admission, Shared: len(h.Etcd) > 0, Log: h.log, Metrics: h.metrics,
+		Hub: h.id, Store: h.state, Documents: h.documents, Heartbeat: h.Heartbeat, Door: h.admission, Shared: len(h.Etcd) > 0, Log: h.log, Metrics: h.metrics,
 	})
 	if err != nil {
 		return err
 	}
 	h.close = append(h.close, h.registry.Close)
-	return h.listen()
+	schema, err := documentSchema(plugins.plugins)
+	if err != nil {
+		return err
+	}
+	return h.listen(schema)
 }
 
 func (h *hub) complain(what string, err error) {
@@ -214,10 +227,10 @@ func (h *hub) complain(what string, err error) {
 }
 
 // listen binds the addresses. They are served before the agent starts: it connects to them.
-func (h *hub) listen() error {
+func (h *hub) listen(schema []byte) error {
 	h.web = web.New(web.Options{
-		Token: h.token, Hosts: h.Hosts, Version: h.Version, Log: h.log, Hub: h.describe, Fleet: h.registry, Rows: h.quick.Rows,
-		Prom: h.quick.Series.Handler(), Pages: ui.Files(),
+		Token: h.token, Hosts: h.Hosts, Version: h.Version, Log: h.log, Hub: h.describe, Fleet: h.registry, Documents: h.documents, Schema: schema,
+		Rows: h.quick.Rows, Prom: h.quick.Series.Handler(), Pages: ui.Files(),
 	})
 	server := &http.Server{
 		Handler: h.web, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
@@ -292,10 +305,8 @@ func (h *hub) run(ctx context.Context) error {
 		return fmt.Errorf("write %s: %w", file, err)
 	}
 	defer os.Remove(file)
-	own := h.quick.Plugin()
-	plugins := slices.DeleteFunc(slices.Clone(h.Plugins), func(p creel.Plugin) bool { return p.Kind == own.Kind && p.Name == own.Name })
 	return agent.Run(ctx, agent.Options{
-		Config: h.Config, Text: h.Text, Data: AgentData(h.Data), Plugins: append(plugins, own),
+		Config: h.Config, Text: h.Text, Data: AgentData(h.Data), Plugins: withQuickLook(h.Plugins, h.quick.Plugin()),
 		Version: h.Version, Log: h.Log, Env: h.Env, Reload: h.Reload, Hub: e.URL, Labels: map[string]string{"creel.role": "hub"},
 		Metrics: h.metrics, Admission: h.admission,
 		Ready: func() {

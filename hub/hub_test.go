@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -162,4 +163,59 @@ func TestCountsAgree(t *testing.T) {
 		t.Errorf("the ledger is %+v, %v", l, err)
 	}
 	t.Logf("%d answers lost, %d records repeated, %d requests throttled in %v", lost.Load(), d.Hops[0].Repeats, d.Intake.ThrottledRequests, time.Since(begin))
+}
+
+// TestDocuments: what is applied at the hub runs on the agent, and what cannot run there is refused at the hub or told by the
+// agent. An order pauses it.
+func TestDocuments(t *testing.T) {
+	w := startHub(t, hub.Options{})
+	w.startAgent(100, w.otlpHTTP().String())
+	w.await("connected", func(d api.AgentDetail) bool { return d.Connection == api.Connected && d.State == "running" })
+	apply := func(text string) error {
+		_, err := w.client.ApplyDocument(t.Context(), api.DocumentChange{Text: text})
+		return err
+	}
+	const extra = "document: extra\nselector: site == \"far\"\n" +
+		"collectors: {generate/extra: {signal: logs, rate: 0, count: 50, batch: 10}}\npipelines: {extra: {from: [generate/extra], to: [%s]}}\n"
+	if err := apply(fmt.Sprintf(extra, "otlp/hub")); err != nil {
+		t.Fatal(err)
+	}
+	status := func(want string) func(d api.AgentDetail) bool {
+		return func(d api.AgentDetail) bool {
+			return len(d.Intended.Documents) == 1 && d.Intended.Documents[0].Status == want
+		}
+	}
+	w.await("running the document", status("running"))
+	w.await("sending what it says", func(d api.AgentDetail) bool { return d.Totals.Out == 3*100+50 })
+	if err := apply(fmt.Sprintf(extra, "nowhere")); err != nil { // only the agent knows what it has in its file
+		t.Fatal(err)
+	}
+	d := w.await("refusing the document", status("refused"))
+	if text := d.Intended.Documents[0].Error; !strings.Contains(text, "nowhere") {
+		t.Errorf("it is refused: %s", text)
+	}
+	for text, want := range map[string]string{
+		"document: bad\ncollectors: {generate: {signal: smoke}}": "line 2, column 33: collectors.generate.signal",
+		"document: bad\ncollectors: {generat: {}}":               "did you mean \"generate\"?",
+		"document: bad\nagent: {log: {level: loud}}":             "agent.log.level",
+		"document: bad\npipelines: {p: {form: [x]}}":             "did you mean \"from\"?",
+	} {
+		if err := apply(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	if _, err := w.client.RollBackDocument(t.Context(), "extra", api.Rollback{}); err != nil {
+		t.Fatal(err)
+	}
+	d = w.await("running what was before", status("running"))
+	o, err := w.client.Order(t.Context(), d.ID, api.OrderRequest{Do: "pause", Cause: "repairs"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d = w.await("paused", func(d api.AgentDetail) bool {
+		return d.State == "paused" && d.Intended.Order != nil && d.Intended.Order.Done
+	})
+	if d.Intended.Order.ID != o.ID || d.Timeline[0].Kind != "paused" {
+		t.Errorf("the order is %+v, the timeline %+v", d.Intended.Order, d.Timeline)
+	}
 }

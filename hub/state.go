@@ -33,29 +33,6 @@ func keep(file string, fresh func() string) (string, error) {
 	return value, nil
 }
 
-// stateOf is the control state as the registry sees it.
-type stateOf struct{ state.Store }
-
-// Put writes a value.
-func (s stateOf) Put(ctx context.Context, key string, value []byte, leased bool) error {
-	_, err := s.Store.Put(ctx, key, value, leased, state.Always())
-	return err
-}
-
-// Delete removes a value.
-func (s stateOf) Delete(ctx context.Context, key string) error {
-	return s.Store.Delete(ctx, key, state.Always())
-}
-
-// List calls f with every value under a prefix.
-func (s stateOf) List(ctx context.Context, prefix string, f func(key string, value []byte)) error {
-	entries, _, err := s.Store.List(ctx, prefix)
-	for _, e := range entries {
-		f(e.Key, e.Value)
-	}
-	return err
-}
-
 // openState opens the control state: in a cluster, or in an etcd within.
 func (h *hub) openState(ctx context.Context) (state.Store, error) {
 	if len(h.Etcd) > 0 {

@@ -24,7 +24,7 @@ pipelines: {p: {from: [generate], through: [dedup], to: ["null"]}}`), config.Env
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := pipeline.Compile(root, []creel.Plugin{generate.Plugin, dedup.Plugin, null.Plugin})
+	plan, err := pipeline.Compile(root, []creel.Plugin{generate.Plugin, dedup.Plugin, null.Plugin}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

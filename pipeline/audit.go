@@ -119,17 +119,17 @@ func (e *Engine) Audit(ctx context.Context, every, patience time.Duration) {
 
 // lookAtBooks judges the equations that are not judged yet, as far as it finds them quiet. It reports whether all are.
 func (e *Engine) lookAtBooks(now time.Time, judged map[any]bool) (done bool) {
-	if !e.applying.TryLock() {
+	select {
+	case <-e.applying:
+		defer func() { e.applying <- struct{}{} }()
+	default:
 		return true // a reload moves everything
 	}
-	defer e.applying.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	held := make(map[string][]*stage)
-	for _, st := range e.stages {
-		if st.held != nil {
-			held[st.comp.Pipeline] = append(held[st.comp.Pipeline], st)
-		}
+	for st := range e.holders() {
+		held[st.comp.Pipeline] = append(held[st.comp.Pipeline], st)
 	}
 	e.books.mu.Lock()
 	defer e.books.mu.Unlock()

@@ -3,140 +3,115 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/creelhq/creel"
-	"github.com/creelhq/creel/metric"
 	"github.com/creelhq/creel/task"
+	"github.com/creelhq/creel/trace"
 )
-
-// restart is the pause before a collector that failed is started again.
-var restart = Retry{Initial: time.Second, Max: time.Minute}
 
 // A source is a collector's instance at work, and the Sink that it sends to.
 type source struct {
+	part
 	e         *Engine
-	comp      Component
 	collector creel.Collector
 	schedule  Schedule // of a polled one
 	salt      uint64   // tells its sources from those of other collectors
-	log       *slog.Logger
-	meters    *metric.Set
-	health    health
-	collected *metric.Counter
+	health    *health
+	tracer    *trace.Tracer
 	edge      *edge
 
-	stop context.CancelFunc
-	done sync.WaitGroup
+	stop  context.CancelFunc // nil: it has not started, or works in rounds
+	done  chan struct{}      // closed when Collect has returned for good
+	fresh atomic.Bool        // it works in rounds, and has had none yet
 
 	inflight atomic.Int64 // batches that are not settled
 	settled  chan struct{}
 	ending   atomic.Bool
 	once     sync.Once
+	left     atomic.Bool // it was left behind, and sends in vain
 }
 
-// start lets the collector work.
+// begin lets the collector work.
+func (s *source) begin() {
+	if err := s.start(); err != nil {
+		s.health.fail(err)
+		s.log.Error("collector does not start", "error", err)
+	}
+}
+
 func (s *source) start() error {
-	ctx, cancel := context.WithCancel(context.Background())
-	s.stop = cancel
 	if !s.comp.Plugin.Polled {
-		s.done.Go(func() { s.supervise(ctx) })
+		ctx, cancel := context.WithCancel(context.Background())
+		s.stop, s.done = cancel, make(chan struct{})
+		go func() {
+			defer close(s.done)
+			supervise(ctx, func() (bool, error) {
+				err := s.collect(ctx)
+				if err == nil && ctx.Err() == nil {
+					err = errors.New("collect: returned before it was asked to")
+				}
+				return false, err
+			}, s.health, s.log)
+		}()
 		return nil
 	}
+	s.fresh.Store(true)
 	return s.e.tasks.Add(task.Task{
 		ID: s.comp.Path(), Every: s.schedule.Every, Timeout: s.schedule.Timeout, Priority: s.schedule.Priority,
-		Run: func(ctx context.Context) error {
-			err := s.collect(ctx)
-			if err != nil && ctx.Err() == nil {
-				s.fault(err, s.schedule.Every)
-			} else if err == nil {
-				s.health.ok()
-			}
-			return err
-		},
+		Run: s.round,
 	})
 }
 
-// supervise runs the collector, again after a pause when it fails, until ctx is done.
-func (s *source) supervise(ctx context.Context) {
-	for failed := 1; ; failed++ {
-		began := time.Now()
-		err := s.collect(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		if err == nil {
-			err = errors.New("collect: returned before it was asked to")
-		}
-		if time.Since(began) > restart.Max {
-			failed = 1
-		}
-		wait := restart.pause(failed, err)
-		s.fault(err, wait)
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
+// round is one round of a polled collector. While the engine is paused there is none.
+func (s *source) round(ctx context.Context) error {
+	if s.e.paused() {
+		return nil
 	}
+	s.fresh.Store(false)
+	ctx, span := s.tracer.Start(ctx, "round", trace.Internal)
+	err := s.collect(ctx)
+	span.Fail(err)
+	span.End()
+	if err != nil && ctx.Err() == nil {
+		s.health.fault(s.log, err, s.schedule.Every)
+	} else if err == nil {
+		s.health.ok()
+	}
+	return err
 }
 
-// fault notes an error; one that repeats is logged once.
-func (s *source) fault(err error, wait time.Duration) {
-	if _, before := s.health.get(); before == nil || before.Error() != err.Error() {
-		s.log.Error("collector failed, will start again", "wait", wait.Round(time.Millisecond), "error", err)
-	}
-	s.health.fail(err)
+func (s *source) collect(ctx context.Context) error {
+	return safely(func() error { return s.collector.Collect(ctx, s) })
 }
 
-func (s *source) collect(ctx context.Context) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("collect: panic: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return s.collector.Collect(ctx, s)
+// end stops the collector. What it returns is closed when Collect has returned.
+func (s *source) end() <-chan struct{} {
+	switch {
+	case s.comp.Plugin.Polled:
+		return s.e.tasks.Drop(s.comp.Path())
+	case s.stop == nil: // never started
+		s.done = make(chan struct{})
+		close(s.done)
+	default:
+		s.stop()
+	}
+	return s.done
 }
 
-// end stops the collector and waits until it has returned.
-func (s *source) end(ctx context.Context) {
-	if s.comp.Plugin.Polled {
-		if err := s.e.tasks.Remove(ctx, s.comp.Path()); err != nil {
-			s.log.Error("collector does not stop", "error", err)
-		}
-		return
-	}
-	if s.stop == nil {
-		return // never started
-	}
-	s.stop()
-	returned := make(chan struct{})
-	go func() {
-		s.done.Wait()
-		close(returned)
-	}()
-	select {
-	case <-returned:
-	case <-ctx.Done():
-		s.log.Error("collector does not stop", "error", ctx.Err())
-	}
-}
-
-// rest waits until every batch that the collector, which has ended, has sent is settled, or ctx is done.
-func (s *source) rest(ctx context.Context) {
+// rest waits until every batch that the collector, which has ended, has sent is settled. It reports false if ctx is done
+// before.
+func (s *source) rest(ctx context.Context) bool {
 	s.inflight.Add(1)
 	s.ending.Store(true)
 	s.landed()
 	select {
 	case <-s.settled:
+		return true
 	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -146,20 +121,22 @@ func (s *source) landed() {
 	}
 }
 
-func (s *source) close() {
-	closeComponent(s.collector, s.log)
-	s.meters.Close()
-}
+// errLeft is what a collector is told that sends though it was left behind.
+var errLeft = errors.New("send: the collector was stopped, and has not returned in time")
 
 // Send admits b when there is room in every queue that it can reach.
 func (s *source) Send(ctx context.Context, b *creel.Batch) error {
+	var stalled time.Time
 	for {
-		ok, g, room := s.admit(b, true)
+		ok, g, room := s.admit(b, true, &stalled)
 		if ok {
 			return nil
 		}
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if s.left.Load() {
+			return errLeft
 		}
 		if room == nil {
 			continue
@@ -181,8 +158,9 @@ func (s *source) Send(ctx context.Context, b *creel.Batch) error {
 
 // TrySend admits b if there is room.
 func (s *source) TrySend(b *creel.Batch) bool {
+	var stalled time.Time
 	for {
-		ok, _, room := s.admit(b, false)
+		ok, _, room := s.admit(b, false, &stalled)
 		if ok {
 			return true
 		}
@@ -193,11 +171,12 @@ func (s *source) TrySend(b *creel.Batch) bool {
 }
 
 // admit reserves room for b everywhere, and then moves it on. Otherwise nothing has happened to b, and room tells when
-// to try again; nil for at once. When memory is scarce, only some pipelines take it, or none.
-func (s *source) admit(b *creel.Batch, waits bool) (ok bool, g *generation, room <-chan struct{}) {
+// to try again; nil for at once. When memory is scarce, only some pipelines take it, or none. stalled is when a reload has
+// first come in between.
+func (s *source) admit(b *creel.Batch, waits bool, stalled *time.Time) (ok bool, g *generation, room <-chan struct{}) {
 	g = s.e.current.Load()
 	pipes := g.routes[s.comp.ID]
-	if len(pipes) == 0 { // about to be stopped
+	if len(pipes) == 0 || s.left.Load() { // about to be stopped, or should have been
 		return false, g, g.next
 	}
 	var shedding []*pipe
@@ -224,11 +203,21 @@ func (s *source) admit(b *creel.Batch, waits bool) (ok bool, g *generation, room
 	}
 	if !g.enter() {
 		unreserve(pipes, -1, n)
+		if stalled.IsZero() {
+			*stalled = time.Now()
+		}
 		return false, g, nil
 	}
 	defer g.leave()
+	if s.e.pressure.Load() != now { // else a pause could not be relied on: see Flush
+		unreserve(pipes, -1, n)
+		return false, g, nil
+	}
+	if !stalled.IsZero() {
+		s.e.stood(time.Since(*stalled))
+	}
 	s.edge.see(b)
-	s.collected.Add(uint64(b.Len()))
+	s.health.work.collected.Add(int64(b.Len()))
 	s.inflight.Add(1)
 	for i := range b.Parts() {
 		b.Parts()[i].Source ^= s.salt

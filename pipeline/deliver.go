@@ -15,6 +15,7 @@ import (
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/deadletter"
 	"github.com/creelhq/creel/spool"
+	"github.com/creelhq/creel/trace"
 )
 
 // Delivery is what stands in front of every exporter. It is the framework's, the same for all.
@@ -97,6 +98,7 @@ type sender struct {
 	letters  *deadletter.Store // nil: what is refused is dropped
 	log      *slog.Logger
 	health   *health
+	tracer   *trace.Tracer
 	meter    *exportMeter
 
 	turn    chan struct{} // has an element while nobody is about to take from the queue
@@ -123,7 +125,7 @@ type sender struct {
 func newSender(exporter creel.Exporter, d Delivery, q *queue, st *store, l *deadletter.Store, h creel.Host, state *health) *sender {
 	now := time.Now()
 	s := &sender{
-		exporter: exporter, id: h.ID, d: d, from: q, store: st, letters: l, log: h.Log, health: state, turn: make(chan struct{}, 1),
+		exporter: exporter, id: h.ID, d: d, from: q, store: st, letters: l, log: h.Log, tracer: h.Tracer, health: state, turn: make(chan struct{}, 1),
 		limit: newLimiter(d.RateLimit, now), breaker: newBreaker(d.Breaker, now), window: newWindow(d.Adaptive, d.Concurrency, now),
 	}
 	if st != nil {
@@ -442,6 +444,8 @@ func (r *request) export(items []item, id creel.ID, pass int) error {
 	}
 	ctx, cancel := context.WithTimeout(creel.WithRequest(r.aborted, about), r.d.Timeout)
 	defer cancel()
+	ctx, span := r.tracer.Start(ctx, "deliver", trace.Client)
+	defer span.End()
 	lent, back := creel.Lend(batches)
 	r.window.begin()
 	began := time.Now()
@@ -452,6 +456,11 @@ func (r *request) export(items []item, id creel.ID, pass int) error {
 		result <- err
 	}()
 	err := r.await(ctx, result)
+	if span != nil {
+		what := loadOf(items)
+		span.Set(slog.String("exporter", r.id), slog.Int64("records", int64(what[1])), slog.Int64("bytes", int64(what[2])), slog.Int("attempt", r.failed+1))
+		span.Fail(err)
+	}
 	r.learn(items, pass, began, err, ctx.Err() == context.DeadlineExceeded)
 	return err
 }

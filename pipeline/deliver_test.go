@@ -312,7 +312,7 @@ func TestCompileFindsEveryError(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := pipeline.Compile(root, w.plugins()); err == nil || err.Error() != c.want {
+		if _, err := pipeline.Compile(root, w.plugins(), nil); err == nil || err.Error() != c.want {
 			t.Errorf("%s\ngives\n%v\nwant\n%s", c.text, err, c.want)
 		}
 	}

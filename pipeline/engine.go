@@ -4,31 +4,28 @@
 // A batch is admitted by a collector's Sink (collect.go), which reserves room in every queue that it can reach. It runs
 // through a generation of the graph (graph.go) in the collector's goroutine, up to the queues (queue.go), from which
 // senders (deliver.go) take it when the rate limit (limit.go), the breaker (breaker.go) and the number of requests under
-// way (adapt.go) allow. Compile makes a Plan of a configuration (plan.go), Apply (engine.go) makes the Plan run.
+// way (adapt.go) allow. Compile makes a Plan of a configuration (plan.go), Apply (engine.go, reload.go) makes the Plan run.
 //
 // The package knows no plugin by name, no wire format, and nothing of hosts, hubs or signals of the operating system.
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"math"
-	"net/url"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/creelhq/creel"
-	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/deadletter"
 	"github.com/creelhq/creel/metric"
 	"github.com/creelhq/creel/report"
 	"github.com/creelhq/creel/task"
+	"github.com/creelhq/creel/trace"
 )
 
 // Options are what an Engine works with. The zero Options work.
@@ -38,13 +35,15 @@ type Options struct {
 	Memory    *creel.Memory
 	Tasks     *task.Scheduler                    // runs polled collectors; whoever gives it runs it. nil: there can be none
 	State     func(component string) creel.State // by path; nil: in memory
-	Resource  creel.Resource
 	Self      creel.Telemetry
+	Tracer    *trace.Tracer     // of reloads, deliveries and rounds; nil: they are not traced
 	Sender    creel.Sender      // what exporters say of this agent, but for Exporter
 	Admission creel.Admission   // of what is sent to collectors; nil: everything is welcome
 	Spools    string            // the directory of the exporters' disk queues, one in it for each; "": there can be none
 	Letters   *deadletter.Store // for what is refused for good; nil: it is dropped
 	Patience  time.Duration     // how long a reload waits for what is under way, such as the queue of an exporter that is removed; 0: 5 s
+	Opening   time.Duration     // how long a component may take to open; 0: 30 s
+	Closing   time.Duration     // how long one may take to stop, and to close, before it is left behind; 0: 10 s
 }
 
 // An Engine runs one Plan at a time. Its methods may be called concurrently.
@@ -55,24 +54,31 @@ type Engine struct {
 	books   books
 	edges   edges
 	audit   audit
+	leaks   *metric.Counter
 
 	current  atomic.Pointer[generation]
 	previous atomic.Pointer[generation] // while it is being left
-	pressure atomic.Pointer[pressure]   // nil: none
+	pressure gate
+	stalled  atomic.Int64 // nanoseconds: the longest since a generation took another's place
 
-	applying sync.Mutex // held during Apply; guards what follows
+	ending  context.Context // is done when Drain is called
+	end     context.CancelFunc
+	hurried context.Context // is done when Drain's time is over while an Apply is at work
+	hurry   context.CancelFunc
+	turns   turns
+
+	applying chan struct{} // has an element while no reload is at work; who takes it owns plan
 	plan     *Plan
-	drained  bool
 
-	mu      sync.Mutex // guards the maps, which Apply changes
-	sources map[string]*source
-	stages  map[string]*stage
-	exports map[string]*export
+	mu        sync.Mutex // guards what follows, which a reload changes
+	sources   map[string]*source
+	stages    map[string]*stage
+	exports   map[string]*export
+	lingering []*stage // that were left behind, and may hold records
 }
 
 // An export is an exporter's id at work: the queue, which stays, and the instance behind it.
 type export struct {
-	comp   Component
 	queue  *queue
 	store  *store // nil: there is no disk queue
 	opened bool   // the store was opened with it
@@ -82,9 +88,9 @@ type export struct {
 
 // instance is one exporter's instance.
 type instance struct {
+	part
 	sender *sender
 	health *health
-	meters *metric.Set
 }
 
 // New returns an Engine that runs nothing yet.
@@ -92,51 +98,143 @@ func New(o Options) *Engine {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if o.Patience == 0 {
-		o.Patience = 5 * time.Second
-	}
+	o.Patience = cmp.Or(o.Patience, 5*time.Second)
+	o.Opening = cmp.Or(o.Opening, 30*time.Second)
+	o.Closing = cmp.Or(o.Closing, 10*time.Second)
 	e := &Engine{
-		Options: o, tasks: o.Tasks, sockets: newSockets(), books: books{metrics: o.Metrics}, plan: &Plan{},
+		Options: o, tasks: o.Tasks, sockets: newSockets(), books: books{metrics: o.Metrics}, plan: &Plan{}, applying: make(chan struct{}, 1),
 		sources: make(map[string]*source), stages: make(map[string]*stage), exports: make(map[string]*export),
+		leaks: o.Metrics.Counter("creel.component.leaked", "Components that did not stop or close in time and were left behind.", "{component}"),
 	}
+	e.ending, e.end = context.WithCancel(context.Background())
+	e.hurried, e.hurry = context.WithCancel(context.Background())
+	e.applying <- struct{}{}
 	e.current.Store(newGeneration(&Plan{}))
 	return e
 }
 
-// Apply makes next the plan that runs, with the smallest change. Opening what is new may fail; then nothing has
-// happened. What is no longer part of the plan is stopped, flushed and drained, until it is done, the Engine's Patience
-// ends or ctx is done; what is not safe by then is abandoned, and counted so.
-func (e *Engine) Apply(ctx context.Context, next *Plan) (report.Change, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.Patience)
-	defer cancel()
-	e.applying.Lock()
-	defer e.applying.Unlock()
-	if e.drained {
-		return report.Change{}, errors.New("apply configuration: everything is being stopped")
+// ErrSuperseded is what Apply returns when a newer plan has come before this one's turn: that is applied instead.
+var ErrSuperseded = errors.New("apply configuration: a newer one has come meanwhile, and takes its place")
+
+var errDraining = errors.New("apply configuration: everything is being stopped")
+
+// Apply makes next the plan that runs, with the smallest change. Opening what is new may fail, or not end in time; then
+// nothing has happened, nor has it when ctx is done or Drain is called before all is open. What is no longer part of the plan
+// is stopped, flushed and drained, until it is done, the Engine's Patience ends or ctx is done; what is not safe by then is
+// abandoned, and counted so. One Apply is at work at a time. Of those that wait, all but the newest fail with ErrSuperseded.
+//
+// The receipt says what was changed: Change, Took (since Apply was called), Still, InHand, Leaked and Trace. Still is the
+// longest time that one collector could not send: when it was reopened, from when it was told to stop until its successor was
+// started; else what batches have lost which found that their way had just been replaced. InHand is what was in the graph
+// when the new one took its place: records in processing, held by processors, and in queues in memory.
+func (e *Engine) Apply(ctx context.Context, next *Plan) (rec report.Receipt, err error) {
+	ctx, span := e.Tracer.Start(ctx, "reload", trace.Internal)
+	defer func() {
+		span.Fail(err)
+		if span != nil {
+			span.Set(slog.Int("open", len(rec.Change.Open)), slog.Int("reopen", len(rec.Change.Reopen)), slog.Int("close", len(rec.Change.Close)),
+				slog.Int("keep", len(rec.Change.Keep)), slog.Duration("still", rec.Still), slog.Int64("in_hand", rec.InHand), slog.Int("leaked", len(rec.Leaked)))
+			rec.Trace = span.Context().TraceID()
+		}
+		span.End()
+	}()
+	began := time.Now()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	defer context.AfterFunc(e.hurried, func() { giveUp(errDraining) })()
+	turn, leave := e.queueUp()
+	defer leave()
+	select {
+	case <-e.applying:
+		defer func() {
+			leave() // before whoever waits looks
+			e.applying <- struct{}{}
+		}()
+	case <-ctx.Done():
+		return report.Receipt{Took: time.Since(began)}, fmt.Errorf("apply configuration: %w", context.Cause(ctx))
+	case <-e.ending.Done():
+		return report.Receipt{Took: time.Since(began)}, errDraining
 	}
-	return e.apply(ctx, next)
+	switch {
+	case e.draining():
+		return report.Receipt{Took: time.Since(began)}, errDraining
+	case e.superseded(turn):
+		return report.Receipt{Took: time.Since(began)}, ErrSuperseded
+	}
+	r := &reload{e: e, old: e.plan, next: next, change: Diff(e.plan, next), over: ctx}
+	if err := r.openUnlessDraining(ctx); err != nil {
+		rec = r.receipt(began)
+		rec.Change = report.Change{}
+		return rec, err
+	}
+	patient, cancel := context.WithTimeout(ctx, e.Patience)
+	defer cancel()
+	r.rewire(patient)
+	e.turns.Lock()
+	e.turns.done = turn
+	e.turns.Unlock()
+	e.plan = next
+	r.replace(patient)
+	return r.receipt(began), nil
 }
 
 // Drain stops everything: collectors first, then it waits until all that was admitted is delivered. When ctx is done
-// before, the rest is abandoned, and counted so. No plan can be applied afterwards.
+// before, the rest is abandoned, and counted so. An Apply under way that is still opening is given up. No plan can be applied
+// afterwards.
 func (e *Engine) Drain(ctx context.Context) error {
-	e.applying.Lock()
-	defer e.applying.Unlock()
-	e.drained = true
-	_, err := e.apply(ctx, &Plan{})
-	return err
+	e.end()
+	stop := context.AfterFunc(ctx, e.hurry)
+	<-e.applying
+	stop()
+	defer func() { e.applying <- struct{}{} }()
+	next := &Plan{}
+	r := &reload{e: e, old: e.plan, next: next, change: Diff(e.plan, next), over: ctx}
+	r.rewire(ctx)
+	e.plan = next
+	r.replace(ctx)
+	return nil
 }
 
-func (e *Engine) apply(ctx context.Context, next *Plan) (report.Change, error) {
-	r := &reload{e: e, old: e.plan, next: next, change: Diff(e.plan, next)}
-	if err := r.open(); err != nil {
-		return report.Change{}, err
+// draining reports whether Drain was called.
+func (e *Engine) draining() bool { return e.ending.Err() != nil }
+
+// turns are the calls of Apply in their order.
+type turns struct {
+	sync.Mutex
+	last, done int
+	waiting    []int
+}
+
+// queueUp enters a call of Apply. leave is to be called when it is over.
+func (e *Engine) queueUp() (turn int, leave func()) {
+	t := &e.turns
+	t.Lock()
+	defer t.Unlock()
+	t.last++
+	turn = t.last
+	t.waiting = append(t.waiting, turn)
+	return turn, func() {
+		t.Lock()
+		defer t.Unlock()
+		t.waiting = slices.DeleteFunc(t.waiting, func(other int) bool { return other == turn })
 	}
-	r.rewire(ctx)
-	r.closeOld(ctx)
-	r.startSources()
-	e.plan = next
-	return r.change, nil
+}
+
+// superseded reports whether a newer plan waits, or was applied.
+func (e *Engine) superseded(turn int) bool {
+	e.turns.Lock()
+	defer e.turns.Unlock()
+	return e.turns.done > turn || slices.Max(e.turns.waiting) > turn
+}
+
+// stood notes that a batch has found its way replaced, and has lost so much time with that.
+func (e *Engine) stood(d time.Duration) {
+	for {
+		longest := e.stalled.Load()
+		if int64(d) <= longest || e.stalled.CompareAndSwap(longest, int64(d)) {
+			return
+		}
+	}
 }
 
 // enter returns the pipeline as the current generation has it, and a function to call when the batch has left it; nil
@@ -154,220 +252,6 @@ func (e *Engine) enter(pipeline string) (*pipe, func()) {
 		}
 		if g.enter() {
 			return p, g.leave
-		}
-	}
-}
-
-// A reload is one Apply.
-type reload struct {
-	e         *Engine
-	old, next *Plan
-	change    report.Change
-
-	sources []*source // opened
-	stages  []*stage
-	exports []*export
-
-	oldSources []*source // to be closed
-	oldStages  []*stage
-	oldExports []*instance // of exporters that go on
-	oldStores  []*store    // of exporters that go on without
-	gone       []*export
-}
-
-func (r *reload) opens(c Component) bool {
-	return slices.Contains(r.change.Open, c.Key()) || slices.Contains(r.change.Reopen, c.Key())
-}
-
-// open opens everything new. When something fails, what was opened is closed again.
-func (r *reload) open() error {
-	leaving := make(map[string]bool)
-	for _, key := range slices.Concat(r.change.Close, r.change.Reopen) {
-		leaving[key] = true
-	}
-	r.e.sockets.begin(leaving)
-	var errs []error
-	for c := range r.next.Components() {
-		if !r.opens(c) {
-			continue
-		}
-		if err := r.openOne(c); err != nil {
-			errs = append(errs, fmt.Errorf("open %s: %w", c.Path(), err))
-		}
-	}
-	if len(errs) == 0 {
-		return nil
-	}
-	for _, s := range r.sources {
-		s.close()
-	}
-	for _, st := range r.stages {
-		closeComponent(st.proc, st.log)
-		st.meters.Close()
-	}
-	for _, x := range r.exports {
-		closeComponent(x.sender.exporter, x.sender.log)
-		x.meters.Close()
-		if x.opened {
-			x.store.abort()
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// own returns the plugin's own part of c's options.
-func (c Component) own() []byte { return c.Plugin.Config.Pick(c.Options) }
-
-// common returns the framework's part of c's options.
-func common[T any](c Component) T {
-	t, err := config.Decode[T](config.Of[T]().Pick(c.Options))
-	if err != nil {
-		panic("BUG: checked options do not decode: " + err.Error())
-	}
-	return t
-}
-
-func (r *reload) openOne(c Component) error {
-	log := r.e.Log.With("component", c.Path())
-	labels := []metric.Label{{Name: "component", Value: c.Path()}}
-	if c.Pipeline != "" {
-		log = log.With("pipeline", c.Pipeline)
-		labels = append(labels, metric.Label{Name: "pipeline", Value: c.Pipeline})
-	}
-	h := creel.Host{
-		ID: c.ID, Log: log, Metrics: r.e.Metrics.Sub(labels...), Memory: r.e.Memory, Resource: r.e.Resource,
-		Sockets: r.e.sockets.of(c.Key()), Outputs: make(map[string]creel.Next), Sender: r.e.Sender, Admission: r.e.Admission,
-	}
-	h.Sender.Exporter = c.ID
-	if r.e.State != nil {
-		h.State = r.e.State(c.Key())
-	}
-	h.Taken = r.e.taken(c)
-	if r.e.Self != nil {
-		h.Self = selfView{r.e.Self, r.e, c}
-	}
-	for _, ref := range c.refs {
-		if ref.Kind == "pipeline" {
-			h.Outputs[ref.Name] = &output{r.e, c.Pipeline, r.e.books.book(c.Pipeline), ref.Name}
-		}
-	}
-	opened, err := c.Plugin.Open(c.own(), h)
-	if err != nil {
-		h.Metrics.Close()
-		return err
-	}
-	switch c.Plugin.Kind {
-	case creel.KindCollector:
-		s := &source{
-			e: r.e, comp: c, collector: opened.(creel.Collector), salt: salt(c), log: log, meters: h.Metrics, settled: make(chan struct{}),
-			collected: h.Metrics.Counter("creel.collector.records", "Records that were admitted.", "{record}"), edge: r.e.edges.of(c.Key(), false),
-		}
-		if c.Plugin.Polled {
-			s.schedule = common[Schedule](c)
-		}
-		r.sources = append(r.sources, s)
-	case creel.KindProcessor:
-		st := &stage{
-			id: c.Key(), comp: c, proc: opened.(creel.Processor), log: log, meters: h.Metrics, health: &health{}, book: r.e.books.book(c.Pipeline),
-			before: r.e.edges.of(c.Key(), true), after: r.e.edges.of(c.Key(), false),
-		}
-		if _, ok := opened.(creel.Runner); ok {
-			st.held = creel.NewStandingCustody()
-		}
-		r.stages = append(r.stages, st)
-	case creel.KindExporter:
-		x, err := r.newExport(c, opened.(creel.Exporter), h)
-		if err != nil {
-			closeComponent(opened, log)
-			h.Metrics.Close()
-			return err
-		}
-		r.exports = append(r.exports, x)
-	}
-	return nil
-}
-
-func (r *reload) newExport(c Component, exporter creel.Exporter, h creel.Host) (x *export, err error) {
-	d := common[Sending](c).Delivery
-	x = &export{comp: c, instance: &instance{health: &health{}, meters: h.Metrics}}
-	old := r.e.exports[c.ID]
-	if old != nil {
-		x.queue, x.gauges = old.queue, old.gauges
-	} else {
-		x.queue = newQueue(d.Queue)
-	}
-	switch {
-	case d.Spool == nil:
-	case old != nil && old.store != nil:
-		x.store = old.store
-	case r.e.Spools == "":
-		return nil, errors.New("open disk queue: there is no state directory to put it in")
-	default:
-		x.store, err = openStore(filepath.Join(r.e.Spools, url.PathEscape(c.ID)), *d.Spool, x.queue, r.e.books.spool(c.ID), h.Log)
-		if err != nil {
-			return nil, err
-		}
-		x.opened = true
-	}
-	if old == nil {
-		x.gauges = r.e.Metrics.Sub(metric.Label{Name: "component", Value: c.Path()})
-		meterQueue(x.gauges, x.queue)
-	}
-	x.sender = newSender(exporter, d, x.queue, x.store, r.e.Letters, h, x.health)
-	return x, nil
-}
-
-// rewire puts the next generation in place, downstream first. What it replaces or leaves out is noted, to be closed.
-func (r *reload) rewire(ctx context.Context) {
-	e := r.e
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, x := range r.exports {
-		if old := e.exports[x.comp.ID]; old != nil {
-			r.oldExports = append(r.oldExports, old.instance)
-			old.sender.stop()
-			if x.sender.d.Concurrency == 1 {
-				old.sender.halt(ctx) // the order is kept
-			}
-			x.queue.reconfigure(x.sender.d.Queue)
-			if old.store != nil && x.store == nil {
-				r.oldStores = append(r.oldStores, old.store)
-				x.queue.keep(false)
-			}
-		}
-		e.exports[x.comp.ID] = x
-		x.start()
-	}
-	for _, c := range r.old.Processors { // in flow order, as pipelines are
-		if st := e.stages[c.Key()]; st != nil && !slices.Contains(r.change.Keep, c.Key()) {
-			r.oldStages = append(r.oldStages, st)
-			st.last.Store(true)
-			delete(e.stages, c.Key())
-		}
-	}
-	for _, st := range r.stages {
-		e.stages[st.id] = st
-	}
-	for _, c := range r.old.Collectors {
-		if s := e.sources[c.ID]; s != nil && !slices.Contains(r.change.Keep, c.Key()) {
-			r.oldSources = append(r.oldSources, s)
-			delete(e.sources, c.ID)
-		}
-	}
-	for _, s := range r.sources {
-		e.sources[s.comp.ID] = s
-	}
-	next := e.build(r.next)
-	for _, st := range r.stages {
-		st.start()
-	}
-	old := e.current.Load()
-	e.previous.Store(old)
-	e.current.Store(next)
-	close(old.next)
-	for _, c := range r.old.Exporters {
-		if !slices.ContainsFunc(r.next.Exporters, func(n Component) bool { return n.ID == c.ID }) {
-			r.gone = append(r.gone, e.exports[c.ID])
 		}
 	}
 }
@@ -425,119 +309,6 @@ func (p *Plan) reach(pipeline string, paths map[string]bool) {
 		}
 		for _, id := range pl.Outputs {
 			p.reach(id, paths)
-		}
-	}
-}
-
-// closeOld ends what is not part of the new plan, in flow order.
-func (r *reload) closeOld(ctx context.Context) {
-	e := r.e
-	for _, s := range r.oldSources {
-		s.end(ctx)
-	}
-	e.previous.Load().finish()
-	for _, st := range r.oldStages {
-		st.close()
-	}
-	e.previous.Store(nil)
-	for _, in := range r.oldExports {
-		in.sender.halt(ctx)
-		in.close()
-	}
-	for _, st := range r.oldStores {
-		st.halt()
-		if waiting, left := st.close(nil); waiting > 0 || len(left) > 0 {
-			st.log.Warn("the exporter has no disk queue any more, but what waits in it stays: give it one again, or take it out with: creel spool export "+st.dir,
-				"records", waiting, "directory", st.dir, "abandoned", abandon(left))
-		}
-	}
-	for _, x := range r.gone {
-		r.drain(ctx, x)
-	}
-	for _, s := range r.oldSources { // their last acknowledgements have come by now, if they come in time
-		s.rest(ctx)
-		s.close()
-	}
-}
-
-// drain empties the queue of an exporter that is removed: what its far side does not take in time stays in its disk queue.
-func (r *reload) drain(ctx context.Context, x *export) {
-	if x.store != nil {
-		r.flush(ctx, x)
-		x.store.setHurry()
-	}
-	err := x.queue.emptied(ctx)
-	x.sender.halt(ctx)
-	if x.store != nil {
-		x.store.halt()
-	}
-	left := x.queue.takeAll()
-	if x.store != nil {
-		var waiting int64
-		switch waiting, left = x.store.close(left); {
-		case waiting > 0 && r.e.drained:
-			x.sender.log.Info("records wait in the disk queue", "records", waiting, "directory", x.store.dir)
-		case waiting > 0:
-			x.sender.log.Warn("the exporter is removed, but what waits in its disk queue stays: bring it back, or take it out with: creel spool export "+x.store.dir,
-				"records", waiting, "directory", x.store.dir)
-		}
-	}
-	if n := abandon(left); n > 0 {
-		x.sender.log.Error("records abandoned: they were not delivered in time", "records", n, "error", err)
-	}
-	x.close()
-	x.gauges.Close()
-	r.e.mu.Lock()
-	delete(r.e.exports, x.comp.ID)
-	r.e.mu.Unlock()
-}
-
-// flush waits for what waits at an exporter, on disk as well, as long as its far side takes it.
-func (r *reload) flush(ctx context.Context, x *export) {
-	least, at := int64(math.MaxInt64), time.Now()
-	for ctx.Err() == nil && x.sender.breaker.down() == nil && time.Since(at) < patience {
-		switch n := r.e.books.waiting(x.comp.ID); {
-		case n == 0:
-			return
-		case n < least:
-			least, at = n, time.Now()
-		}
-		_ = pause(ctx, 5*time.Millisecond)
-	}
-}
-
-// start lets x work. What it takes over from its predecessor works already.
-func (x *export) start() {
-	if x.store != nil {
-		x.store.breaker.Store(x.sender.breaker)
-		x.store.configure(*x.sender.d.Spool, x.sender.d.Batch)
-		if x.opened {
-			meterStore(x.gauges, x.store)
-			x.store.start()
-		}
-	}
-	x.sender.start()
-}
-
-func (in *instance) close() {
-	closeComponent(in.sender.exporter, in.sender.log)
-	in.meters.Close()
-}
-
-func (r *reload) startSources() {
-	for _, s := range r.sources {
-		if err := s.start(); err != nil {
-			s.health.fail(err)
-			s.log.Error("collector does not start", "error", err)
-		}
-	}
-}
-
-// closeComponent closes a component that can be closed.
-func closeComponent(c any, log *slog.Logger) {
-	if closer, ok := c.(io.Closer); ok {
-		if err := closer.Close(); err != nil {
-			log.Warn("component does not close cleanly", "error", err)
 		}
 	}
 }

@@ -3,14 +3,12 @@ package pipeline
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/creelhq/creel"
-	"github.com/creelhq/creel/metric"
 )
 
 // A generation is the graph that one plan makes: immutable routes from each collector, through the pipelines, to the
@@ -53,12 +51,12 @@ func (g *generation) leave() {
 	}
 }
 
-// finish waits until the last batch has left. g must not be the current generation any more.
-func (g *generation) finish() {
+// close lets nobody in any more; g.empty is closed when the last batch has left. g must not be the current generation any
+// more.
+func (g *generation) close() {
 	g.inside.Add(1)
 	g.closed.Store(true)
 	g.leave()
-	<-g.empty
 }
 
 // A pipe is a pipeline in a generation: processors in a row, and the queues at their end.
@@ -83,15 +81,13 @@ type exit struct {
 
 // A stage is a processor's instance. Processors belong to one pipeline.
 type stage struct {
+	part
 	id      string // pipeline/processor
 	proc    creel.Processor
 	held    *creel.Custody // nil without a Run method
 	health  *health
 	custody sync.Pool // of *creel.Custody
 	book    *book
-	log     *slog.Logger
-	meters  *metric.Set
-	comp    Component
 
 	before, after *edge
 
@@ -99,6 +95,9 @@ type stage struct {
 	last atomic.Bool         // the stage is about to be closed, before all that it leads to
 	stop context.CancelFunc  // of Run; nil without one
 	done chan struct{}       // closed when Run has returned
+
+	flushing sync.Mutex // held while Run sends something for the last time; guards cut
+	cut      bool       // the stage was left behind: what it leads to may be closed
 }
 
 // runNext is the Next that a stage's Run has: it leads into the generation that is current at the time.
@@ -109,49 +108,74 @@ func (n runNext) Send(b *creel.Batch) {
 	for {
 		h := n.st.out.Load()
 		if n.st.last.Load() {
-			h.Send(b)
+			n.st.flush(h, b)
 			return
 		}
 		if h.p.gen.enter() {
+			defer h.p.gen.leave()
 			h.Send(b)
-			h.p.gen.leave()
 			return
 		}
 	}
+}
+
+// flush moves b on as the stage ends. When nobody waits for that any more, it is abandoned.
+func (st *stage) flush(h *hop, b *creel.Batch) {
+	st.flushing.Lock()
+	defer st.flushing.Unlock()
+	if !st.cut {
+		h.Send(b)
+		return
+	}
+	if !creel.Forward(b) {
+		st.book.created.Add(int64(b.Len()))
+	}
+	st.book.dropped.add(Abandoned, b.Len())
+	creel.Settle(b, creel.ErrAbandoned)
+}
+
+// cutOff lets nothing out of the stage any more. What it returns is closed when that is so.
+func (st *stage) cutOff() <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		st.flushing.Lock()
+		defer st.flushing.Unlock()
+		st.cut = true
+	}()
+	return done
 }
 
 // start begins Run, if the processor has it.
 func (st *stage) start() {
+	st.done = make(chan struct{})
 	r, ok := st.proc.(creel.Runner)
 	if !ok {
+		close(st.done)
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	st.stop, st.done = cancel, make(chan struct{})
+	st.stop = cancel
 	go func() {
 		defer close(st.done)
-		if err := st.run(ctx, r); err != nil && ctx.Err() == nil {
-			st.health.fail(err)
-			st.log.Error("processor stopped", "error", err)
+		run := func() (bool, error) {
+			err := safely(func() error { return r.Run(ctx, runNext{st}) })
+			return err == nil, err
 		}
+		supervise(ctx, run, st.health, st.log) // what it holds stays where it is when it fails
 	}()
 }
 
-func (st *stage) run(ctx context.Context, r creel.Runner) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return r.Run(ctx, runNext{st})
-}
-
-// close flushes what the stage holds, and ends it. Nobody calls Process any more.
-func (st *stage) close() {
+// halt ends Run. What it returns is closed when it has returned. Nobody calls Process any more.
+func (st *stage) halt() <-chan struct{} {
 	if st.stop != nil {
 		st.stop()
-		<-st.done
 	}
+	return st.done
+}
+
+// settle gives up what the stage has not flushed.
+func (st *stage) settle() {
 	if st.held != nil {
 		st.held.End(creel.ErrAbandoned, func(n creel.Counts) {
 			st.book.dropped.add(Abandoned, n.Dropped)
@@ -159,8 +183,6 @@ func (st *stage) close() {
 			st.count(n)
 		})
 	}
-	closeComponent(st.proc, st.log)
-	st.meters.Close()
 }
 
 // count enters what the stage did into the pipeline's book.
@@ -273,9 +295,7 @@ func (x *exit) push(b *creel.Batch) {
 	n := int64(b.Len())
 	x.acct.in.Add(n)
 	x.acct.queued.Add(n)
-	for _, it := range x.queue.push(item{b: b, bytes: bytes, acct: x.acct, since: time.Now(), level: x.level, waited: creel.Waited(b)}) {
-		drop([]item{it}, QueueFull) // that is what was asked for
-	}
+	x.queue.put(item{b: b, bytes: bytes, acct: x.acct, since: time.Now(), level: x.level, waited: creel.Waited(b)})
 }
 
 // output is the Next to a pipeline that a processor's options name.

@@ -72,6 +72,12 @@ type account struct {
 	dropped dropped
 }
 
+// work counts what one component has done. Like a book it lives as long as the engine.
+type work struct {
+	collected atomic.Int64 // records that a collector's Sink has admitted
+	failed    atomic.Int64 // calls
+}
+
 // books are all books of an engine, by name, in the order in which they were opened.
 type books struct {
 	mu       sync.Mutex
@@ -79,6 +85,7 @@ type books struct {
 	books    map[string]*book
 	accounts map[string][]*account // by pipeline
 	spools   []*account
+	works    map[string]*work // by component key
 	metrics  *metric.Set
 }
 
@@ -96,6 +103,21 @@ func (bs *books) book(pipeline string) *book {
 	bs.books[pipeline] = b
 	bs.order = append(bs.order, pipeline)
 	return b
+}
+
+// work returns what a component has done, by its key.
+func (bs *books) work(key string) *work {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	t := bs.works[key]
+	if t == nil {
+		if bs.works == nil {
+			bs.works = make(map[string]*work)
+		}
+		t = &work{}
+		bs.works[key] = t
+	}
+	return t
 }
 
 func (bs *books) account(pipeline, exporter string) *account {

@@ -69,8 +69,6 @@ func (e *Engine) Resend(ctx context.Context, exporter string, l deadletter.Lette
 	if x.store != nil {
 		level = ackProcess
 	}
-	for _, it := range x.queue.push(item{b: b, bytes: n, acct: acct, origin: l.Pipeline, since: time.Now(), level: level, waited: creel.Waited(b)}) {
-		drop([]item{it}, QueueFull)
-	}
+	x.queue.put(item{b: b, bytes: n, acct: acct, origin: l.Pipeline, since: time.Now(), level: level, waited: creel.Waited(b)})
 	return done, nil
 }

@@ -57,6 +57,11 @@ func (m *exportMeter) attempt(d time.Duration, err error) {
 	}
 }
 
+// meterCollector shows what a collector has sent.
+func meterCollector(set *metric.Set, t *work) {
+	set.CounterFunc("creel.collector.records", "Records that were admitted.", "{record}", func() float64 { return float64(t.collected.Load()) })
+}
+
 // meterQueue shows how full q is.
 func meterQueue(set *metric.Set, q *queue) {
 	set.GaugeFunc("creel.queue.usage", "Bytes of records that are under way to the exporter.", "By", func() float64 {

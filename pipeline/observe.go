@@ -8,6 +8,7 @@ import (
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/report"
+	"github.com/creelhq/creel/trace"
 )
 
 // This file is what an engine tells of itself.
@@ -22,10 +23,8 @@ func (e *Engine) Ledger() report.Ledger {
 		}
 	}
 	held := make(map[string]int64)
-	for _, st := range e.stages {
-		if st.held != nil {
-			held[st.comp.Pipeline] += st.holds()
-		}
+	for st := range e.holders() {
+		held[st.comp.Pipeline] += st.holds()
 	}
 	return e.books.ledger(func(pipeline string) int64 { return held[pipeline] })
 }
@@ -68,7 +67,7 @@ func (e *Engine) Components() []report.Component {
 		return &list[len(list)-1]
 	}
 	for _, s := range e.sources {
-		add(s.comp, &s.health).Records = int64(s.collected.Load())
+		add(s.comp, s.health).Records = s.health.work.collected.Load()
 	}
 	for _, st := range e.stages {
 		add(st.comp, st.health)
@@ -106,15 +105,29 @@ func (v selfView) Subscribe(f func(slog.Record)) (cancel func()) {
 	return v.Telemetry.Subscribe(func(r slog.Record) {
 		own := false
 		r.Attrs(func(a slog.Attr) bool {
-			if a.Key == "component" {
-				path := a.Value.String()
-				own = path == v.comp.Path() || v.e.current.Load().reach[v.comp.ID][path]
-				return false
-			}
-			return true
+			own = v.causes(a)
+			return a.Key != "component"
 		})
 		if !own {
 			f(r)
 		}
 	})
+}
+
+// SubscribeSpans leaves out the spans of the component and of those that its records meet.
+func (v selfView) SubscribeSpans(f func(trace.Data)) (cancel func()) {
+	return v.Telemetry.SubscribeSpans(func(d trace.Data) {
+		if !slices.ContainsFunc(d.Attrs, v.causes) {
+			f(d)
+		}
+	})
+}
+
+// causes reports whether a names the component, or one that its records meet.
+func (v selfView) causes(a slog.Attr) bool {
+	if a.Key != "component" {
+		return false
+	}
+	path := a.Value.String()
+	return path == v.comp.Path() || v.e.current.Load().reach[v.comp.ID][path]
 }

@@ -44,7 +44,7 @@ func newFlow(t testing.TB, m *creel.Memory, delivery string) *flow {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := pipeline.Compile(root, plugins)
+	plan, err := pipeline.Compile(root, plugins, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

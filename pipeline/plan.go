@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"iter"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +16,7 @@ import (
 
 // Common are the options that every component has.
 type Common struct {
-	Enabled bool `doc:"Whether it takes part. Switching it off leaves it out wherever it is named." default:"true"`
+	Enabled Toggle `doc:"Whether it takes part: true, false, or a condition on the agent's labels. Switching it off leaves it out wherever it is named." default:"true" example:"site == 'north'"`
 }
 
 // Schedule are the options of collectors that work in rounds.
@@ -32,7 +33,7 @@ type Sending struct {
 
 // Route is a pipeline's options.
 type Route struct {
-	Enabled bool     `doc:"Whether it runs." default:"true"`
+	Enabled Toggle   `doc:"Whether it runs: true, false, or a condition on the agent's labels." default:"true" example:"site == 'north'"`
 	From    []string `doc:"Collectors that feed it. A pipeline that a processor sends to needs none." optional:"true" ref:"collector" example:"[file/nginx]"`
 	Through []string `doc:"Processors, in order. Each pipeline has its own instances." optional:"true" ref:"processor" example:"[sample]"`
 	To      []string `doc:"Exporters; each gets everything." optional:"true" ref:"exporter" example:"[otlp/hub]"`
@@ -43,7 +44,12 @@ type Route struct {
 
 // Schema returns the options of a component of plugin p: the framework's options and the plugin's own.
 func Schema(p creel.Plugin) config.Schema {
-	parts := []config.Schema{config.Of[Common]()}
+	return config.Join(config.Of[Common](), workOptions(p))
+}
+
+// workOptions are those that say how the component works, rather than whether.
+func workOptions(p creel.Plugin) config.Schema {
+	var parts []config.Schema
 	switch {
 	case p.Kind == creel.KindExporter:
 		parts = append(parts, config.Of[Sending]())
@@ -107,12 +113,15 @@ type Plan struct {
 	Exporters  []Component
 	Pipelines  []Pipeline // a pipeline stands before those that its processors send to
 	Warnings   []string   // what is probably not meant
+
+	// Resource says what this host and agent are, as collectors are told. Whoever has compiled the plan sets it before Apply.
+	Resource creel.Resource
 }
 
-// Compile checks the sections collectors, processors, exporters and pipelines of a configuration against the plugins.
-// The error is a config.Errors with all that is wrong. It opens nothing.
-func Compile(root *config.Node, plugins []creel.Plugin) (*Plan, error) {
-	c := &compiler{plugins: plugins, declared: make(map[creel.Kind]map[string]*declared)}
+// Compile checks the sections collectors, processors, exporters and pipelines of a configuration against the plugins, and
+// leaves out what is switched off on an agent with the given labels. The error is a config.Errors with all that is wrong. It opens nothing.
+func Compile(root *config.Node, plugins []creel.Plugin, labels map[string]string) (*Plan, error) {
+	c := &compiler{plugins: plugins, labels: labels, declared: make(map[creel.Kind]map[string]*declared)}
 	for _, k := range []creel.Kind{creel.KindCollector, creel.KindProcessor, creel.KindExporter} {
 		c.declared[k] = make(map[string]*declared)
 		c.components(k, root.Get(Section(k)))
@@ -129,6 +138,7 @@ func Compile(root *config.Node, plugins []creel.Plugin) (*Plan, error) {
 // compiler gathers what the sections say.
 type compiler struct {
 	plugins  []creel.Plugin
+	labels   map[string]string
 	declared map[creel.Kind]map[string]*declared
 	ids      map[creel.Kind][]string // in file order
 	routes   []*route
@@ -187,7 +197,7 @@ func (c *compiler) components(k creel.Kind, section *config.Node) {
 			if err != nil {
 				panic("BUG: checked options do not decode: " + err.Error())
 			}
-			d.on = common.Enabled
+			d.on = common.Enabled.On(c.labels)
 			d.refs = schema.Refs(options)
 		}
 		c.declared[k][id] = d
@@ -251,7 +261,7 @@ func (c *compiler) pipelines(section *config.Node) {
 		if err != nil {
 			panic("BUG: checked options do not decode: " + err.Error())
 		}
-		r := &route{Pipeline: Pipeline{ID: id, Ack: o.Ack, Priority: o.Priority}, node: node, on: o.Enabled}
+		r := &route{Pipeline: Pipeline{ID: id, Ack: o.Ack, Priority: o.Priority}, node: node, on: o.Enabled.On(c.labels)}
 		r.From = c.names(r, creel.KindCollector, "from", o.From)
 		r.Through = c.names(r, creel.KindProcessor, "through", o.Through)
 		r.To = c.names(r, creel.KindExporter, "to", o.To)
@@ -437,10 +447,12 @@ func (d *declared) waits() time.Duration {
 }
 
 // Diff says what becomes of the components of a plan when another takes its place, by their keys: paths such as
-// exporters.otlp/hub, and for a processor pipelines.web.parse/nginx. A component is reopened when its plugin or any of its options changes; who sends to it and
-// where it sends does not matter.
+// exporters.otlp/hub, and for a processor pipelines.web.parse/nginx. A component is reopened when its plugin or any of its
+// options changes, but for what switches it on; who sends to it and where it sends does not matter. Collectors are also
+// reopened when the plan's Resource changes.
 func Diff(old, next *Plan) report.Change {
 	var ch report.Change
+	moved := !sameResource(old.Resource, next.Resource)
 	before := make(map[string]Component)
 	for c := range old.Components() {
 		before[c.Key()] = c
@@ -451,7 +463,7 @@ func Diff(old, next *Plan) report.Change {
 		switch {
 		case !ok:
 			ch.Open = append(ch.Open, c.Key())
-		case b.Plugin.Name == c.Plugin.Name && bytes.Equal(b.Options, c.Options):
+		case b.Plugin.Name == c.Plugin.Name && sameOptions(b, c) && !(moved && c.Plugin.Kind == creel.KindCollector):
 			ch.Keep = append(ch.Keep, c.Key())
 		default:
 			ch.Reopen = append(ch.Reopen, c.Key())
@@ -463,6 +475,21 @@ func Diff(old, next *Plan) report.Change {
 		}
 	}
 	return ch
+}
+
+// sameOptions reports whether two components have the same options, but for what switches them on.
+func sameOptions(a, b Component) bool {
+	if bytes.Equal(a.Options, b.Options) {
+		return true
+	}
+	working := func(c Component) []byte { return workOptions(c.Plugin).Pick(c.Options) }
+	return bytes.Equal(working(a), working(b))
+}
+
+func sameResource(a, b creel.Resource) bool {
+	same := slices.EqualFunc(a.Attrs, b.Attrs, func(x, y creel.Attr) bool { return x.Key == y.Key && x.Value.Equal(y.Value) })
+	a.Attrs, b.Attrs = nil, nil
+	return same && reflect.DeepEqual(a, b)
 }
 
 // Components yields every node, exporters first.

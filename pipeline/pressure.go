@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"github.com/creelhq/creel"
@@ -17,21 +18,61 @@ type Pressure struct {
 	More  func()
 }
 
-// pressure is a Pressure that is in force.
+// pressure is what holds collectors back: a Pressure that is in force, or a pause.
 type pressure struct {
 	Pressure
-	left atomic.Int64  // of Bytes
-	over chan struct{} // closed when another is in force
+	paused bool
+	left   atomic.Int64  // of Bytes
+	over   chan struct{} // closed when another is in force
+}
+
+// A gate is what the collectors' Sinks look at first.
+type gate struct {
+	atomic.Pointer[pressure] // nil: it is open
+
+	mu     sync.Mutex // guards what follows
+	asked  Pressure
+	paused bool
 }
 
 // SetPressure says how scarce memory is, until the next call. What was taken before is not touched.
 func (e *Engine) SetPressure(p Pressure) {
-	var next *pressure
-	if p.Level > 0 || p.More != nil {
-		next = &pressure{Pressure: p, over: make(chan struct{})}
-		next.left.Store(p.Bytes)
+	e.pressure.set(func(g *gate) { g.asked = p })
+}
+
+// Pause lets no collector's batch in, or lets them in again. While it is paused Send waits, TrySend says no, and nothing is
+// dropped for that; collectors that work in rounds have none, and later do not make up for them, but for the first. What
+// was let in before goes on: processors, delivery, disk queues, acknowledgements. It outlives Apply.
+func (e *Engine) Pause(paused bool) {
+	e.pressure.set(func(g *gate) { g.paused = paused })
+	if paused {
+		return
 	}
-	if old := e.pressure.Swap(next); old != nil {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.sources {
+		if s.fresh.Load() {
+			_ = e.tasks.Trigger(s.comp.Path()) // it is there, or is being taken out
+		}
+	}
+}
+
+func (e *Engine) paused() bool {
+	p := e.pressure.Load()
+	return p != nil && p.paused
+}
+
+// set changes what is in force.
+func (g *gate) set(change func(*gate)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	change(g)
+	var next *pressure
+	if g.paused || g.asked.Level > 0 || g.asked.More != nil {
+		next = &pressure{Pressure: g.asked, paused: g.paused, over: make(chan struct{})}
+		next.left.Store(g.asked.Bytes)
+	}
+	if old := g.Swap(next); old != nil {
 		close(old.over)
 	}
 }
@@ -48,7 +89,10 @@ func (p *pressure) take(n int64) {
 
 // divide tells the pipes that take records from those that take none.
 func (p *pressure) divide(pipes []*pipe) (taking, shedding []*pipe) {
-	if p.Level == 0 {
+	switch {
+	case p.paused:
+		return nil, nil
+	case p.Level == 0:
 		return pipes, nil
 	}
 	for _, pipe := range pipes {

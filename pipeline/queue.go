@@ -27,6 +27,7 @@ type queue struct {
 	popped   time.Time     // when one of ready was last taken
 	idle     int           // takers that wait for wake
 	wake     chan struct{} // closed when there may be something to take
+	over     bool          // nobody takes from it any more
 }
 
 type lanes [creel.Traces + 1]lane
@@ -112,10 +113,25 @@ func (q *queue) madeRoom() {
 	}
 }
 
-// push appends it. What it returns has to go because the queue is too full.
-func (q *queue) push(it item) (shed []item) {
+// put appends it. When the queue is too full then, and such is wanted, the oldest go.
+func (q *queue) put(it item) {
+	shed, over := q.push(it)
+	if over {
+		abandon(shed)
+		return
+	}
+	for _, it := range shed {
+		drop([]item{it}, QueueFull) // that is what was asked for
+	}
+}
+
+// push appends it. What it returns has to go because the queue is too full, or over.
+func (q *queue) push(it item) (shed []item, over bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.over {
+		return []item{it}, true
+	}
 	in := &q.direct
 	if q.keeps && it.level != ackDelivered {
 		in = &q.keeping
@@ -124,16 +140,16 @@ func (q *queue) push(it item) (shed []item) {
 	l.items = append(l.items, it)
 	l.count(it, 1)
 	q.wakeTakers()
-	for over := q.reserved - q.max; q.shed && over > 0; {
+	for above := q.reserved - q.max; q.shed && above > 0; {
 		n := len(shed)
 		if shed = q.shedOldest(shed); len(shed) == n {
 			break // the rest is being sent
 		}
 		for _, it := range shed[n:] {
-			over -= it.bytes
+			above -= it.bytes
 		}
 	}
-	return shed
+	return shed, false
 }
 
 // shedOldest takes out what has waited longest, and nothing has been decided about.
@@ -332,10 +348,11 @@ func (l *lane) popNamed(max int64) (items []item) {
 	return items
 }
 
-// takeAll empties the queue, but for what a disk queue has.
-func (q *queue) takeAll() (all []item) {
+// end empties the queue, but for what a disk queue has. What is put into it from now on is abandoned.
+func (q *queue) end() (all []item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.over = true
 	q.ready = slices.DeleteFunc(q.ready, func(p *parcel) bool {
 		if p.store == nil {
 			all = append(all, p.items...)

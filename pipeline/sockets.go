@@ -9,7 +9,6 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/report"
 )
 
@@ -43,38 +42,81 @@ func (s *sockets) begin(leaving map[string]bool) {
 	s.mu.Unlock()
 }
 
-// of returns the sockets as one component sees them.
-func (s *sockets) of(component string) creel.Sockets { return socketsOf{s, component} }
+// of returns the sockets as one instance of a component sees them, which the reload under way opens.
+func (s *sockets) of(component string) *lease {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &lease{sockets: s, component: component, reload: s.reload}
+}
 
-type socketsOf struct {
+// A lease is one instance's right to have sockets.
+type lease struct {
 	*sockets
 	component string
+	reload    int
+	handles   []*handle // that were given out
+	over      bool
+}
+
+// revoke takes all sockets from an instance that is left behind, or was opened in vain: nobody is to find the way to it.
+func (l *lease) revoke() {
+	l.mu.Lock()
+	l.over = true
+	handles := l.handles
+	l.mu.Unlock()
+	for _, h := range handles {
+		h.Close()
+	}
 }
 
 // Listen binds address or takes it over.
-func (s socketsOf) Listen(network, address string) (net.Listener, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	key := network + " " + address
-	sock := s.open[key]
-	if sock != nil {
-		for _, h := range sock.handles {
-			if h.reload == s.reload || !s.leaving[h.component] {
-				return nil, fmt.Errorf("listen on %s: %s does already", address, h.component)
-			}
-		}
-	} else {
-		l, err := net.Listen(network, address)
-		if err != nil {
-			return nil, ExplainListen(err, network, address)
-		}
-		sock = &socket{Listener: l, conns: make(chan net.Conn), failed: make(chan struct{}), closed: make(chan struct{})}
-		go sock.accept()
-		s.open[key] = sock
+func (l *lease) Listen(network, address string) (net.Listener, error) {
+	h, bind, err := l.hold(network, address)
+	if err != nil || !bind {
+		return h, err
 	}
-	h := &handle{socket: sock, home: s.sockets, key: key, component: s.component, reload: s.reload, done: make(chan struct{})}
-	sock.handles = append(sock.handles, h)
+	bound, err := net.Listen(network, address) // which may take long, when address has a name
+	if err != nil {
+		h.Close()
+		return nil, ExplainListen(err, network, address)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		bound.Close()
+		return nil, l.late(address)
+	}
+	h.socket.Listener = bound
+	go h.socket.accept()
 	return h, nil
+}
+
+// hold returns a handle for address, and whether it is yet to be bound.
+func (l *lease) hold(network, address string) (h *handle, bind bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return nil, false, l.late(address)
+	}
+	key := network + " " + address
+	sock := l.open[key]
+	if bind = sock == nil; bind {
+		sock = &socket{conns: make(chan net.Conn), failed: make(chan struct{}), closed: make(chan struct{})}
+		l.open[key] = sock
+	}
+	for _, h := range sock.handles {
+		if h.reload == l.sockets.reload || !l.leaving[h.component] {
+			return nil, false, fmt.Errorf("listen on %s: %s does already", address, h.component)
+		}
+	}
+	h = &handle{socket: sock, home: l.sockets, key: key, component: l.component, reload: l.reload, done: make(chan struct{})}
+	sock.handles = append(sock.handles, h)
+	l.handles = append(l.handles, h)
+	return h, bind, nil
+}
+
+func (l *lease) late(address string) error {
+	return fmt.Errorf("listen on %s: %s was given up, because it took too long", address, l.component)
 }
 
 // list returns the addresses that are listened on, sorted by component.
@@ -83,6 +125,9 @@ func (s *sockets) list() []report.Endpoint {
 	defer s.mu.Unlock()
 	list := []report.Endpoint{}
 	for _, sock := range s.open {
+		if sock.Listener == nil {
+			continue // it is being bound
+		}
 		h := sock.handles[len(sock.handles)-1] // the newest
 		list = append(list, report.Endpoint{Component: h.component, Network: sock.Addr().Network(), Address: sock.Addr().String()})
 	}
@@ -161,6 +206,9 @@ func (s *sockets) drop(h *handle) error {
 	}
 	delete(s.open, h.key)
 	close(h.socket.closed)
+	if h.Listener == nil {
+		return nil // not bound yet
+	}
 	return h.Listener.Close()
 }
 

@@ -216,7 +216,7 @@ func (w *world) sending(t *testing.T, e *pipeline.Engine, text string) (creel.Si
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := pipeline.Compile(root, plugins)
+	plan, err := pipeline.Compile(root, plugins, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -461,7 +461,7 @@ func TestAckNeedsDiskQueue(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err = pipeline.Compile(root, w.plugins()); err == nil || !strings.Contains(err.Error(), `ack: `+ack+` needs a disk queue at exporter "sink"`) {
+		if _, err = pipeline.Compile(root, w.plugins(), nil); err == nil || !strings.Contains(err.Error(), `ack: `+ack+` needs a disk queue at exporter "sink"`) {
 			t.Errorf("got %v", err)
 		}
 	}

@@ -104,7 +104,7 @@ func (s *street) apply(variant int) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	plan, err := pipeline.Compile(root, s.plugins())
+	plan, err := pipeline.Compile(root, s.plugins(), nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/creelhq/creel/pipeline"
 	"github.com/creelhq/creel/report"
 	"github.com/creelhq/creel/task"
+	"github.com/creelhq/creel/trace"
 )
 
 // world is what the tests' plugins do and see. Its collectors number their records; its exporters note what arrives.
@@ -27,8 +28,11 @@ type world struct {
 	dir    string // of disk queues and dead letters
 	memory creel.Memory
 
-	letters bool // what is refused becomes a dead letter
-	faults  bool // components fail now and then
+	tracer  *trace.Tracer
+	labels  map[string]string
+	opening atomic.Pointer[func() error] // is called by Open of mark; nil: nobody is
+	letters bool                         // what is refused becomes a dead letter
+	faults  bool                         // components fail now and then
 
 	size     int                                      // records of a batch of the manual collector
 	holdLong bool                                     // hold flushes only in the end
@@ -250,6 +254,11 @@ func (p funcProcessor) Process(_ context.Context, b *creel.Batch, next creel.Nex
 }
 
 func (w *world) mark(_ none, h creel.Host) (creel.Processor, error) {
+	if opening := w.opening.Load(); opening != nil {
+		if err := (*opening)(); err != nil {
+			return nil, err
+		}
+	}
 	return funcProcessor{w.component("processor", h), func(b *creel.Batch, next creel.Next) error {
 		for i := range b.EditLogs() {
 			b.EditLogs()[i].Attrs.Set("mark", creel.Bool(true))
@@ -443,10 +452,11 @@ func (w *world) compile(text string) *pipeline.Plan {
 	if err != nil {
 		w.t.Fatalf("%v in\n%s", err, text)
 	}
-	plan, err := pipeline.Compile(root, w.plugins())
+	plan, err := pipeline.Compile(root, w.plugins(), w.labels)
 	if err != nil {
 		w.t.Fatalf("%v in\n%s", err, text)
 	}
+	plan.Resource.Attrs.Set("site", creel.String(w.labels["site"]))
 	return plan
 }
 
@@ -464,7 +474,7 @@ func (w *world) engine() *pipeline.Engine {
 		}
 	}
 	e := pipeline.New(pipeline.Options{
-		Tasks: tasks, Memory: &w.memory, Metrics: metric.NewSet(), Patience: time.Minute, Spools: filepath.Join(w.dir, "spool"), Letters: letters,
+		Tasks: tasks, Memory: &w.memory, Metrics: metric.NewSet(), Patience: time.Minute, Spools: filepath.Join(w.dir, "spool"), Letters: letters, Tracer: w.tracer,
 	})
 	w.t.Cleanup(func() {
 		if err := e.Drain(context.Background()); err != nil {
@@ -493,11 +503,11 @@ func (w *world) engine() *pipeline.Engine {
 
 func (w *world) apply(e *pipeline.Engine, text string) report.Change {
 	w.t.Helper()
-	ch, err := e.Apply(context.Background(), w.compile(text))
+	r, err := e.Apply(context.Background(), w.compile(text))
 	if err != nil {
 		w.t.Fatalf("%v in\n%s", err, text)
 	}
-	return ch
+	return r.Change
 }
 
 // await waits until a condition holds, which is looked at whenever records arrive.

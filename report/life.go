@@ -31,7 +31,9 @@ type Configuration struct {
 	Hash      string     `json:"hash"`                // of what runs: the first 12 digits of a SHA-256
 	Wanted    string     `json:"wanted,omitempty"`    // the hash of what it was asked to run, if it does not run that
 	Error     string     `json:"error,omitempty"`     // why it does not
+	Since     time.Time  `json:"since,omitzero"`      // when that began
 	Documents []Document `json:"documents,omitempty"` // that it was asked to run
+	Good      string     `json:"good,omitempty"`      // the hash of what has proved good last, and comes back if what runs does not
 	Probation time.Time  `json:"probation_until,omitzero"`
 	Receipts  []Receipt  `json:"receipts,omitempty"` // oldest first; the last few only
 	Failed    []Failed   `json:"failed,omitempty"`   // what it will not try again by itself

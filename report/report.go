@@ -10,11 +10,11 @@ import "time"
 type Health struct {
 	ID       string      `json:"id"`
 	Version  string      `json:"version"`
-	State    string      `json:"state"`  // initializing, running or stopping
+	State    string      `json:"state"`  // as Life.State
 	Health   string      `json:"health"` // Healthy or Degraded
 	Degraded []Component `json:"degraded,omitempty"`
 	Started  time.Time   `json:"started"`
-	Reload   Reload      `json:"last_reload,omitzero"`
+	Reload   Receipt     `json:"last_reload,omitzero"` // of the last change of the configuration
 	Hub      Hub         `json:"hub,omitzero"`
 }
 
@@ -32,13 +32,6 @@ type Hub struct {
 	Since     time.Time `json:"since,omitzero"` // of the last change
 	Error     string    `json:"error,omitempty"`
 	Leased    time.Time `json:"leased_until,omitzero"` // by the agent's clock
-}
-
-// Reload is how the last reload went.
-type Reload struct {
-	Time   time.Time `json:"time,omitzero"`
-	Error  string    `json:"error,omitempty"`
-	Change Change    `json:"change,omitzero"`
 }
 
 // Change is what a reload did. The names are components' paths.

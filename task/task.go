@@ -195,24 +195,28 @@ func (s *Scheduler) Add(t Task) error {
 // Remove takes a task out. A round that runs is cancelled; Remove returns when it has ended, or with ctx's error. A task
 // that is not there is no error.
 func (s *Scheduler) Remove(ctx context.Context, id string) error {
-	s.mu.Lock()
-	j := s.jobs[id]
-	if j == nil {
-		s.mu.Unlock()
-		return nil
-	}
-	delete(s.jobs, id)
-	idle := s.drop(j)
-	s.mu.Unlock()
-	if idle == nil {
-		return nil
-	}
 	select {
-	case <-idle:
+	case <-s.Drop(id):
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("remove task %s: its round does not end: %w", id, ctx.Err())
 	}
+}
+
+// Drop is Remove that does not wait: what it returns is closed when the task's round, which is cancelled, has ended.
+func (s *Scheduler) Drop(id string) (idle <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if j := s.jobs[id]; j != nil {
+		delete(s.jobs, id)
+		idle = s.drop(j)
+	}
+	if idle == nil {
+		over := make(chan struct{})
+		close(over)
+		idle = over
+	}
+	return idle
 }
 
 // drop ends j: it starts no more, and what runs is cancelled. It returns what to wait for, nil if nothing runs.

@@ -43,7 +43,7 @@ func TestExamplesRun(t *testing.T) {
 			defer cancel()
 			ran := false
 			plugins := append(all.Plugins(), hub.QuickLook())
-			c, err := agent.Load(file, env, plugins)
+			c, err := agent.Parts{Plugins: plugins}.Load(file, env)
 			if err != nil {
 				t.Fatal(err)
 			}

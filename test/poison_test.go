@@ -20,15 +20,22 @@ import (
 // creel runs a command on the agent's state directory.
 func (m *mortal) creel(args ...string) string {
 	m.t.Helper()
+	out, err := m.asks(args...)
+	if err != nil {
+		m.t.Fatalf("creel %v: %v", args, err)
+	}
+	return out
+}
+
+// asks runs a command that may say no.
+func (m *mortal) asks(args ...string) (string, error) {
+	m.t.Helper()
 	bin, err := creelBinary()
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	out, err := exec.Command(bin, append(args, "--data", m.data)...).Output()
-	if err != nil {
-		m.t.Fatalf("creel %v: %v", args, err)
-	}
-	return string(out)
+	return string(out), err
 }
 
 // TestPoison: the far side refuses for good each request with a certain line in it, one in ten thousand. All others

@@ -103,6 +103,7 @@ type Manager[C any] struct {
 	mu        sync.Mutex // guards what follows
 	sources   map[string]*source
 	kept      kept
+	loaded    bool       // kept was read
 	probation *probation // nil: none
 	past      *window    // the last while, as long as a probation
 }
@@ -115,6 +116,7 @@ type source struct {
 	tried    uint64 // the last of these that was tried
 	status   string // of what is wanted: as report.Document's
 	err      string
+	since    time.Time // when err began
 	receipt  report.Receipt
 }
 
@@ -172,14 +174,16 @@ func (m *Manager[C]) want(name, revision string, p Pieces) *source {
 		m.sources[name] = s
 	}
 	s.wanted, s.revision, s.asked = p, revision, s.asked+1
-	s.status, s.err = waiting, ""
+	s.status, s.err = Waiting, ""
 	return s
 }
 
-// The values of report.Document.Status.
+// Waiting is the status of what is being tried, or will be.
+const Waiting = "waiting"
+
+// The other values of report.Document.Status.
 const (
 	running    = "running"
-	waiting    = "waiting"
 	refused    = report.Refused
 	rolledBack = report.RolledBack
 )
@@ -276,7 +280,7 @@ func (m *Manager[C]) try(ctx context.Context, name, by string) {
 	if s.asked == asked {
 		s.status, s.err = running, ""
 		if r.Outcome == report.Refused {
-			s.status, s.err = refused, r.Error
+			s.status, s.err, s.since = refused, r.Error, time.Now()
 		}
 	}
 	if r.Outcome == report.Applied {
@@ -292,7 +296,7 @@ func (m *Manager[C]) again(but string) {
 	for name, s := range m.sources {
 		if name != but && s.status == refused && m.failed(s.wanted.Hash()) == "" {
 			s.asked++
-			s.status = waiting
+			s.status = Waiting
 			m.hurry()
 		}
 	}
@@ -382,6 +386,9 @@ func (m *Manager[C]) note(r report.Receipt) {
 	m.save()
 	attrs := []any{"by", r.Source, "configuration", r.Hash, "open", r.Change.Open, "reopen", r.Change.Reopen, "close", r.Change.Close,
 		"took", r.Took.Round(time.Microsecond), "still", r.Still.Round(time.Microsecond)}
+	if r.Trace != "" {
+		attrs = append(attrs, "trace_id", r.Trace)
+	}
 	switch r.Outcome {
 	case report.Applied, report.Unchanged:
 		m.o.Log.Info("configuration "+r.Outcome, attrs...)

@@ -22,7 +22,6 @@ type world struct {
 	disk    []byte // what was saved
 	runs    string // applied last
 	applied int
-	crash   bool // the process ends in the next Apply
 }
 
 func text(s Set) string {
@@ -47,9 +46,6 @@ func (w *world) manager(length time.Duration) *Manager[string] {
 		Apply: func(_ context.Context, t string) (report.Receipt, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			if w.crash {
-				return report.Receipt{}, errCrash
-			}
 			if strings.Contains(t, "shut") {
 				return report.Receipt{}, errors.New("open: it is shut")
 			}
@@ -81,7 +77,7 @@ func (w *world) manager(length time.Duration) *Manager[string] {
 	})
 }
 
-var errCrash = errors.New("the process is gone")
+func anybody(string) bool { return true }
 
 func pieces(text string) Pieces { return Pieces{{Name: "creel.yaml", Text: []byte(text)}} }
 
@@ -89,7 +85,7 @@ func (w *world) start(length time.Duration, text string) *Manager[string] {
 	w.t.Helper()
 	w.runs = ""
 	m := w.manager(length)
-	if err := m.Start(context.Background(), pieces(text)); err != nil {
+	if err := m.Start(context.Background(), pieces(text), anybody); err != nil {
 		w.t.Fatal(err)
 	}
 	return m
@@ -237,7 +233,7 @@ func TestCrashes(t *testing.T) {
 	m = w.start(time.Hour, "b") // crash 1
 	w.running("b")
 	m.Stop()
-	m = w.start(time.Hour, "b") // stopped: no crash
+	w.start(time.Hour, "b") // stopped: no crash
 	w.running("b")
 	m = w.start(time.Hour, "b") // crash 2
 	w.running("a")
@@ -248,18 +244,14 @@ func TestCrashes(t *testing.T) {
 	w.running("c")
 	goodNow(m)
 	for range 5 { // which has proved good: crashes are not its fault
-		m = w.start(time.Hour, "c")
+		w.start(time.Hour, "c")
 	}
 	w.running("c")
 
 	// In the middle of applying what a hub offers.
 	for range maxCrashes {
-		w.crash = true
-		m.Offer("hub", "", pieces("h"))
-		_, trying := m.kept, trial{Source: "hub", Hash: pieces("h").Hash()}
-		m.kept.Trying = &trying
+		m.kept.Trying = &trial{Source: "hub", Hash: pieces("h").Hash()} // as apply keeps it
 		m.save()
-		w.crash = false
 		m = w.start(time.Hour, "c")
 		w.running("c")
 	}
@@ -270,7 +262,7 @@ func TestCrashes(t *testing.T) {
 
 func TestStart(t *testing.T) {
 	w := &world{t: t}
-	if err := w.manager(0).Start(context.Background(), pieces("bad")); err == nil {
+	if err := w.manager(0).Start(context.Background(), pieces("bad"), anybody); err == nil {
 		t.Fatal("a wrong file is run")
 	}
 	m := w.start(0, "a")
@@ -283,7 +275,7 @@ func TestStart(t *testing.T) {
 		t.Errorf("the report says %+v", c)
 	}
 	w.disk = []byte(`{"format":2}`)
-	if err := w.manager(0).Start(context.Background(), pieces("a")); err == nil || !strings.Contains(err.Error(), "format 2") {
+	if err := w.manager(0).Start(context.Background(), pieces("a"), anybody); err == nil || !strings.Contains(err.Error(), "format 2") {
 		t.Errorf("a newer format: %v", err)
 	}
 	if string(w.disk) != `{"format":2}` {

@@ -12,8 +12,9 @@ import (
 )
 
 // Start applies what the file says, with what the other sources have said last. Where that has failed before, what has
-// proved good last takes its place. The error is Build's or Apply's: nothing runs then.
-func (m *Manager[C]) Start(ctx context.Context, file Pieces) error {
+// proved good last takes its place. A source that is not known any more has nothing to say. The error is Build's or
+// Apply's: nothing runs then, and it may be called again.
+func (m *Manager[C]) Start(ctx context.Context, file Pieces, known func(source string) bool) error {
 	m.attempt.Lock()
 	defer m.attempt.Unlock()
 	if err := m.load(); err != nil {
@@ -22,6 +23,7 @@ func (m *Manager[C]) Start(ctx context.Context, file Pieces) error {
 	began := time.Now()
 	m.mu.Lock()
 	set := m.kept.Running.with(File, file)
+	maps.DeleteFunc(set, func(name string, _ Pieces) bool { return name != File && !known(name) })
 	for name, p := range set {
 		m.want(name, "", p).tried = 1
 	}
@@ -52,7 +54,7 @@ func (m *Manager[C]) Start(ctx context.Context, file Pieces) error {
 	for name, s := range m.sources {
 		s.status = running
 		if s.wanted.Hash() != set[name].Hash() {
-			s.status, s.err = rolledBack, strings.Join(why, "; ")
+			s.status, s.err, s.since = rolledBack, strings.Join(why, "; "), time.Now()
 			r.Outcome, r.Error = report.RolledBack, s.err
 		}
 	}
@@ -64,6 +66,9 @@ func (m *Manager[C]) Start(ctx context.Context, file Pieces) error {
 func (m *Manager[C]) load() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.loaded {
+		return nil
+	}
 	if err := m.o.Load(&m.kept); err != nil {
 		return err
 	}
@@ -73,6 +78,7 @@ func (m *Manager[C]) load() error {
 	if m.kept.Crashes == nil {
 		m.kept.Crashes = make(map[string]int)
 	}
+	m.loaded = true
 	if t := m.kept.Trying; t != nil && !t.Clean {
 		m.kept.Crashes[t.Hash]++
 		if n := m.kept.Crashes[t.Hash]; n >= maxCrashes && m.kept.Good != nil && m.kept.Good[t.Source].Hash() != t.Hash {
@@ -232,7 +238,7 @@ func (m *Manager[C]) undo(ctx context.Context, p *probation, why string) {
 	} else {
 		for _, name := range changedSources(bad, good) {
 			if s := m.sources[name]; s != nil && s.wanted.Hash() == bad[name].Hash() {
-				s.status, s.err = rolledBack, why
+				s.status, s.err, s.since = rolledBack, why, time.Now()
 			}
 		}
 		m.kept.Running, m.kept.Trying = good, nil
@@ -260,6 +266,9 @@ func (m *Manager[C]) Report() report.Configuration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c := report.Configuration{Hash: m.kept.Running.Hash(), Receipts: slices.Clone(m.kept.Receipts), Failed: slices.Clone(m.kept.Failed)}
+	if m.kept.Good != nil {
+		c.Good = m.kept.Good.Hash()
+	}
 	if m.probation != nil {
 		c.Probation = m.probation.until.UTC()
 	}
@@ -273,15 +282,22 @@ func (m *Manager[C]) Report() report.Configuration {
 	for _, name := range wanted.Sources() {
 		s := m.sources[name]
 		if s.err != "" && c.Error == "" {
-			c.Error = s.err
+			c.Error, c.Since = s.err, s.since.UTC()
 		}
 		for _, d := range s.wanted {
-			c.Documents = append(c.Documents, report.Document{
-				Name: d.Name, Source: name, Version: d.Version, Hash: Pieces{d}.Hash(), Status: s.status, Error: s.err,
-			})
+			one := report.Document{Name: d.Name, Source: name, Version: d.Version, Hash: Pieces{d}.Hash(), Status: s.status, Error: s.err}
+			if m.runs(name, one) {
+				one.Status, one.Error = running, ""
+			}
+			c.Documents = append(c.Documents, one)
 		}
 	}
 	return c
+}
+
+// runs tells whether a document is among those that run, whatever became of others of its source. m.mu is held.
+func (m *Manager[C]) runs(source string, d report.Document) bool {
+	return slices.ContainsFunc(m.kept.Running[source], func(r Document) bool { return r.Name == d.Name && Pieces{r}.Hash() == d.Hash })
 }
 
 // Status returns what has become of what a source has offered last: its revision, waiting, running, refused or

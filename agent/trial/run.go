@@ -253,7 +253,7 @@ func Run(ctx context.Context, file string, text []byte, env config.Env, plugins 
 	if err != nil {
 		return nil, err
 	}
-	plan, err := pipeline.Compile(root, plugins)
+	plan, err := pipeline.Compile(root, plugins, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -242,7 +242,7 @@ func TestBlockedProcessor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := pipeline.Compile(root, plugins(block))
+	plan, err := pipeline.Compile(root, plugins(block), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

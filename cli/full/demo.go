@@ -55,7 +55,7 @@ type demo struct {
 
 func (d *demo) agent() control.Agent {
 	return control.Agent{
-		ID: d.id, Version: cli.Version(), Labels: d.labels, Health: d.health, Components: d.components,
+		ID: d.id, Version: cli.Version(), Labels: func() map[string]string { return d.labels }, Health: d.health, Components: d.components,
 		Routes: func() []report.Route {
 			return []report.Route{{Pipeline: "logs", From: []string{"file/app"}, Through: []string{"sample"}, To: []string{"otlp/hub"}}}
 		},

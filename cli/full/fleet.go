@@ -16,9 +16,7 @@ import (
 )
 
 func (c *commands) get() *cobra.Command {
-	cmd := &cobra.Command{Use: "get", Short: "List what the hub knows.", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(c.getAgents(), c.getConfigurations())
-	return cmd
+	return parent("get", "List what the hub knows.", c.getAgents(), c.getDocuments(), c.getConfigurations())
 }
 
 func (c *commands) getAgents() *cobra.Command {
@@ -71,7 +69,7 @@ func agentTable(w *tabwriter.Writer, agents []api.Agent, wide bool) {
 			}
 			more = fmt.Sprintf("%d\t%d\t%d\t", n.Records, n.ThrottledRecords, a.Unexplained)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\t%.0f\t%d\t%d\t%s\t%s\t%s%s\t%s\n", a.Status(), plain(a.Name), a.ID, plain(a.Version), a.In, a.Out,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\t%.0f\t%d\t%d\t%s\t%s\t%s%s\t%s\n", status(&a), plain(a.Name), a.ID, plain(a.Version), a.In, a.Out,
 			a.Totals.Dropped, a.Totals.DeadLettered, cli.Bytes(a.QueueBytes), onDisk(a.Disk), more, cli.Ago(a.LastSeen), plain(firstLine(a.Cause)))
 	}
 }
@@ -129,7 +127,7 @@ func (c *commands) getConfigurations() *cobra.Command {
 
 func (c *commands) describe() *cobra.Command {
 	agent := &cobra.Command{
-		Use: "agent ID", Short: "Show one agent: components, pipelines, ledger, configuration, timeline.", Args: cobra.ExactArgs(1),
+		Use: "agent ID", Aliases: []string{"agents"}, Short: "Show one agent: its state, what it shall run, components, pipelines, ledger, timeline.", Args: cobra.ExactArgs(1),
 		Long: "Show all that the hub knows of an agent. The beginning of its id will do when it is unique, and so will its name.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.client()
@@ -138,30 +136,24 @@ func (c *commands) describe() *cobra.Command {
 			}
 			d, err := client.Agent(cmd.Context(), args[0])
 			if err != nil {
-				if list, e := client.Agents(cmd.Context(), api.AgentQuery{Label: "host.name=" + args[0]}); e == nil && list.Total == 1 {
-					d, err = client.Agent(cmd.Context(), list.Agents[0].ID)
-				}
-			}
-			if err != nil {
 				return failed(err)
 			}
 			return c.Print(c.output, d, []string{d.ID}, func(w *tabwriter.Writer) { describeAgent(w, &d) })
 		},
 	}
-	cmd := &cobra.Command{Use: "describe", Short: "Show one thing that the hub knows, with all about it.", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(c.answering(agent))
-	return cmd
+	return parent("describe", "Show one thing that the hub knows, with all about it.", c.answering(agent), c.describeDocument())
 }
 
 func describeAgent(w *tabwriter.Writer, d *api.AgentDetail) {
-	fmt.Fprintf(w, "agent\t%s\nname\t%s\ntype\t%s %s\nstatus\t%s\n", d.ID, plain(d.Name), plain(d.Type), plain(d.Version), d.Status())
+	fmt.Fprintf(w, "agent\t%s\nname\t%s\ntype\t%s %s\nstatus\t%s\n", d.ID, plain(d.Name), plain(d.Type), plain(d.Version), status(&d.Agent))
 	if d.Cause != "" {
 		fmt.Fprintf(w, "cause\t%s\n", plain(d.Cause))
 	}
-	fmt.Fprintf(w, "last seen\t%s (%s)\nstarted\t%s\nheartbeat\t%gs\nconfiguration\t%s\n", stamp(d.LastSeen), cli.Ago(d.LastSeen), stamp(d.Started), d.Heartbeat, d.Config)
+	fmt.Fprintf(w, "last seen\t%s (%s)\nstarted\t%s\nheartbeat\t%gs\neffective configuration\t%s\n", stamp(d.LastSeen), cli.Ago(d.LastSeen), stamp(d.Started), d.Heartbeat, d.Config)
 	for _, k := range slices.Sorted(maps.Keys(d.Labels)) {
 		fmt.Fprintf(w, "label\t%s=%s\n", plain(k), plain(d.Labels[k]))
 	}
+	describeLife(w, &d.Intended)
 	cli.ComponentTable(w, d.Components)
 	if len(d.Routes) > 0 {
 		fmt.Fprintln(w, "\nPIPELINE\tFROM\tTHROUGH\tTO\tIN/S")
@@ -170,6 +162,7 @@ func describeAgent(w *tabwriter.Writer, d *api.AgentDetail) {
 		}
 	}
 	describeLedger(w, d)
+	describeChanges(w, &d.Intended)
 	fmt.Fprintln(w, "\nTIME\tEVENT\tCAUSE")
 	for _, e := range d.Timeline {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", stamp(e.Time), e.Kind, plain(e.Cause))

@@ -23,7 +23,15 @@ import (
 // Commands returns the commands, for cli.Program.More.
 func Commands(c *cli.Commands) []*cobra.Command {
 	f := &commands{Commands: c}
-	return []*cobra.Command{f.up(), f.hubCommand(), f.get(), f.describe(), f.ledger(), f.top(), f.query(), f.logs(), f.doctor()}
+	list := []*cobra.Command{
+		f.up(), f.hubCommand(), f.get(), f.describe(), f.apply(),
+		parent("diff", "", f.diffDocuments()), // package cli has the rest of it
+		parent("delete", "Delete a thing that the hub has.", f.deleteDocument()),
+		parent("rollback", "Go back to an earlier version.", f.rollbackDocument()),
+		parent("edit", "Change a thing that the hub has, in an editor.", f.editDocument()),
+		f.ledger(), f.top(), f.query(), f.logs(), f.doctor(),
+	}
+	return append(list, f.orders()...)
 }
 
 type commands struct {

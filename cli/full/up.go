@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/creelhq/creel/agent"
 	"github.com/creelhq/creel/cli"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/hub"
@@ -103,7 +104,11 @@ func (c *commands) runHub(cmd *cobra.Command, f *hubFlags, ready func(hub.Endpoi
 			fleet.Go(func() { demoAgent(ctx, e.URL, i) })
 		}
 	}
-	return cli.Started(hub.Run(ctx, o))
+	for {
+		if err := hub.Run(ctx, o); !errors.Is(err, agent.ErrRestart) {
+			return cli.Started(err)
+		}
+	}
 }
 
 func (c *commands) up() *cobra.Command {

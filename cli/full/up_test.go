@@ -45,7 +45,7 @@ func TestConfigurations(t *testing.T) {
 	bare := machine{grpc: "127.0.0.1:1", http: "127.0.0.1:2"}
 	for name, text := range map[string]string{"full": full.config(), "bare": bare.config(), "hub": hubConfig} {
 		text = strings.NewReplacer("%q", `"127.0.0.1:1"`).Replace(text)
-		if _, err := agent.Parse(name, []byte(text), config.Env{}, append(all.Plugins(), hub.QuickLook())); err != nil {
+		if _, err := (agent.Parts{Plugins: append(all.Plugins(), hub.QuickLook())}).Parse(name, []byte(text), config.Env{}); err != nil {
 			t.Errorf("%s: %v\n%s", name, err, text)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	_ "time/tzdata" // for hosts without zone files
 
+	centers "github.com/creelhq/creel/center/all"
 	"github.com/creelhq/creel/cli"
 	"github.com/creelhq/creel/cli/full"
 	"github.com/creelhq/creel/hub"
@@ -12,5 +13,5 @@ import (
 )
 
 func main() {
-	os.Exit(cli.Main(cli.Program{Name: "creel", Plugins: append(all.Plugins(), hub.QuickLook()), More: full.Commands}, os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(cli.Main(cli.Program{Name: "creel", Plugins: append(all.Plugins(), hub.QuickLook()), Centers: centers.Centers(), More: full.Commands}, os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync/atomic"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/metric"
+	"github.com/creelhq/creel/trace"
 )
 
 // Config is the collector's options.
@@ -173,6 +175,18 @@ type request struct {
 	body       []byte
 	parse      func(creel.Signal, []byte, *creel.Memory) (*creel.Batch, error)
 	id, sender string // as on the wire
+}
+
+// follow starts the span of a request whose headers say, as W3C or B3 has it, that it belongs to a trace: if spans are made.
+func (c *collector) follow(ctx context.Context, transport string, s creel.Signal, header func(key string) string) (context.Context, *trace.Span) {
+	if !c.host.Tracer.Enabled() {
+		return ctx, nil
+	}
+	from, ok := trace.Extract(header)
+	if !ok {
+		return ctx, nil
+	}
+	return c.host.Tracer.Start(trace.With(ctx, from), "receive", trace.Server, slog.String("transport", transport), slog.String("signal", s.String()))
 }
 
 // take gives a request's records to the pipeline and waits until they are safe.

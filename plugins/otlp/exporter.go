@@ -14,6 +14,7 @@ import (
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/metric"
 	codec "github.com/creelhq/creel/otlp"
+	"github.com/creelhq/creel/trace"
 )
 
 // ExporterConfig is the exporter's options.
@@ -23,6 +24,7 @@ type ExporterConfig struct {
 	Encoding    string            `doc:"What requests over HTTP are written in." default:"proto" enum:"proto|json"`
 	Compression string            `doc:"How requests are compressed." default:"gzip" enum:"none|gzip|zstd"`
 	Headers     map[string]string `doc:"Headers that are added to each request." optional:"true" secret:"true" example:"{authorization: 'Bearer ${env:TOKEN}'}"`
+	Propagate   []string          `doc:"How requests that belong to a trace of the agent's own say so: w3c: the headers traceparent and tracestate. b3: the header b3, as Zipkin has it." default:"w3c" enum:"w3c|b3"`
 	TLS         ClientTLS         `doc:"Certificates."`
 }
 
@@ -78,6 +80,19 @@ func (c ExporterConfig) target() (target, error) {
 	return t, nil
 }
 
+// propagate tells set the headers that say which span a request in ctx belongs to: none if that is none.
+func (c ExporterConfig) propagate(ctx context.Context, set func(key, value string)) {
+	span := trace.From(ctx)
+	for _, format := range c.Propagate {
+		switch format {
+		case "w3c":
+			span.Inject(set)
+		case "b3":
+			span.InjectB3(set)
+		}
+	}
+}
+
 // sender sends one request. It is the transport's part of the exporter.
 type sender interface {
 	// send returns what the far side answered. The error is what Export may return.
@@ -129,13 +144,13 @@ func (x *exporter) Export(ctx context.Context, batches []*creel.Batch) error {
 	case result.Rejected > 0:
 		return &creel.Partial{Rejected: int(result.Rejected), Reason: brief(result.Message)}
 	case result.Message != "":
-		x.warn(brief(result.Message))
+		x.warn(ctx, brief(result.Message))
 	}
 	return nil
 }
 
 // warn counts a warning, and logs it if it is new.
-func (x *exporter) warn(text string) {
+func (x *exporter) warn(ctx context.Context, text string) {
 	x.warned.Inc()
 	x.mu.Lock()
 	known := x.warnings[text] || len(x.warnings) == maxWarnings
@@ -144,7 +159,7 @@ func (x *exporter) warn(text string) {
 	}
 	x.mu.Unlock()
 	if !known {
-		x.host.Log.Warn("the far side took a request with a warning", "warning", text)
+		x.host.Log.WarnContext(ctx, "the far side took a request with a warning", "warning", text)
 	}
 }
 

@@ -78,16 +78,19 @@ func (c *collector) serveGRPC(ctx context.Context, l net.Listener, out creel.Sin
 
 // export answers one call.
 func (c *collector) export(ctx context.Context, out creel.Sink, s creel.Signal, decode func(any) error) (any, error) {
-	var body []byte
-	if err := decode(&body); err != nil {
-		c.refused.Inc()
-		return nil, err
-	}
 	said := func(header string) string {
 		if values := metadata.ValueFromIncomingContext(ctx, header); len(values) > 0 {
 			return values[0]
 		}
 		return ""
+	}
+	ctx, span := c.follow(ctx, "grpc", s, func(key string) string { return traceMetadata(ctx, key) })
+	defer span.End()
+	var body []byte
+	if err := decode(&body); err != nil {
+		c.refused.Inc()
+		span.Fail(err)
+		return nil, err
 	}
 	err := c.take(ctx, out, request{signal: s, body: body, parse: codec.Parse, id: said(headerBatchID), sender: said(headerSender)})
 	if err == nil {
@@ -95,6 +98,7 @@ func (c *collector) export(ctx context.Context, out creel.Sink, s creel.Signal, 
 		return mem.BufferSlice{}, nil // full success is no bytes at all
 	}
 	c.refused.Inc()
+	span.Fail(err)
 	if bad := (malformed{}); errors.As(err, &bad) {
 		return nil, status.Error(codes.InvalidArgument, bad.Error())
 	}
@@ -111,4 +115,9 @@ func (c *collector) export(ctx context.Context, out creel.Sink, s creel.Signal, 
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	return nil, st.Err()
+}
+
+// traceMetadata returns what trace.Extract asks for.
+func traceMetadata(ctx context.Context, key string) string {
+	return strings.Join(metadata.ValueFromIncomingContext(ctx, key), ",")
 }

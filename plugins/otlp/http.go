@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -73,9 +74,11 @@ func (c *collector) post(w http.ResponseWriter, r *http.Request, out creel.Sink,
 	if kind == typeJSON {
 		parse = codec.ParseJSON
 	}
+	ctx, span := c.follow(r.Context(), "http", s, func(header string) string { return traceHeader(r.Header, header) })
+	defer span.End()
 	body, err := c.read(r)
 	if err == nil {
-		err = c.take(r.Context(), out, request{signal: s, body: body, parse: parse, id: r.Header.Get(headerBatchID), sender: r.Header.Get(headerSender)})
+		err = c.take(ctx, out, request{signal: s, body: body, parse: parse, id: r.Header.Get(headerBatchID), sender: r.Header.Get(headerSender)})
 	}
 	if err == nil {
 		c.requests.Inc()
@@ -89,6 +92,7 @@ func (c *collector) post(w http.ResponseWriter, r *http.Request, out creel.Sink,
 		return
 	}
 	c.refused.Inc()
+	span.Fail(err)
 	code, st := c.refusal(err)
 	if st.Retry {
 		w.Header().Set("Retry-After", strconv.FormatInt(seconds(st.RetryDelay), 10))
@@ -102,6 +106,15 @@ func (c *collector) post(w http.ResponseWriter, r *http.Request, out creel.Sink,
 	w.Header().Set("Content-Type", kind)
 	w.WriteHeader(code)
 	_, _ = w.Write(answer) // the client has gone
+}
+
+// traceHeader returns what trace.Extract asks for. It looks first under the names of headers that most requests lack, because
+// to make them of key would allocate.
+func traceHeader(h http.Header, key string) string {
+	if h["Traceparent"] == nil && h["B3"] == nil && h["X-B3-Traceid"] == nil {
+		return ""
+	}
+	return strings.Join(h.Values(key), ",")
 }
 
 // refusal returns what to answer to a request that ended in err.

@@ -96,6 +96,7 @@ func (s *grpcSender) send(ctx context.Context, signal creel.Signal, batches []*c
 	if id := creel.RequestOf(ctx).ID; !id.IsZero() {
 		header = append(header, headerBatchID, formatID(id))
 	}
+	s.propagate(ctx, func(key, value string) { header = append(header, key, value) })
 	if len(header) > 0 {
 		ctx = metadata.AppendToOutgoingContext(ctx, header...)
 	}

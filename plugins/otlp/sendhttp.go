@@ -125,6 +125,7 @@ func (s *httpSender) send(ctx context.Context, signal creel.Signal, batches []*c
 	if id := creel.RequestOf(ctx).ID; !id.IsZero() {
 		req.Header.Set(headerBatchID, formatID(id))
 	}
+	s.propagate(ctx, req.Header.Set)
 	resp, err := s.client.Do(req)
 	if err != nil {
 		return codec.Result{}, explain(unwrapURL(err), endpoint, s.plain)

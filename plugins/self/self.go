@@ -1,10 +1,11 @@
-// Package self is the collector of creel's own telemetry: what the agent measures and logs about itself, as records like
-// all others. The framework leaves out the log records that these records themselves cause on their way.
+// Package self is the collector of creel's own telemetry: what the agent measures, logs and traces of itself, as records
+// like all others. The framework leaves out the log records and spans that these records themselves cause on their way.
 package self
 
 import (
 	"context"
 	_ "embed"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -12,28 +13,30 @@ import (
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/metric"
+	"github.com/creelhq/creel/trace"
 )
 
 //go:embed example.yaml
 var example string
 
 // Plugin is the collector self.
-var Plugin = creel.NewPolled("self", "Collects the agent's own metrics and logs.", New).WithExample(example)
+var Plugin = creel.NewPolled("self", "Collects the agent's own metrics, logs and traces.", New).WithExample(example)
 
 // Config is the collector's options.
 type Config struct {
 	Metrics bool   `doc:"Collect the agent's metrics." default:"true"`
 	Logs    bool   `doc:"Collect the agent's log, as far as agent.log.level lets it through." default:"true"`
 	Level   string `doc:"The least severity of log records to collect." default:"info" enum:"debug|info|warn|error"`
+	Traces  bool   `doc:"Collect spans of what the agent does: reload, delivery, calls to its hub, rounds of polled collectors. Of each about one a second, and what belongs to traces of others who call it." default:"true"`
 }
 
-// backlog is how many log records are kept from one round to the next; then the oldest go.
+// backlog is how many log records, and how many spans, are kept from one round to the next; then the oldest go.
 const backlog = 1000
 
 // New returns the collector.
 func New(c Config, h creel.Host) (creel.Collector, error) {
 	s := &collector{
-		Config: c, host: h, descriptors: make(map[string]*creel.Descriptor), lost: h.Metrics.Counter("creel.self.lost", "Log records of the agent that were not collected because there were too many.", "{record}"),
+		Config: c, host: h, descriptors: make(map[string]*creel.Descriptor), lost: h.Metrics.Counter("creel.self.lost", "Log records and spans of the agent that were not collected because there were too many.", "{record}"),
 		origin: &creel.Origin{Resource: h.Resource, Scope: creel.Scope{Name: "github.com/creelhq/creel"}},
 	}
 	if err := s.level.UnmarshalText([]byte(c.Level)); err != nil {
@@ -51,17 +54,19 @@ type collector struct {
 	lost        *metric.Counter
 
 	mu     sync.Mutex
-	cancel func() // of the subscription; nil before the first round
+	cancel []func() // of the subscriptions; nil before the first round
 	closed bool
 	logs   []slog.Record
+	spans  []trace.Data
 }
 
-// Collect sends the metrics of this moment, and what was logged since the last round.
+// Collect sends the metrics of this moment, what was logged since the last round, and the spans that have ended since.
 func (s *collector) Collect(ctx context.Context, out creel.Sink) error {
 	if s.host.Self == nil {
 		return nil
 	}
-	for _, b := range []*creel.Batch{s.metricBatch(), s.logBatch()} {
+	logs, spans := s.gathered()
+	for _, b := range []*creel.Batch{s.metricBatch(), s.logBatch(logs), s.spanBatch(spans)} {
 		if b == nil {
 			continue
 		}
@@ -72,14 +77,59 @@ func (s *collector) Collect(ctx context.Context, out creel.Sink) error {
 	return nil
 }
 
-// Close ends the subscription.
+// gathered returns what has come since the last time. The first time it subscribes.
+func (s *collector) gathered() ([]slog.Record, []trace.Data) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cancel == nil && !s.closed {
+		s.cancel = make([]func(), 0, 2)
+		if s.Logs {
+			s.cancel = append(s.cancel, s.host.Self.Subscribe(s.keepLog))
+		}
+		if s.Traces {
+			s.cancel = append(s.cancel, s.host.Self.SubscribeSpans(s.keepSpan))
+		}
+	}
+	logs, spans := s.logs, s.spans
+	s.logs, s.spans = nil, nil
+	return logs, spans
+}
+
+// keepLog is called by whoever logs.
+func (s *collector) keepLog(r slog.Record) {
+	if r.Level < s.level {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logs = append(newest(s.logs, s.lost), r.Clone())
+}
+
+// keepSpan is called by whoever ends a span.
+func (s *collector) keepSpan(d trace.Data) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spans = append(newest(s.spans, s.lost), d)
+}
+
+// newest makes room for one more.
+func newest[T any](list []T, lost *metric.Counter) []T {
+	if len(list) < backlog {
+		return list
+	}
+	lost.Inc()
+	return append(list[:0], list[1:]...)
+}
+
+// Close ends the subscriptions.
 func (s *collector) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	if s.cancel != nil {
-		s.cancel()
+	for _, cancel := range s.cancel {
+		cancel()
 	}
+	s.cancel = nil
 	return nil
 }
 
@@ -123,47 +173,83 @@ func (s *collector) descriptor(p metric.Point) *creel.Descriptor {
 	return d
 }
 
-func (s *collector) logBatch() *creel.Batch {
-	if !s.Logs {
-		return nil
-	}
-	s.mu.Lock()
-	if s.cancel == nil && !s.closed {
-		s.cancel = s.host.Self.Subscribe(s.keep)
-	}
-	records := s.logs
-	s.logs = nil
-	s.mu.Unlock()
+func (s *collector) logBatch(records []slog.Record) *creel.Batch {
 	if len(records) == 0 {
 		return nil
 	}
 	r := s.host.Memory.NewRecords()
 	for _, l := range records {
-		attrs := creel.Attrs(r.Attrs.Make(l.NumAttrs())[:0])
+		record := creel.Log{
+			Origin: s.origin, Time: l.Time.UnixNano(), Observed: l.Time.UnixNano(), Body: creel.String(l.Message),
+			Severity: severity(l.Level), SeverityText: l.Level.String(), Attrs: creel.Attrs(r.Attrs.Make(l.NumAttrs())[:0]),
+		}
 		l.Attrs(func(a slog.Attr) bool {
-			attrs = append(attrs, creel.Attr{Key: a.Key, Value: value(a.Value)})
+			switch {
+			case a.Key == "trace_id" && readID(record.TraceID[:], a.Value):
+			case a.Key == "span_id" && readID(record.SpanID[:], a.Value):
+			default:
+				record.Attrs = append(record.Attrs, creel.Attr{Key: a.Key, Value: value(a.Value)})
+			}
 			return true
 		})
-		r.Logs = append(r.Logs, creel.Log{
-			Origin: s.origin, Time: l.Time.UnixNano(), Observed: l.Time.UnixNano(), Body: creel.String(l.Message), Attrs: attrs,
-			Severity: severity(l.Level), SeverityText: l.Level.String(),
-		})
+		r.Logs = append(r.Logs, record)
 	}
 	return creel.NewBatch(creel.Logs, r)
 }
 
-// keep is called by whoever logs.
-func (s *collector) keep(r slog.Record) {
-	if r.Level < s.level {
-		return
+// readID fills id with what v says in hexadecimal digits, if it does.
+func readID(id []byte, v slog.Value) bool {
+	text := v.String()
+	if len(text) != hex.EncodedLen(len(id)) {
+		return false
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.logs) == backlog {
-		s.logs = append(s.logs[:0], s.logs[1:]...)
-		s.lost.Inc()
+	if _, err := hex.Decode(id, []byte(text)); err != nil {
+		clear(id)
+		return false
 	}
-	s.logs = append(s.logs, r.Clone())
+	return true
+}
+
+// What OTLP's flags of a span say: W3C's flag of a trace that is recorded, and, where it is known, whether the parent is
+// of another process.
+const (
+	flagSampled     = 0x001
+	flagRemoteKnown = 0x100
+	flagRemote      = 0x200
+)
+
+func (s *collector) spanBatch(spans []trace.Data) *creel.Batch {
+	if len(spans) == 0 {
+		return nil
+	}
+	r := s.host.Memory.NewRecords()
+	for _, d := range spans {
+		span := creel.Span{
+			Origin: s.origin, TraceID: d.Trace, SpanID: d.Span, Parent: d.Parent, Kind: creel.SpanKind(d.Kind), State: d.State, Name: d.Name,
+			Start: d.Start.UnixNano(), End: d.End.UnixNano(), Attrs: attrs(r, d.Attrs), Events: r.Events.Make(len(d.Events)),
+			Flags: flagSampled | flagRemoteKnown, Dropped: uint32(d.DroppedAttrs), DroppedEvents: uint32(d.DroppedEvents),
+		}
+		if d.Remote {
+			span.Flags |= flagRemote
+		}
+		if d.Failed {
+			span.Status = creel.Status{Code: creel.StatusError, Message: d.Error}
+		}
+		for i, e := range d.Events {
+			span.Events[i] = creel.SpanEvent{Time: e.Time.UnixNano(), Name: e.Name, Attrs: attrs(r, e.Attrs), Dropped: uint32(e.Dropped)}
+		}
+		r.Spans = append(r.Spans, span)
+	}
+	return creel.NewBatch(creel.Traces, r)
+}
+
+// attrs returns list in memory of r's.
+func attrs(r *creel.Records, list []slog.Attr) creel.Attrs {
+	out := r.Attrs.Make(len(list))
+	for i, a := range list {
+		out[i] = creel.Attr{Key: a.Key, Value: value(a.Value)}
+	}
+	return out
 }
 
 // severity maps slog's levels (-4, 0, 4, 8) to OpenTelemetry's numbers (5, 9, 13, 17).

@@ -13,6 +13,7 @@ import (
 
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/control"
+	"github.com/creelhq/creel/hub/internal/documents"
 	"github.com/creelhq/creel/report"
 )
 
@@ -39,6 +40,11 @@ type record struct {
 	LastSeen   time.Time         `json:"last_seen"`
 	Started    time.Time         `json:"started,omitzero"`
 	Timeline   []api.Event       `json:"timeline"` // oldest first
+
+	State   string   `json:"state,omitempty"`   // of its life
+	Receipt string   `json:"receipt,omitempty"` // which of its receipts the timeline has last
+	Refused []string `json:"refused,omitempty"` // hashes of offers that have failed there; the last is the latest
+	Done    string   `json:"done,omitempty"`    // the id of the last order that it did
 }
 
 // An agent is what the registry knows of one.
@@ -56,6 +62,12 @@ type agent struct {
 	routes     []report.Route
 	ledger     report.Ledger
 	effective  string
+
+	life          *report.Life          // nil: it has not told
+	configuration *report.Configuration // likewise
+	session       wanted                // what this connection was told
+	set           *documents.Set        // that placement is of
+	placement     *documents.Placement
 
 	before time.Time // when the run began that an earlier process of the hub heard of last
 	run    *run      // nil: no report since the hub was started
@@ -104,7 +116,7 @@ func (a *agent) save() { a.r.keeper.put(agentsPrefix+a.ID, a.record, false) }
 func (a *agent) connect(conn *control.Conn, from string) {
 	a.mu.Lock()
 	old := a.conn
-	a.conn = conn
+	a.conn, a.session = conn, wanted{}
 	if a.timer != nil {
 		a.timer.Stop()
 		a.timer = nil
@@ -119,7 +131,7 @@ func (a *agent) connect(conn *control.Conn, from string) {
 		a.event("connected", "from "+from)
 	}
 	a.save()
-	a.r.keeper.put(sessionsPrefix+a.ID, session{Hub: a.r.o.Hub, Since: a.LastSeen}, true)
+	a.r.keeper.put(sessionsPrefix+a.ID, presence{Hub: a.r.o.Hub, Since: a.LastSeen}, true)
 	a.mu.Unlock()
 	if old != nil && old != conn {
 		go old.Close(goingAway, "the agent has connected again, from "+from)
@@ -127,8 +139,8 @@ func (a *agent) connect(conn *control.Conn, from string) {
 	a.r.notify()
 }
 
-// session is what other hubs see of a connection.
-type session struct {
+// presence is what other hubs see of a connection.
+type presence struct {
 	Hub   string    `json:"hub"`
 	Since time.Time `json:"since"`
 }
@@ -193,13 +205,20 @@ func (a *agent) report(m *protobufs.AgentToServer, beat *control.Beat, first boo
 	a.LastSeen = time.Now().UTC()
 	keep := false
 	full = m.AgentDescription == nil && (first || m.SequenceNum != a.seq+1)
-	a.seq = m.SequenceNum
+	a.seq, a.session.capabilities = m.SequenceNum, m.Capabilities
 	if d := m.AgentDescription; d != nil {
 		keep = a.describe(d) || keep
+		a.session.described = true
 	}
 	was, _ := a.verdict()
 	if h := m.Health; h != nil {
 		keep = a.judge(h) || keep
+	}
+	if beat != nil {
+		keep = a.tells(beat) || keep
+	}
+	if s := m.RemoteConfigStatus; s != nil {
+		keep = a.took(control.RemoteStatusOf(s)) || keep
 	}
 	if e := m.EffectiveConfig; e != nil {
 		keep = a.configured(configText(e)) || keep
@@ -240,6 +259,9 @@ func (a *agent) describe(d *protobufs.AgentDescription) bool {
 	}
 	same := a.Name == name && a.Type == kind && a.Version == version && fmt.Sprint(a.Labels) == fmt.Sprint(attrs)
 	a.Name, a.Type, a.Version, a.Labels = name, kind, version, attrs
+	if !same {
+		a.set = nil // other labels may be selected by other documents
+	}
 	return !same
 }
 
@@ -349,7 +371,7 @@ func (a *agent) configured(text string) bool {
 	if id == before {
 		return false
 	}
-	if before != "" {
+	if before != "" && a.configuration == nil { // else its receipts say more
 		a.event("configured", "runs "+id+", before "+before)
 	}
 	return true

@@ -6,12 +6,14 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/creelhq/creel/hub/internal/state"
 )
 
 // A keeper writes what has changed into the control state, without making those wait who change it: of several changes
 // to a key the last is written.
 type keeper struct {
-	store Store
+	store state.Store
 	log   *slog.Logger
 	wake  chan struct{}
 	stop  chan struct{}
@@ -30,7 +32,7 @@ type write struct {
 // parallel is how many writes are under way at once: etcd syncs them together.
 const parallel = 64
 
-func newKeeper(s Store, log *slog.Logger) *keeper {
+func newKeeper(s state.Store, log *slog.Logger) *keeper {
 	k := &keeper{store: s, log: log, wake: make(chan struct{}, 1), stop: make(chan struct{}), dirty: make(map[string]write)}
 	k.done.Go(k.run)
 	return k
@@ -84,9 +86,9 @@ func (k *keeper) flush() {
 			defer func() { <-slots }()
 			var err error
 			if w.value == nil {
-				err = k.store.Delete(ctx, key)
+				err = k.store.Delete(ctx, key, state.Always())
 			} else {
-				err = k.store.Put(ctx, key, w.value, w.leased)
+				_, err = k.store.Put(ctx, key, w.value, w.leased, state.Always())
 			}
 			if err != nil {
 				k.again(key, w, err)

@@ -20,7 +20,7 @@ var worst = []string{string(api.Lost), report.Degraded, string(api.Disconnected)
 func (a *agent) row() api.Agent {
 	x := api.Agent{
 		ID: a.ID, Name: a.Name, Type: a.Type, Version: a.Version, Labels: maps.Clone(a.Labels), Connection: a.Connection, Cause: a.Cause,
-		Config: a.Config, Totals: a.ledger.Totals(), Hub: a.Hub, FirstSeen: a.FirstSeen, LastSeen: a.LastSeen,
+		State: a.stage(), Config: a.Config, Totals: a.ledger.Totals(), Hub: a.Hub, FirstSeen: a.FirstSeen, LastSeen: a.LastSeen,
 	}
 	x.Unexplained = a.run.unexplained()
 	if a.r.o.Door != nil {
@@ -206,25 +206,43 @@ func matcher(q api.AgentQuery) (func(*api.Agent) bool, error) {
 	}, nil
 }
 
-// Agent returns all about the agent with an id, or with the only id that begins so. The error is an *api.Error.
+// Agent returns all about one agent: that with an id, or the only one whose id begins so or that is called so. The error is
+// an *api.Error.
 func (r *Registry) Agent(id string) (api.AgentDetail, error) {
-	var found []*agent
+	a, err := r.find(id)
+	if err != nil {
+		return api.AgentDetail{}, err
+	}
+	return a.detail(r.Heartbeat().Seconds()), nil
+}
+
+// find returns the one agent that is meant.
+func (r *Registry) find(id string) (*agent, error) {
+	var found, called []*agent
 	for _, a := range r.all() {
 		if a.ID == id { // which never changes
-			found = []*agent{a}
-			break
+			return a, nil
 		}
 		if len(id) >= 4 && strings.HasPrefix(a.ID, id) {
 			found = append(found, a)
 		}
+		a.mu.Lock()
+		if a.Name == id && id != "" {
+			called = append(called, a)
+		}
+		a.mu.Unlock()
+	}
+	what := "have ids that begin with"
+	if len(found) == 0 {
+		found, what = called, "are called"
 	}
 	switch len(found) {
 	case 0:
-		return api.AgentDetail{}, &api.Error{Code: "not_found", Message: fmt.Sprintf("there is no agent %q; creel get agents lists them", id)}
+		return nil, &api.Error{Code: "not_found", Message: fmt.Sprintf("there is no agent %q; creel get agents lists them", id)}
 	case 1:
-		return found[0].detail(r.Heartbeat().Seconds()), nil
+		return found[0], nil
 	}
-	return api.AgentDetail{}, &api.Error{Code: "not_found", Message: fmt.Sprintf("%d agents have ids that begin with %q: say more of it", len(found), id)}
+	return nil, &api.Error{Code: "not_found", Message: fmt.Sprintf("%d agents %s %q: give more of an id", len(found), what, id)}
 }
 
 func (a *agent) detail(heartbeat float64) api.AgentDetail {
@@ -232,7 +250,7 @@ func (a *agent) detail(heartbeat float64) api.AgentDetail {
 	defer a.mu.Unlock()
 	d := api.AgentDetail{
 		Agent: a.row(), Started: a.Started, Heartbeat: heartbeat, Components: a.components, Routes: []api.Flow{}, Ledger: a.ledger,
-		Hops: a.run.list(), Effective: a.effective, Timeline: slices.Clone(a.Timeline),
+		Hops: a.run.list(), Effective: a.effective, Timeline: slices.Clone(a.Timeline), Intended: a.intended(),
 	}
 	if a.Type != control.AgentType {
 		d.Heartbeat = max(heartbeat, foreignHeartbeat.Seconds())

@@ -23,7 +23,7 @@ const (
 	// Agents that are not creel's are asked for nothing; the specification has them speak every 30 s.
 	foreignHeartbeat = 30 * time.Second
 	firstMessage     = 10 * time.Second // how long a new connection may be silent
-	capabilities     = uint64(protobufs.ServerCapabilities_ServerCapabilities_AcceptsStatus | protobufs.ServerCapabilities_ServerCapabilities_AcceptsEffectiveConfig)
+	capabilities     = uint64(protobufs.ServerCapabilities_ServerCapabilities_AcceptsStatus | protobufs.ServerCapabilities_ServerCapabilities_AcceptsEffectiveConfig | protobufs.ServerCapabilities_ServerCapabilities_OffersRemoteConfig)
 	fullState        = uint64(protobufs.ServerToAgentFlags_ServerToAgentFlags_ReportFullState)
 	contentType      = "application/x-protobuf"
 )
@@ -110,6 +110,7 @@ func (r *Registry) serveConn(w http.ResponseWriter, req *http.Request) {
 				break
 			}
 		}
+		a.tell()
 		goodbye = m.AgentDisconnect != nil
 	}
 	r.end(conn, a, err, goodbye)
@@ -215,6 +216,9 @@ func (r *Registry) servePoll(w http.ResponseWriter, req *http.Request) {
 		if reply, err = r.hear(a, m, first); reply == nil && err == nil {
 			reply = &protobufs.ServerToAgent{InstanceUid: m.InstanceUid, Capabilities: capabilities}
 		}
+	}
+	if err == nil {
+		reply.RemoteConfig = a.pollOffer()
 	}
 	var tooLarge *http.MaxBytesError
 	var refused *refusal

@@ -1,7 +1,8 @@
 // Package registry knows the fleet: which agents there are, whether they are connected, and what they report. It takes
 // their OpAMP connections; heartbeats stay in its memory, and what must outlive the hub goes into the control state.
 //
-// It decides nothing about what agents run, and knows neither the API that shows the fleet nor where data goes.
+// It brings agents what documents say, and orders, but decides nothing of that. It knows neither the API that shows the fleet
+// nor where data goes.
 package registry
 
 import (
@@ -17,28 +18,22 @@ import (
 
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/control"
+	"github.com/creelhq/creel/hub/internal/documents"
+	"github.com/creelhq/creel/hub/internal/state"
 	"github.com/creelhq/creel/metric"
 )
 
-// Store is where the registry keeps what must outlive the hub. Its methods may be called concurrently.
-type Store interface {
-	// Put writes a value. A leased one disappears with the hub.
-	Put(ctx context.Context, key string, value []byte, leased bool) error
-	Delete(ctx context.Context, key string) error
-	// List calls f with every value under a prefix.
-	List(ctx context.Context, prefix string, f func(key string, value []byte)) error
-}
-
 // Options configure a Registry. Hub and Store are required.
 type Options struct {
-	Hub        string // this hub's id
-	Store      Store
-	Heartbeat  time.Duration // least interval between an agent's heartbeats; 0: 5 s. Beyond 2000 agents a second it grows
-	MaxMessage int64         // bytes; 0: control.MaxMessage
-	MaxAgents  int           // that are remembered; 0: 100 000
-	Door       Door          // what was taken of agents' data; nil: that is not known
-	Shared     bool          // other hubs take data of the same agents: what agents have sent is not compared with what this hub took
-	Patience   time.Duration // how long a difference between them must last to be told; 0: a minute
+	Hub        string           // this hub's id
+	Store      state.Store      // what must outlive the hub is there
+	Heartbeat  time.Duration    // least interval between an agent's heartbeats; 0: 5 s. Beyond 2000 agents a second it grows
+	MaxMessage int64            // bytes; 0: control.MaxMessage
+	MaxAgents  int              // that are remembered; 0: 100 000
+	Door       Door             // what was taken of agents' data; nil: that is not known
+	Shared     bool             // other hubs take data of the same agents: what agents have sent is not compared with what this hub took
+	Documents  *documents.Store // what agents shall run; nil: nothing
+	Patience   time.Duration    // how long a difference between them must last to be told; 0: a minute
 	Log        *slog.Logger
 	Metrics    *metric.Set
 }
@@ -59,8 +54,12 @@ type Registry struct {
 	mu             sync.Mutex
 	agents         map[string]*agent // by id
 	configurations map[string]*configuration
+	orders         map[string]order // by agent; the last of each
 	closed         bool
 	wg             sync.WaitGroup // connections
+
+	stop context.CancelFunc // of what follows documents and orders
+	over sync.WaitGroup
 
 	connected atomic.Int64
 	changed   atomic.Pointer[chan struct{}]
@@ -92,24 +91,43 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 	if o.Metrics == nil {
 		o.Metrics = metric.NewSet()
 	}
-	r := &Registry{o: o, opened: time.Now(), agents: make(map[string]*agent), configurations: make(map[string]*configuration)}
+	r := &Registry{o: o, opened: time.Now(), agents: make(map[string]*agent), configurations: make(map[string]*configuration), orders: make(map[string]order)}
 	ch := make(chan struct{})
 	r.changed.Store(&ch)
 	r.meter()
 	r.keeper = newKeeper(o.Store, o.Log)
-	err := o.Store.List(ctx, agentsPrefix, func(key string, value []byte) {
-		var rec record
-		if err := json.Unmarshal(value, &rec); err != nil || agentsPrefix+rec.ID != key {
-			o.Log.Error("an agent's record cannot be read and is left out; the agent registers itself again", "key", key, "error", err)
-			return
-		}
-		r.restore(rec)
-	})
-	if err != nil {
+	if err := r.load(ctx); err != nil {
 		r.keeper.close()
 		return nil, fmt.Errorf("load the fleet: %w", err)
 	}
 	return r, nil
+}
+
+// load takes up what is kept, and follows what may change.
+func (r *Registry) load(ctx context.Context) error {
+	agents, _, err := r.o.Store.List(ctx, agentsPrefix)
+	if err != nil {
+		return err
+	}
+	for _, e := range agents {
+		var rec record
+		if err := json.Unmarshal(e.Value, &rec); err != nil || agentsPrefix+rec.ID != e.Key {
+			r.o.Log.Error("an agent's record cannot be read and is left out; the agent registers itself again", "key", e.Key, "error", err)
+			continue
+		}
+		r.restore(rec)
+	}
+	orders, revision, err := r.o.Store.List(ctx, ordersPrefix)
+	if err != nil {
+		return err
+	}
+	r.allOrdered(orders, revision)
+	ctx, r.stop = context.WithCancel(context.Background())
+	r.over.Go(func() { state.Follow(ctx, r.o.Store, ordersPrefix, revision, r.o.Log, r.allOrdered, r.ordered) })
+	if r.o.Documents != nil {
+		r.over.Go(func() { r.followDocuments(ctx) })
+	}
+	return nil
 }
 
 // restore takes an agent up as another run of the hub has left it.
@@ -169,6 +187,8 @@ func (r *Registry) Close() {
 			go conn.Close(goingAway, "the hub stops")
 		}
 	}
+	r.stop()
+	r.over.Wait()
 	r.wg.Wait()
 	r.keeper.close()
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -25,58 +24,29 @@ import (
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/hub/internal/registry"
+	"github.com/creelhq/creel/hub/internal/state"
 	"github.com/creelhq/creel/report"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// memory is a Store that outlives registries.
-type memory struct {
-	mu     sync.Mutex
-	values map[string][]byte
-}
-
-func (m *memory) Put(_ context.Context, key string, value []byte, _ bool) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.values == nil {
-		m.values = make(map[string][]byte)
-	}
-	m.values[key] = bytes.Clone(value)
-	return nil
-}
-
-func (m *memory) Delete(_ context.Context, key string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.values, key)
-	return nil
-}
-
-func (m *memory) List(_ context.Context, prefix string, f func(string, []byte)) error {
-	m.mu.Lock()
-	values := maps.Clone(m.values)
-	m.mu.Unlock()
-	for k, v := range values {
-		if strings.HasPrefix(k, prefix) {
-			f(k, v)
-		}
-	}
-	return nil
-}
-
 // world is a registry behind a real socket.
 type world struct {
 	t      *testing.T
-	store  *memory
+	store  state.Store // outlives registries
 	reg    *registry.Registry
 	server *httptest.Server
 }
 
 func newWorld(t *testing.T, o registry.Options) *world {
-	w := &world{t: t, store: &memory{}}
+	w := &world{t: t, store: new(state.Memory).Open()}
 	w.open(o)
-	t.Cleanup(w.close)
+	t.Cleanup(func() {
+		w.close()
+		if err := w.store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return w
 }
 
@@ -148,7 +118,7 @@ func (w *world) connect(f *fake, name string, ledger func() report.Ledger) {
 		return c
 	}
 	c, err := control.NewClient(control.ClientOptions{URL: w.server.URL, Agent: control.Agent{
-		ID: f.id, Version: "1.2.3", Labels: map[string]string{"host.name": name, "site": "north"},
+		ID: f.id, Version: "1.2.3", Labels: func() map[string]string { return map[string]string{"host.name": name, "site": "north"} },
 		Health: func() report.Health {
 			h := report.Health{ID: f.id, Health: report.Healthy, State: "running", Started: f.started}
 			if f.broken.Load() != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -228,6 +229,53 @@ func TestFollow(t *testing.T) {
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Errorf("a watch that is cancelled ends with %v", err)
+		}
+	})
+}
+
+// TestFollowAfterCompaction: who has missed changes that are not known any more is told of everything, and then of changes.
+func TestFollowAfterCompaction(t *testing.T) {
+	each(t, func(t *testing.T, open func() Store) {
+		s := open()
+		var last int64
+		for i := range history + 2 {
+			if _, ok := s.(*etcd); ok && i == 20 {
+				break
+			}
+			var err error
+			if last, err = s.Put(t.Context(), "f/"+strconv.Itoa(i%10), []byte(strconv.Itoa(i)), false, Always()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if e, ok := s.(*etcd); ok {
+			if _, err := e.client.Compact(t.Context(), last); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		told, listed := make(chan Entry, 100), make(chan int, 10)
+		wg.Go(func() {
+			Follow(ctx, s, "f/", 1, slog.New(slog.DiscardHandler), func(list []Entry, revision int64) {
+				if revision < last {
+					t.Errorf("everything as of revision %d, before %d", revision, last)
+				}
+				listed <- len(list)
+			}, func(e Entry) { told <- e })
+		})
+		if n := <-listed; n != 10 {
+			t.Errorf("%d entries are everything", n)
+		}
+		if _, err := s.Put(t.Context(), "f/new", []byte("x"), false, Always()); err != nil {
+			t.Fatal(err)
+		}
+		if e := <-told; e.Key != "f/new" {
+			t.Errorf("told of %+v", e)
+		}
+		cancel()
+		wg.Wait()
+		if len(told)+len(listed) != 0 {
+			t.Errorf("%d changes and %d lists more", len(told), len(listed))
 		}
 	})
 }

@@ -3,8 +3,12 @@ package web
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"mime"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/creelhq/creel/api"
@@ -29,6 +33,28 @@ func (s *Server) operations() map[string]http.Handler {
 			return api.ConfigurationList{Configurations: s.Fleet.Configurations()}, nil
 		}),
 		"getConfiguration": operation(s.configuration),
+		"orderAgent": change(func(ctx context.Context, r *http.Request, _ struct{}, o api.OrderRequest) (api.Order, error) {
+			return s.Fleet.Order(ctx, r.PathValue("id"), o.Do, s.who(r), o.Cause)
+		}),
+		"listDocuments": operation(func(context.Context, *http.Request, struct{}) (api.DocumentList, error) {
+			return s.Documents.List(), nil
+		}),
+		"applyDocument": change(func(ctx context.Context, r *http.Request, _ struct{}, c api.DocumentChange) (api.DocumentApplied, error) {
+			return s.Documents.Apply(ctx, s.who(r), c)
+		}),
+		"getDocument": operation(func(ctx context.Context, r *http.Request, q api.DocumentQuery) (api.DocumentDetail, error) {
+			return s.Documents.Get(ctx, r.PathValue("name"), q.Version)
+		}),
+		"deleteDocument": operation(func(ctx context.Context, r *http.Request, q api.DocumentDeletion) (none, error) {
+			return none{}, s.Documents.Delete(ctx, s.who(r), r.PathValue("name"), q.DryRun)
+		}),
+		"getDocumentHistory": operation(func(ctx context.Context, r *http.Request, _ struct{}) (api.DocumentHistory, error) {
+			return s.Documents.History(ctx, r.PathValue("name"))
+		}),
+		"rollBackDocument": change(func(ctx context.Context, r *http.Request, _ struct{}, b api.Rollback) (api.DocumentApplied, error) {
+			return s.Documents.Rollback(ctx, s.who(r), r.PathValue("name"), b.To)
+		}),
+		"getSchema": operation(func(context.Context, *http.Request, struct{}) (json.RawMessage, error) { return s.Schema, nil }),
 		"searchLogs": operation(func(ctx context.Context, _ *http.Request, q api.LogQuery) (api.LogResult, error) {
 			return s.Rows.SearchLogs(ctx, q)
 		}),
@@ -56,12 +82,61 @@ func operation[Q, R any](f func(context.Context, *http.Request, Q) (R, error)) h
 		if err == nil {
 			var v R
 			if v, err = f(r.Context(), r, q); err == nil {
-				answer(w, http.StatusOK, v)
+				if _, nothing := any(v).(none); nothing {
+					w.WriteHeader(http.StatusNoContent)
+				} else {
+					answer(w, http.StatusOK, v)
+				}
 				return
 			}
 		}
 		fail(w, err)
 	})
+}
+
+// none is the response of an operation that has none.
+type none struct{}
+
+// change is an operation that has a body as well.
+func change[Q, B, R any](f func(context.Context, *http.Request, Q, B) (R, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var body B
+		if err := readBody(w, r, &body); err != nil {
+			fail(w, err)
+			return
+		}
+		operation(func(ctx context.Context, r *http.Request, q Q) (R, error) { return f(ctx, r, q, body) }).ServeHTTP(w, r)
+	})
+}
+
+// readBody reads a request's body into a pointer. A page of somebody else can make a browser send a form's types of content
+// with its cookies, but not this one; see also Server.ServeHTTP.
+func readBody(w http.ResponseWriter, r *http.Request, into any) error {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		return &api.Error{Code: "bad_request", Message: fmt.Sprintf("the body must be JSON, with Content-Type: application/json, got %q", r.Header.Get("Content-Type"))}
+	}
+	c := http.NewResponseController(w)
+	if err := c.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
+		return fmt.Errorf("read the body: %w", err)
+	}
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	if err == nil {
+		if _, more := d.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("there is more after the JSON value")
+		}
+	}
+	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
+		return &api.Error{Code: "too_much", Message: fmt.Sprintf("the body is larger than %d bytes; a document's text may have %d", large.Limit, api.MaxDocument)}
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return &api.Error{Code: "timeout", Message: fmt.Sprintf("the body did not come within %v", bodyTimeout)}
+	}
+	if err != nil {
+		return &api.Error{Code: "bad_request", Message: fmt.Sprintf("read the body: %v", err)}
+	}
+	return c.SetReadDeadline(time.Time{})
 }
 
 func (s *Server) configuration(_ context.Context, r *http.Request, _ struct{}) (api.Configuration, error) {

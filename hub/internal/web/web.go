@@ -36,6 +36,19 @@ type Fleet interface {
 	Configurations() []api.Configuration
 	Configuration(id string) (api.Configuration, bool)
 	Changed() <-chan struct{}
+
+	// Order asks an agent, or the only one whose id begins so, to do something. by is who asks.
+	Order(ctx context.Context, agent, do, by, cause string) (api.Order, error)
+}
+
+// Documents is what the hub hands out. by is who asks. Errors are an *api.Error where the request is to blame.
+type Documents interface {
+	List() api.DocumentList
+	Get(ctx context.Context, name string, version int64) (api.DocumentDetail, error) // version 0: the newest
+	History(ctx context.Context, name string) (api.DocumentHistory, error)
+	Apply(ctx context.Context, by string, c api.DocumentChange) (api.DocumentApplied, error)
+	Delete(ctx context.Context, by, name string, dryRun bool) error
+	Rollback(ctx context.Context, by, name string, to int64) (api.DocumentApplied, error) // to 0: the one before the newest
 }
 
 // Rows is the store of logs and spans.
@@ -50,21 +63,25 @@ type Rows interface {
 
 // Options are what a Server serves. All are required but Hosts.
 type Options struct {
-	Token   string   // whoever has it may do everything
-	Hosts   []string // names, beside loopback and the addresses of the machine, under which the hub may be asked for
-	Version string
-	Log     *slog.Logger
-	Hub     func() api.Hub
-	Fleet   Fleet
-	Rows    Rows
-	Prom    http.Handler // Prometheus' query API, under /api/v1
-	Pages   fs.FS        // the web UI
+	Token     string   // whoever has it may do everything
+	Hosts     []string // names, beside loopback and the addresses of the machine, under which the hub may be asked for
+	Version   string
+	Log       *slog.Logger
+	Hub       func() api.Hub
+	Fleet     Fleet
+	Documents Documents
+	Schema    []byte // JSON Schema of a document: see api.DocumentSchema
+	Rows      Rows
+	Prom      http.Handler // Prometheus' query API, under /api/v1
+	Pages     fs.FS        // the web UI
 }
 
 const (
 	cookieName   = "creel_session"
 	queryTimeout = 30 * time.Second
-	maxQueries   = 16 // that are answered at once; more wait
+	maxQueries   = 16                  // that are answered at once; more wait
+	maxBody      = 4 * api.MaxDocument // of a request: a text grows as JSON
+	bodyTimeout  = 10 * time.Second    // for reading it
 )
 
 // A Server answers the hub's HTTP requests.
@@ -174,17 +191,23 @@ func sameOrigin(origin, host string) bool {
 // authenticated lets those through who have the token, or the cookie that it was changed for.
 func (s *Server) authenticated(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		ok := bearer && equal(token, s.Token)
-		if c, err := r.Cookie(cookieName); err == nil && !ok {
-			ok = equal(c.Value, s.session)
-		}
-		if !ok {
+		if s.who(r) == "" {
 			fail(w, &api.Error{Code: "unauthorized", Message: "sign in: open the link that the hub printed when it was started, or send its token as a bearer token; the token is in the file token of the hub's state directory"})
 			return
 		}
 		h.ServeHTTP(w, r)
 	})
+}
+
+// who says who asks, as far as that is known: whoever has the token, a browser that is signed in, or "" for neither.
+func (s *Server) who(r *http.Request) string {
+	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok && equal(token, s.Token) {
+		return "token"
+	}
+	if c, err := r.Cookie(cookieName); err == nil && equal(c.Value, s.session) {
+		return "browser"
+	}
+	return ""
 }
 
 func equal(a, b string) bool {
@@ -261,7 +284,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 
 var statusOf = map[string]int{
 	"bad_request": http.StatusBadRequest, "unauthorized": http.StatusUnauthorized, "forbidden": http.StatusForbidden, "not_found": http.StatusNotFound,
-	"too_much": http.StatusUnprocessableEntity, "timeout": http.StatusServiceUnavailable, "unavailable": http.StatusServiceUnavailable,
+	"conflict": http.StatusConflict, "too_much": http.StatusUnprocessableEntity, "timeout": http.StatusServiceUnavailable, "unavailable": http.StatusServiceUnavailable,
 }
 
 // fail answers with an error.

@@ -23,6 +23,7 @@ type room struct {
 	changed chan struct{}
 	agents  []api.Agent
 	search  func(context.Context) error
+	papers  papers
 }
 
 func (r *room) ServeHTTP(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "opamp") }
@@ -97,7 +98,7 @@ func serve(t *testing.T) (*httptest.Server, *room) {
 	t.Helper()
 	r := &room{changed: make(chan struct{}), search: func(context.Context) error { return nil }}
 	s := New(Options{
-		Token: testToken, Hosts: []string{"hub.example"}, Version: "1", Log: slog.New(slog.DiscardHandler), Hub: func() api.Hub { return api.Hub{ID: "h"} }, Fleet: r, Rows: r,
+		Token: testToken, Hosts: []string{"hub.example"}, Version: "1", Log: slog.New(slog.DiscardHandler), Hub: func() api.Hub { return api.Hub{ID: "h"} }, Fleet: r, Rows: r, Documents: &r.papers, Schema: []byte(`{"title":"creel document"}`),
 		Prom:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "prom "+r.URL.Path) }),
 		Pages: fstest.MapFS{"index.html": {Data: []byte("<title>page</title>")}, "assets/a.js": {Data: []byte("script")}},
 	})
@@ -112,7 +113,7 @@ func serve(t *testing.T) (*httptest.Server, *room) {
 }
 
 type request struct {
-	method, path, host, origin, token, cookie, body string
+	method, path, host, origin, token, cookie, body, content string
 }
 
 func (q request) do(t *testing.T, server *httptest.Server) (*http.Response, string) {
@@ -129,6 +130,9 @@ func (q request) do(t *testing.T, server *httptest.Server) (*http.Response, stri
 	}
 	if q.origin != "" {
 		req.Header.Set("Origin", q.origin)
+	}
+	if q.content != "" {
+		req.Header.Set("Content-Type", q.content)
 	}
 	if q.token != "" {
 		req.Header.Set("Authorization", "Bearer "+q.token)

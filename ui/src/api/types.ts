@@ -32,6 +32,8 @@ export interface Agent {
   queue_bytes: number
   /** Bytes that these queues can hold. */
   queue_limit: number
+  /** Where it is in its life: initializing, running, paused, stopping, stopped or unknown. */
+  state: string
   /** Records since the agent was started. */
   totals: ReportTotals
   /** creel, or the service.name of a foreign OpAMP agent. */
@@ -117,6 +119,8 @@ export interface AgentDetail {
   /** Its pipelines, with rates. */
   routes: Flow[]
   started?: string
+  /** Where it is in its life: initializing, running, paused, stopping, stopped or unknown. */
+  state: string
   /** What happened to it, newest first. */
   timeline: Event[]
   /** Records since the agent was started. */
@@ -188,6 +192,15 @@ export interface ConfigurationList {
   configurations: Configuration[]
 }
 
+export interface Difference {
+  /** added, removed or changed. */
+  kind: string
+  new?: string
+  old?: string
+  /** Such as exporters.otlp/hub.endpoint. */
+  path: string
+}
+
 export interface Disk {
   /** On disk, of all of them. */
   bytes: number
@@ -205,6 +218,96 @@ export interface Disk {
   replaying: boolean
   /** Records that are to be delivered later. */
   waiting: number
+}
+
+export interface Document {
+  /** How many agents run it. */
+  agents: DocumentAgents
+  /** Who has changed it last. */
+  by: string
+  /** Only in a history: this version is a deletion. */
+  deleted?: boolean
+  /** The first 12 digits of the SHA-256 of its text. */
+  hash: string
+  /** As the key document in its text says: letters, digits, '-', '_' and '.'. */
+  name: string
+  /** What was said of the change, such as: rolled back to version 3. */
+  note?: string
+  /** all: every agent that is selected runs it. */
+  place: string
+  /** A condition on an agent's labels; none selects all agents but hubs' own. */
+  selector?: string
+  /** Not in a list. */
+  text?: string
+  /** When it was changed last. */
+  time: string
+  /** From 1; every change makes the next, a rollback as well. */
+  version: number
+}
+
+export interface DocumentAgents {
+  /** They have refused it or gone back. */
+  failed: number
+  /** They run this version. */
+  running: number
+  selected: number
+  /** They are not connected, or have not said yet. */
+  waiting: number
+}
+
+export interface DocumentApplied {
+  differences: Difference[]
+  document: Document
+  /** created, changed or unchanged. */
+  outcome: string
+  /** Names of the agents that get it, at most 100. */
+  selected: string[]
+  warnings?: string[]
+}
+
+export interface DocumentChange {
+  /** Only tell what would happen. */
+  dry_run?: boolean
+  note?: string
+  /** YAML or JSON, at most 1 MiB. It says the document's name, and whom it is for. */
+  text: string
+  /** The version that is changed, 0 for none; the change is refused when it is another. Left out, whichever it is. */
+  version?: number
+}
+
+export interface DocumentDetail {
+  /** How many agents run it. */
+  agents: DocumentAgents
+  /** Who has changed it last. */
+  by: string
+  /** Only in a history: this version is a deletion. */
+  deleted?: boolean
+  /** The first 12 digits of the SHA-256 of its text. */
+  hash: string
+  /** As the key document in its text says: letters, digits, '-', '_' and '.'. */
+  name: string
+  /** What was said of the change, such as: rolled back to version 3. */
+  note?: string
+  /** all: every agent that is selected runs it. */
+  place: string
+  /** The agents that it selects. */
+  placed: Placed[]
+  /** A condition on an agent's labels; none selects all agents but hubs' own. */
+  selector?: string
+  /** Not in a list. */
+  text?: string
+  /** When it was changed last. */
+  time: string
+  /** From 1; every change makes the next, a rollback as well. */
+  version: number
+}
+
+export interface DocumentHistory {
+  versions: Document[]
+}
+
+export interface DocumentList {
+  documents: Document[]
 }
 
 export interface ErrorBody {
@@ -344,6 +447,13 @@ export interface Order {
   time: string
 }
 
+export interface OrderRequest {
+  /** Why; it stands in the agent's history. */
+  cause?: string
+  /** pause (collect nothing), resume, drain (pause, and deliver what there is), restart or stop. */
+  do: string
+}
+
 export interface Placed {
   /** Its id. */
   agent: string
@@ -405,9 +515,11 @@ export interface ReportConfiguration {
   documents?: ReportDocument[]
   error?: string
   failed?: ReportFailed[]
+  good?: string
   hash: string
   probation_until?: string
   receipts?: ReportReceipt[]
+  since?: string
   wanted?: string
 }
 
@@ -529,6 +641,11 @@ export interface ReportTransition {
   from: string
   time: string
   to: string
+}
+
+export interface Rollback {
+  /** The version; 0 is the one before the newest. */
+  to: number
 }
 
 export interface Service {

@@ -1,0 +1,236 @@
+// Package etcd is the center etcd: documents are the values of a key, or of all keys with a prefix.
+//
+// It lists at one revision and watches from the next one on, as etcd means it (https://etcd.io/docs/v3.6/learning/api/).
+package etcd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+
+	"github.com/creelhq/creel/center"
+	"github.com/creelhq/creel/config"
+)
+
+// Center is the center etcd.
+var Center = center.New("etcd", "Keys in etcd; a change is heard at once.", New)
+
+// Config says where what is to be watched is.
+type Config struct {
+	Endpoints []string `doc:"Where the members of the cluster are: http://host:port. There is no TLS to etcd yet, so https:// is refused: use it on a network that you trust." default:"[http://127.0.0.1:2379]"`
+	Key       string   `doc:"The key whose value is the one document. Either key or prefix is needed." optional:"true" example:"/creel/web.yaml"`
+	Prefix    string   `doc:"What the keys of the documents begin with." optional:"true" example:"/creel/web/"`
+	Username  string   `doc:"Who is to read, if etcd wants to know." optional:"true"`
+	Password  string   `doc:"The user's password. Without TLS it is sent in the clear." optional:"true" secret:"true" example:"${env:ETCD_PASSWORD}"`
+}
+
+// Validate checks what no tag can.
+func (c Config) Validate() error {
+	if (c.Key == "") == (c.Prefix == "") {
+		return config.FieldError("key", errors.New("give either key or prefix"))
+	}
+	if (c.Username == "") != (c.Password == "") {
+		return config.FieldError("username", errors.New("username and password go together"))
+	}
+	if len(c.Endpoints) == 0 {
+		return config.FieldError("endpoints", errors.New("give at least one, such as http://127.0.0.1:2379"))
+	}
+	for _, e := range c.Endpoints {
+		u, err := url.Parse(e)
+		switch {
+		case err != nil || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "":
+			return config.FieldError("endpoints", errors.New("must be addresses such as http://host:2379"))
+		case u.Scheme == "https":
+			return config.FieldError("endpoints", errors.New("there is no TLS to etcd yet; write http://"))
+		case u.Scheme != "http":
+			return config.FieldError("endpoints", fmt.Errorf("must begin with http://, and %s does not", e))
+		}
+	}
+	return nil
+}
+
+const (
+	patience = 5 * time.Second                      // with one call
+	answer   = center.MaxTotal + center.MaxTotal/10 // bytes of one: the documents and what is about them
+	many     = int64(center.MaxDocuments) + 1       // keys asked for
+	alive    = 10 * time.Second                     // after which a silent connection is asked whether it is there
+)
+
+type source struct {
+	Config
+	host    center.Host
+	options []clientv3.OpOption // a prefix, or nothing
+	dial    []grpc.DialOption   // for tests
+
+	cluster  uint64 // that was last believed
+	revision int64  // the highest seen of it
+}
+
+// New returns the Source.
+func New(c Config, h center.Host) (center.Source, error) {
+	s := &source{Config: c, host: h}
+	if c.Prefix != "" {
+		s.Key = c.Prefix
+		s.options = []clientv3.OpOption{clientv3.WithPrefix()}
+	}
+	return s, nil
+}
+
+// Watch lists and watches, and begins anew whenever the connection was lost: only a list shows an etcd that was restored.
+func (s *source) Watch(ctx context.Context, f func(center.Snapshot)) {
+	f = center.Changes(f)
+	center.Keep(ctx, s.host, func(worked func()) error { return s.session(ctx, worked, f) })
+}
+
+func (s *source) session(ctx context.Context, worked func(), f func(center.Snapshot)) error {
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: s.Endpoints, Username: s.Username, Password: s.Password, Context: ctx, Logger: zap.NewNop(),
+		DialOptions: append([]grpc.DialOption{grpc.WithChainUnaryInterceptor(failFast)}, s.dial...),
+		DialTimeout: patience, DialKeepAliveTime: alive, DialKeepAliveTimeout: alive / 2, MaxUnaryRetries: 3, MaxCallRecvMsgSize: answer,
+	})
+	if err != nil {
+		return s.explain(err)
+	}
+	defer client.Close() // an error would say that ctx is done
+	pace := center.Pace{Every: time.Second, Burst: 5}
+	for {
+		if err := pace.Wait(ctx); err != nil {
+			return err
+		}
+		docs, err := s.list(ctx, client)
+		if err != nil {
+			return s.explain(err)
+		}
+		worked()
+		f(docs.snapshot(s.revision))
+		if err := s.follow(ctx, client, docs, f); !errors.Is(err, rpctypes.ErrCompacted) {
+			return s.explain(err)
+		}
+	}
+}
+
+// failFast makes calls fail, and say why, when no member can be reached: etcd's client would have them wait in silence.
+func failFast(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	return call(ctx, method, req, reply, cc, append(opts, grpc.WaitForReady(false))...)
+}
+
+// explain says where, and what to do.
+func (s *source) explain(err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, rpctypes.ErrAuthFailed), errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrUserEmpty):
+		hint = "; check username, password and what the user may read"
+	case errors.Is(err, context.DeadlineExceeded):
+		hint = "; is it running, and may this host reach it?"
+	}
+	return fmt.Errorf("use etcd at %s: %w%s", strings.Join(s.Endpoints, ", "), err, hint)
+}
+
+// documents are what is known, by key.
+type documents map[string][]byte
+
+func (d documents) list() []center.Document {
+	list := make([]center.Document, 0, len(d))
+	for key, text := range d {
+		list = append(list, center.Document{Name: key, Text: text})
+	}
+	slices.SortFunc(list, func(a, b center.Document) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
+func (d documents) snapshot(revision int64) center.Snapshot {
+	return center.Snapshot{Revision: strconv.FormatInt(revision, 10), Documents: d.list()}
+}
+
+// list asks for everything, as a quorum of the cluster has it.
+func (s *source) list(ctx context.Context, client *clientv3.Client) (documents, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	resp, err := client.Get(ctx, s.Key, append(s.options[:len(s.options):len(s.options)], clientv3.WithLimit(many))...)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", s.Key, err)
+	}
+	docs := make(documents, len(resp.Kvs))
+	for _, kv := range resp.Kvs {
+		docs[string(kv.Key)] = kv.Value
+	}
+	if err := center.Bound(docs.list()); err != nil {
+		return nil, err
+	}
+	if cluster := resp.Header.ClusterId; cluster != s.cluster {
+		if s.cluster != 0 {
+			s.host.Log.Warn("this is another cluster than before, and is believed", "cluster", fmt.Sprintf("%x", cluster), "before", fmt.Sprintf("%x", s.cluster))
+		}
+		s.cluster, s.revision = cluster, 0
+	}
+	if resp.Header.Revision < s.revision {
+		return nil, &olderError{resp.Header.Revision, s.revision}
+	}
+	s.revision = resp.Header.Revision
+	return docs, nil
+}
+
+// olderError is not told apart by its numbers: their change is no news.
+type olderError struct{ revision, seen int64 }
+
+func (e *olderError) Error() string {
+	return fmt.Sprintf("it says revision %d, and %d was seen already: it was probably restored from a backup. Nothing changes until it has passed that; "+
+		"etcdutl snapshot restore --bump-revision avoids this, and an agent that is restarted believes it", e.revision, e.seen)
+}
+
+func (e *olderError) Unwrap() error { return errOlder }
+
+var errOlder = errors.New("an older revision")
+
+// follow watches from the next revision on, until something is wrong.
+func (s *source) follow(ctx context.Context, client *clientv3.Client, docs documents, f func(center.Snapshot)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() { // the client would go on in silence, and trust whatever it reaches next
+		conn := client.ActiveConnection()
+		for state := conn.GetState(); state == connectivity.Ready; state = conn.GetState() {
+			if !conn.WaitForStateChange(ctx, state) {
+				return
+			}
+		}
+		cancel(errors.New("the connection is lost"))
+	}()
+	options := append(s.options[:len(s.options):len(s.options)], clientv3.WithRev(s.revision+1), clientv3.WithProgressNotify())
+	for resp := range client.Watch(clientv3.WithRequireLeader(ctx), s.Key, options...) {
+		if err := resp.Err(); err != nil {
+			return fmt.Errorf("watch %s: %w", s.Key, cmp.Or(context.Cause(ctx), err))
+		}
+		if resp.Header.ClusterId != s.cluster {
+			return errors.New("another cluster answers than before")
+		}
+		s.revision = max(s.revision, resp.Header.Revision) // the member that answers may be a little behind
+		for _, e := range resp.Events {
+			if e.Type == mvccpb.DELETE {
+				delete(docs, string(e.Kv.Key))
+			} else {
+				docs[string(e.Kv.Key)] = e.Kv.Value
+			}
+		}
+		if len(resp.Events) == 0 {
+			continue
+		}
+		if err := center.Bound(docs.list()); err != nil {
+			return err
+		}
+		f(docs.snapshot(s.revision))
+	}
+	return cmp.Or(context.Cause(ctx), errors.New("the watch has ended"))
+}

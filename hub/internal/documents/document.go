@@ -1,0 +1,195 @@
+package documents
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/expr"
+)
+
+// roleLabel is the label of a hub's own agent. Who does not name it does not mean hubs.
+const (
+	roleLabel = "creel.role"
+	roleHub   = "hub"
+)
+
+// placeAll is the only place so far.
+const placeAll = "all"
+
+// record is a version of a document as it lies in the control state.
+type record struct {
+	Version  int64     `json:"version"`
+	Text     string    `json:"text"`
+	Selector string    `json:"selector,omitempty"`
+	Place    string    `json:"place"`
+	By       string    `json:"by"`
+	Time     time.Time `json:"time"`
+	Note     string    `json:"note,omitempty"`
+	Hash     string    `json:"hash"`
+	Deleted  bool      `json:"deleted,omitempty"` // the document ends with this version, until there is a next one
+}
+
+// api returns r as the API has it.
+func (r *record) api(name string) api.Document {
+	return api.Document{
+		Name: name, Version: r.Version, Selector: r.Selector, Place: r.Place, Hash: r.Hash, By: r.By, Time: r.Time, Note: r.Note,
+		Text: r.Text, Deleted: r.Deleted,
+	}
+}
+
+// hashOf names a text.
+func hashOf(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:6])
+}
+
+// A content is what a document's text says. It is immutable.
+type content struct {
+	name     string
+	selector expr.Selector
+	root     *config.Node
+	ids      map[string]*config.Node // what it defines, such as exporters.otlp/hub
+	labels   []string                // that it gives to agents
+}
+
+// selects reports whether a creel agent with these labels is meant.
+func (c *content) selects(labels map[string]string) bool {
+	if labels[roleLabel] == roleHub && !c.selector.Names(roleLabel) {
+		return false
+	}
+	return c.selector.Match(labels)
+}
+
+var (
+	goodName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
+	sections = []string{"agent", "collectors", "processors", "exporters", "pipelines", "tests"}
+	keys     = append([]string{"document", "selector", "place"}, sections...)
+	own      = []string{"hub", "admin", "centers", "watch"} // of the section agent: where an agent listens, and whom it obeys
+)
+
+// parse reads a document's text. What is in the sections is not checked.
+func parse(text string) (*content, config.Errors) {
+	root, err := config.Parse("document", []byte(text), config.Env{Defer: true})
+	var errs config.Errors
+	if errors.As(err, &errs) {
+		return nil, errs
+	}
+	c := &content{root: root, ids: make(map[string]*config.Node)}
+	if !root.IsMap() {
+		return nil, config.Errors{root.Errorf("a document is a map, with the keys %s", strings.Join(keys, ", "))}
+	}
+	for key, v := range root.Entries() {
+		if !slices.Contains(keys, key) {
+			e := v.KeyErrorf("unknown key %q", key)
+			if e.Hint = config.DidYouMean(key, keys); e.Hint == "" {
+				e.Hint = "known are " + strings.Join(keys, ", ")
+			}
+			errs = append(errs, e)
+		}
+	}
+	c.head(&errs)
+	for _, section := range sections {
+		c.section(section, &errs)
+	}
+	errs.Sort()
+	return c, errs
+}
+
+// head reads what is not for the agent.
+func (c *content) head(errs *config.Errors) {
+	name := c.root.Get("document")
+	switch c.name = name.Text(); {
+	case name == nil:
+		*errs = append(*errs, &config.Error{File: "document", Line: 1, Col: 1, Message: "the key document is missing", Hint: "it names the document, such as document: nginx-logs"})
+	case !goodName.MatchString(c.name) || strings.HasSuffix(c.name, ".json"):
+		*errs = append(*errs, name.Errorf("a document's name has 1 to 100 letters, digits, '-', '_' and '.', begins with a letter or digit and does not end in .json"))
+	}
+	if n := c.root.Get("selector"); n != nil {
+		switch text := n.Text(); {
+		case n.Deferred():
+			*errs = append(*errs, n.Errorf("the hub selects, and does not know what %s stands for at an agent", strings.Join(n.References(), " and ")))
+		case text == "":
+			*errs = append(*errs, n.Errorf("must be a condition on labels, such as site == \"north\"; leave the key out to select all agents"))
+		default:
+			var err error
+			if c.selector, err = expr.ParseSelector(text); err != nil {
+				*errs = append(*errs, n.Errorf("%v", err))
+			}
+		}
+	}
+	if n := c.root.Get("place"); n != nil && n.Text() != placeAll {
+		*errs = append(*errs, n.Errorf("must be %s: placing a document on some of the agents that it selects cannot be had yet", placeAll))
+	}
+}
+
+// section notes what a section defines.
+func (c *content) section(section string, errs *config.Errors) {
+	n := c.root.Get(section)
+	if !n.IsMap() {
+		*errs = append(*errs, n.Errorf("must be a map"))
+		return
+	}
+	for id, v := range n.Entries() {
+		switch {
+		case section != "agent":
+			c.ids[section+"."+id] = v
+		case slices.Contains(own, id):
+			*errs = append(*errs, v.KeyErrorf("agent.%s may only stand in the agent's own file", id))
+		default:
+			c.settings(v)
+		}
+	}
+	for label, v := range c.root.Get("agent").Get("labels").Entries() {
+		if section == "agent" {
+			c.label(label, v, errs)
+		}
+	}
+}
+
+// settings notes options of the section agent one by one: several documents may add to their maps.
+func (c *content) settings(n *config.Node) {
+	if !n.IsMap() {
+		c.ids[n.Path()] = n
+	}
+	for _, v := range n.Entries() {
+		c.settings(v)
+	}
+}
+
+// label notes a label that agents get, which must not decide whether they get it: they would have it and lose it for ever.
+func (c *content) label(label string, n *config.Node, errs *config.Errors) {
+	c.labels = append(c.labels, label)
+	switch {
+	case strings.HasPrefix(label, "creel."):
+		*errs = append(*errs, n.KeyErrorf("labels that begin with creel. cannot be given"))
+	case c.selector.Names(label):
+		*errs = append(*errs, n.KeyErrorf("the document's own selector asks for the label %s: who gets the document would have another, and lose the document again", label))
+	}
+}
+
+// turns returns a label that c gives and by which other is selected, if other gives labels as well: then what is given could
+// decide who gives, and never come to rest.
+func (c *content) turns(other *content) string {
+	for _, label := range c.labels {
+		if len(other.labels) > 0 && other.selector.Names(label) {
+			return label
+		}
+	}
+	return ""
+}
+
+// problems is errs as the API has them.
+func problems(errs config.Errors) []api.Problem {
+	list := make([]api.Problem, len(errs))
+	for i, e := range errs {
+		list[i] = api.Problem{Line: e.Line, Column: e.Col, Path: e.Path, Message: e.Message, Hint: e.Hint}
+	}
+	return list
+}

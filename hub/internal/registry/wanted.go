@@ -1,0 +1,379 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/open-telemetry/opamp-go/protobufs"
+
+	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/control"
+	"github.com/creelhq/creel/hub/internal/documents"
+	"github.com/creelhq/creel/hub/internal/state"
+	"github.com/creelhq/creel/report"
+)
+
+// wanted is what an agent was asked for in one connection, and what it has said to that.
+type wanted struct {
+	capabilities uint64
+	described    bool // its labels are those of now
+	remote       control.RemoteStatus
+	offered      string // hash of the last offer
+	offeredAt    time.Time
+	ordered      string // id of the last order
+}
+
+const (
+	ordersPrefix = "orders/"
+	maxRefused   = 20               // offers that have failed at an agent and are remembered
+	offerAgain   = 30 * time.Second // when an agent that takes offers does not say that it has one
+
+	// agentLabel is a label that every agent has for selectors: its id.
+	agentLabel = "creel.agent.id"
+)
+
+// followDocuments offers all agents what documents say whenever that changes. Sending does not wait for an agent: one that
+// does not read is left behind by its own queue.
+func (r *Registry) followDocuments(ctx context.Context) {
+	for {
+		changed := r.o.Documents.Changed()
+		for _, a := range r.all() {
+			a.tell()
+		}
+		r.notify()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// tell sends the agent what it does not know yet of what is wanted of it.
+func (a *agent) tell() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.conn == nil {
+		return
+	}
+	// When it cannot be sent, the connection is over, and the next one tells it.
+	if p := a.offer(); p != nil {
+		_ = a.conn.SendShared(a.message(), p.Message)
+	}
+	if o := a.order(); o.ID != "" && o.ID != a.Done && o.ID != a.session.ordered && a.session.described && a.Type == control.AgentType {
+		a.session.ordered = o.ID
+		m := a.message()
+		m.CustomMessage = o.Message()
+		_ = a.conn.Send(m)
+	}
+}
+
+func (a *agent) message() *protobufs.ServerToAgent {
+	id := uuid.MustParse(a.ID)
+	return &protobufs.ServerToAgent{InstanceUid: id[:], Capabilities: capabilities}
+}
+
+// pollOffer is the part of tell for an agent without a connection.
+func (a *agent) pollOffer() *protobufs.AgentRemoteConfig {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p := a.offer(); p != nil {
+		return p.Offer.Message()
+	}
+	return nil
+}
+
+// placed returns what documents say that the agent shall run. a.mu is held.
+func (a *agent) placed() *documents.Placement {
+	if a.r.o.Documents == nil || a.Type != control.AgentType {
+		return &documents.Placement{}
+	}
+	if set := a.r.o.Documents.Current(); a.set != set {
+		a.set, a.placement = set, set.For(a.selectable())
+	}
+	return a.placement
+}
+
+// selectable returns the labels that selectors see. a.mu is held.
+func (a *agent) selectable() map[string]string {
+	labels := maps.Clone(a.Labels)
+	if labels == nil {
+		labels = make(map[string]string)
+	}
+	labels[agentLabel] = a.ID
+	return labels
+}
+
+// offer returns what is to be offered to the agent now, nil if there is nothing: it has it, it has failed there before, or
+// it is on its way. a.mu is held.
+func (a *agent) offer() *documents.Placement {
+	s := &a.session
+	if !s.described || s.capabilities&uint64(protobufs.AgentCapabilities_AgentCapabilities_AcceptsRemoteConfig) == 0 {
+		return nil
+	}
+	p := a.placed()
+	switch {
+	case p.Offer == nil, p.Hash == s.remote.Hash, slices.Contains(a.Refused, p.Hash):
+		return nil
+	case len(p.Offer.Documents) == 0 && s.remote.Hash == "" && s.offered == "": // it has never had any
+		return nil
+	case p.Hash == s.offered && time.Since(s.offeredAt) < offerAgain:
+		return nil
+	}
+	s.offered, s.offeredAt = p.Hash, time.Now()
+	return p
+}
+
+// took takes in what became of the last offer, and reports whether that is worth keeping. a.mu is held.
+func (a *agent) took(s control.RemoteStatus) (keep bool) {
+	s.Error = short(s.Error)
+	was := a.session.remote
+	a.session.remote = s
+	known := slices.Index(a.Refused, s.Hash)
+	switch {
+	case s.Hash == "":
+	case s.Status == control.Failed && known < 0:
+		a.Refused, keep = append(a.Refused, s.Hash), true
+		if n := len(a.Refused); n > maxRefused {
+			a.Refused = slices.Delete(a.Refused, 0, n-maxRefused)
+		}
+	case s.Status == control.Applied && known >= 0:
+		a.Refused, keep = slices.Delete(a.Refused, known, known+1), true
+	}
+	if s.Status == control.Failed && s != was && keep && a.configuration == nil { // else its receipts say so
+		a.event("refused", s.Error)
+	}
+	return keep
+}
+
+// tells takes in what a Beat says of life, configuration and orders, and reports whether it is worth keeping. a.mu is held.
+func (a *agent) tells(b *control.Beat) (keep bool) {
+	if b.Life != nil {
+		keep = a.lives(b.Life)
+	}
+	if b.Configuration != nil {
+		keep = a.receive(b.Configuration) || keep
+	}
+	if b.Done != "" && b.Done != a.Done {
+		a.Done, keep = short(b.Done), true
+	}
+	return keep
+}
+
+// lives takes in where the agent is in its life.
+func (a *agent) lives(l *report.Life) (keep bool) {
+	a.life = l
+	was := a.State
+	if a.State = short(l.State); a.State == was {
+		return false
+	}
+	cause := ""
+	for _, t := range l.History {
+		if t.To == l.State {
+			cause = t.Cause
+		}
+	}
+	switch {
+	case a.State == "paused":
+		for _, h := range l.Holds {
+			cause = h.By + ": " + h.Cause
+		}
+		a.event("paused", cause)
+	case a.State == "running" && was == "paused":
+		a.event("resumed", cause)
+	}
+	return true
+}
+
+// receive takes in how changes of the agent's configuration went.
+func (a *agent) receive(c *report.Configuration) (keep bool) {
+	before := a.configuration
+	a.configuration = c
+	if len(c.Receipts) == 0 {
+		return false
+	}
+	name := func(r report.Receipt) string {
+		return r.Time.UTC().Format(time.RFC3339Nano) + " " + r.Outcome + " " + r.Hash
+	}
+	news := c.Receipts
+	if i := slices.IndexFunc(news, func(r report.Receipt) bool { return short(name(r)) == a.Receipt }); i >= 0 {
+		news = news[i+1:]
+	} else if a.Receipt == "" && before == nil {
+		news = nil // it came with them
+	}
+	for _, r := range news {
+		switch {
+		case r.Outcome == report.Applied && r.Source != "start":
+			a.event("configured", fmt.Sprintf("runs %s, as %s asked", r.Hash, r.Source))
+		case r.Outcome == report.Refused:
+			a.event("refused", fmt.Sprintf("%s, which %s asked for: %s", r.Hash, r.Source, r.Error))
+		case r.Outcome == report.RolledBack:
+			a.event("rolled_back", fmt.Sprintf("from %s, which %s asked for: %s", r.Hash, r.Source, r.Error))
+		}
+	}
+	last := short(name(c.Receipts[len(c.Receipts)-1]))
+	keep = last != a.Receipt
+	a.Receipt = last
+	return keep
+}
+
+// stage returns where the agent is in its life. a.mu is held.
+func (a *agent) stage() string {
+	switch {
+	case a.Connection != api.Connected || a.Type != control.AgentType:
+		return "unknown"
+	case a.life != nil:
+		return a.life.State
+	case a.health.GetStatus() != "": // an older agent
+		return a.health.GetStatus()
+	}
+	return "unknown"
+}
+
+// documented returns what package documents sees of the agent. a.mu is held.
+func (a *agent) documented() documents.Agent {
+	x := documents.Agent{
+		ID: a.ID, Name: a.Name, Labels: a.selectable(), Connected: a.Connection == api.Connected, Remote: a.session.remote, Placement: a.placed(),
+	}
+	if a.configuration != nil {
+		x.Documents = a.configuration.Documents
+		if x.Documents == nil {
+			x.Documents = []report.Document{}
+		}
+	}
+	return x
+}
+
+// Documented returns the creel agents, for package documents.
+func (r *Registry) Documented() []documents.Agent {
+	var list []documents.Agent
+	for _, a := range r.all() {
+		a.mu.Lock()
+		if a.Type == control.AgentType {
+			list = append(list, a.documented())
+		}
+		a.mu.Unlock()
+	}
+	return list
+}
+
+// intended returns what the hub wants of the agent. a.mu is held.
+func (a *agent) intended() api.Intended {
+	x := a.documented()
+	in := api.Intended{Documents: x.Placed(), Conflict: x.Placement.Conflict}
+	if o := a.order(); o.ID != "" {
+		in.Order = a.apiOrder(o)
+	}
+	if a.life != nil {
+		in.Life = *a.life
+	}
+	if a.configuration != nil {
+		in.Configuration = *a.configuration
+	}
+	return in
+}
+
+// order is the last order for an agent.
+type order struct {
+	control.Order
+	revision int64 // of the control state
+}
+
+// order returns the last one, without an ID if there is none. a.mu is held.
+func (a *agent) order() control.Order {
+	a.r.mu.Lock()
+	defer a.r.mu.Unlock()
+	return a.r.orders[a.ID].Order
+}
+
+func (a *agent) apiOrder(o control.Order) *api.Order {
+	return &api.Order{ID: o.ID, Do: o.Do, By: o.By, Cause: o.Cause, Time: o.Time, Done: o.ID == a.Done}
+}
+
+// commands are what can be ordered.
+var commands = []string{"pause", "resume", "drain", "restart", "stop"}
+
+// Order asks an agent (that with an id, or the only one whose id begins so or that is called so) to do something. It is told
+// at once if it is connected, else when it connects, until it has said that it is done; a newer order replaces an older one.
+// The error is an *api.Error.
+func (r *Registry) Order(ctx context.Context, id, do, by, cause string) (api.Order, error) {
+	if !slices.Contains(commands, do) {
+		return api.Order{}, &api.Error{Code: "bad_request", Message: fmt.Sprintf("do must be one of %s, got %q", strings.Join(commands, ", "), do)}
+	}
+	a, err := r.find(id)
+	if err != nil {
+		return api.Order{}, err
+	}
+	a.mu.Lock()
+	kind, role := a.Type, a.Labels["creel.role"]
+	a.mu.Unlock()
+	switch {
+	case kind != control.AgentType:
+		return api.Order{}, &api.Error{Code: "bad_request", Message: fmt.Sprintf("agent %s is not creel's and takes no orders", a.ID)}
+	case role == "hub" && (do == "restart" || do == "stop"):
+		return api.Order{}, &api.Error{Code: "bad_request", Message: fmt.Sprintf("agent %s is a part of a hub, which would end with it: %s the hub where it runs", a.ID, do)}
+	}
+	o := control.Order{ID: uuid.Must(uuid.NewV7()).String(), Do: do, By: short(by), Cause: short(cause), Time: time.Now().UTC()}
+	value, err := json.Marshal(o)
+	if err != nil {
+		return api.Order{}, fmt.Errorf("encode the order: %w", err)
+	}
+	revision, err := r.o.Store.Put(ctx, ordersPrefix+a.ID, value, false, state.Always())
+	if err != nil {
+		return api.Order{}, &api.Error{Code: "unavailable", Message: fmt.Sprintf("the control state does not answer: %v; nothing was ordered", err)}
+	}
+	r.ordered(state.Entry{Key: ordersPrefix + a.ID, Value: value, Revision: revision})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return *a.apiOrder(o), nil
+}
+
+// ordered takes in an order that this hub or another was asked for just now.
+func (r *Registry) ordered(e state.Entry) {
+	a, o := r.keepOrder(e)
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	if a.Hub == r.o.Hub { // else its record is another hub's
+		a.event("ordered", strings.TrimSuffix(fmt.Sprintf("%s, by %s: %s", o.Do, o.By, o.Cause), ": "))
+		a.save()
+	}
+	a.mu.Unlock()
+	a.tell()
+	r.notify()
+}
+
+// keepOrder notes an order, and returns whom it is for if it is news and that one is known.
+func (r *Registry) keepOrder(e state.Entry) (*agent, control.Order) {
+	id := strings.TrimPrefix(e.Key, ordersPrefix)
+	o := order{revision: e.Revision}
+	if e.Value != nil {
+		if err := json.Unmarshal(e.Value, &o.Order); err != nil {
+			r.o.Log.Error("an order cannot be read and is left out", "key", e.Key, "error", err)
+			return nil, o.Order
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.orders[id].revision >= e.Revision {
+		return nil, o.Order
+	}
+	r.orders[id] = o
+	return r.agents[id], o.Order
+}
+
+// allOrdered takes in all orders that there are.
+func (r *Registry) allOrdered(list []state.Entry, _ int64) {
+	for _, e := range list {
+		if a, _ := r.keepOrder(e); a != nil {
+			a.tell()
+		}
+	}
+}

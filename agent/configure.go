@@ -77,7 +77,9 @@ func (a *agent) apply(ctx context.Context, c *Config) (report.Receipt, error) {
 	for _, w := range c.Plan.Warnings {
 		a.log.Warn("configuration: " + w)
 	}
-	a.writeEndpoints()
+	if a.started.Load() { // else it is not ready to be found
+		a.writeEndpoints()
+	}
 	if !maps.Equal(before.Labels, s.Labels) {
 		a.notify()
 	}

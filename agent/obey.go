@@ -40,7 +40,6 @@ func (a *agent) begin() error {
 // startWhenReady starts with what the file says. Where that fails while something is missing that is required, it waits
 // until it is there.
 func (a *agent) startWhenReady(ctx context.Context, file change.Pieces) (begin []requires.Verdict, err error) {
-	a.engine.Pause(true) // until it is clear whether it may collect
 	for {
 		missing := false
 		begin = a.requires.Check(ctx)
@@ -48,6 +47,7 @@ func (a *agent) startWhenReady(ctx context.Context, file change.Pieces) (begin [
 			missing = missing || v.Err != nil
 			a.required(v.Guard, v.Err)
 		}
+		a.engine.Pause(len(a.life.Life().Holds) > 0)
 		err := a.changes.Start(ctx, file, a.hears)
 		if err == nil {
 			break
@@ -71,6 +71,7 @@ func (a *agent) startWhenReady(ctx context.Context, file change.Pieces) (begin [
 	_, _ = a.life.Fire(life.Ready, "") // it may have been held before
 	a.started.Store(true)
 	a.act()
+	a.writeEndpoints()
 	a.log.Info("agent runs", "id", a.dir.id, "version", a.Version, "config", a.Config, "data", a.Data, "state", a.life.State())
 	return begin, nil
 }

@@ -4,6 +4,8 @@ import type { Hub } from './api/types'
 import { useGet } from './api/use'
 import { useKeys } from './keys'
 import { AgentPage } from './pages/agent'
+import { DocumentPage, NewDocumentPage } from './pages/document'
+import { DocumentsPage, newDocument } from './pages/documents'
 import { FleetPage } from './pages/fleet'
 import { LedgerPage } from './pages/ledger'
 import { LogsPage } from './pages/logs'
@@ -17,6 +19,7 @@ import { nextTheme, useTheme } from './theme'
 
 const places = [
   { key: 'f', to: '/fleet', name: text.nav.fleet, also: '/agents/' },
+  { key: 'd', to: '/documents', name: text.nav.documents },
   { key: 'b', to: '/ledger', name: text.nav.ledger },
   { key: 'm', to: '/explore/metrics', name: text.nav.metrics },
   { key: 'l', to: '/explore/logs', name: text.nav.logs },
@@ -60,6 +63,8 @@ function Page({ place }: { place: Place }) {
   if (entrance) return null
   if (first === 'fleet' && !second) return <FleetPage place={place} />
   if (first === 'agents' && second) return <AgentPage id={second} key={second} />
+  if (first === 'documents' && second === newDocument) return <NewDocumentPage />
+  if (first === 'documents') return second ? <DocumentPage name={second} key={second} place={place} /> : <DocumentsPage />
   if (first === 'ledger' && !second) return <LedgerPage />
   if (first === 'explore' && second === 'metrics') return <MetricsPage place={place} />
   if (first === 'explore' && second === 'logs') return <LogsPage place={place} />

@@ -1,25 +1,50 @@
 // Pages are addresses: what one looks at is in the address bar, can be sent to somebody, and the back button works.
 
-import { type AnchorHTMLAttributes, type MouseEvent, useMemo, useSyncExternalStore } from 'react'
+import { type AnchorHTMLAttributes, type MouseEvent, useEffect, useMemo, useSyncExternalStore } from 'react'
 import { type Params, query } from './api/client'
 
 const moved = new EventTarget()
+const href = () => location.pathname + location.search
+let here: string | undefined // the address that is shown
+const shown = () => (here ??= href())
+let mayLeave: (to: string) => boolean = () => true
 
 function subscribe(f: () => void): () => void {
-  window.addEventListener('popstate', f)
+  const back = () => {
+    if (!mayLeave(href())) return history.pushState(null, '', shown())
+    here = href()
+    f()
+  }
+  window.addEventListener('popstate', back)
   moved.addEventListener('moved', f)
   return () => {
-    window.removeEventListener('popstate', f)
+    window.removeEventListener('popstate', back)
     moved.removeEventListener('moved', f)
   }
 }
 
-// navigate goes to an address of these pages.
-export function navigate(to: string, replace = false): void {
-  if (to === location.pathname + location.search) return
+// navigate goes to an address of these pages. With sure, nobody is asked whether the present page may be left.
+export function navigate(to: string, replace = false, sure = false): void {
+  if (to === href() || (!sure && !mayLeave(to))) return
   if (replace) history.replaceState(null, '', to)
   else history.pushState(null, '', to)
+  here = href()
   moved.dispatchEvent(new Event('moved'))
+}
+
+// useGuard asks the question before the present path is left, while there is something to lose.
+export function useGuard(something: boolean, question: string): void {
+  useEffect(() => {
+    if (!something) return
+    const path = location.pathname
+    const unload = (e: BeforeUnloadEvent) => e.preventDefault()
+    mayLeave = (to) => to.split(/[?#]/)[0] === path || confirm(question)
+    window.addEventListener('beforeunload', unload)
+    return () => {
+      mayLeave = () => true
+      window.removeEventListener('beforeunload', unload)
+    }
+  }, [something, question])
 }
 
 export interface Place {
@@ -28,11 +53,11 @@ export interface Place {
 }
 
 export function usePlace(): Place {
-  const href = useSyncExternalStore(subscribe, () => location.pathname + location.search)
+  const address = useSyncExternalStore(subscribe, shown)
   return useMemo(() => {
-    const [path = '/', search = ''] = href.split('?')
+    const [path = '/', search = ''] = address.split('?')
     return { path, params: new URLSearchParams(search) }
-  }, [href])
+  }, [address])
 }
 
 // change returns the present address with some parameters changed; undefined removes one.

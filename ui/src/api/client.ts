@@ -1,14 +1,16 @@
 // How the pages ask the hub. Who is signed in has a cookie; nothing is kept here.
 
-import type { ErrorBody } from './types'
+import type { ErrorBody, Problem } from './types'
 
 const prefix = '/api/creel/v1'
 
-// A Failure is an answer that is no success. Its code is the API's; "unreachable" if there was no answer.
+// A Failure is an answer that is no success. Its code is the API's; "unreachable" if there was no answer. Its problems are
+// those of a text that was refused.
 export class Failure extends Error {
   constructor(
     readonly code: string,
     message: string,
+    readonly problems: Problem[] = [],
   ) {
     super(message)
   }
@@ -38,7 +40,7 @@ async function answer(url: string, init: RequestInit): Promise<unknown> {
   const body: unknown = await response.json().catch(() => null)
   if (!response.ok) {
     const e = body as (Partial<ErrorBody> & { error?: string; errorType?: string }) | null
-    throw new Failure(e?.code ?? e?.errorType ?? String(response.status), e?.message ?? e?.error ?? response.statusText)
+    throw new Failure(e?.code ?? e?.errorType ?? String(response.status), e?.message ?? e?.error ?? response.statusText, e?.problems)
   }
   return body
 }
@@ -46,6 +48,12 @@ async function answer(url: string, init: RequestInit): Promise<unknown> {
 // get asks one of the hub's operations.
 export async function get<T>(path: string, params: Params = {}, signal?: AbortSignal): Promise<T> {
   return (await answer(prefix + path + query(params), { signal: signal ?? null })) as T
+}
+
+// send asks the hub to change something.
+export async function send<T>(method: 'PUT' | 'POST' | 'DELETE', path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+  const json = body === undefined ? {} : { headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) }
+  return (await answer(prefix + path, { method, ...json, signal: signal ?? null })) as T
 }
 
 // prom asks Prometheus' query API.

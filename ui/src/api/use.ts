@@ -50,6 +50,14 @@ export function useWatched<T>(path: string, params: Params, event: string): Answ
   return state
 }
 
+// useAgain calls again each so many milliseconds.
+export function useAgain(again: () => void, every: number): void {
+  useEffect(() => {
+    const timer = setInterval(again, every)
+    return () => clearInterval(timer)
+  }, [again, every])
+}
+
 // useNow is the time, renewed each so many milliseconds.
 export function useNow(every: number): number {
   const [now, set] = useState(Date.now())

@@ -1,11 +1,13 @@
 import { useEffect } from 'react'
-import type { AgentDetail, Event, ReportComponent } from '../api/types'
+import type { AgentDetail, ReportComponent } from '../api/types'
 import { useNow, useWatched } from '../api/use'
 import { ago, bytes, stamp, whole } from '../format'
 import { Graph } from '../parts/graph'
+import { Intended } from '../parts/intended'
 import { Ledger } from '../parts/ledger'
+import { Life, Timeline } from '../parts/life'
 import { farSideOf, SpoolCell } from '../parts/spool'
-import { Known, Status, statusOf } from '../parts/state'
+import { Known, Stage, Status, statusOf } from '../parts/state'
 import { Link } from '../router'
 import { text } from '../text'
 
@@ -35,6 +37,7 @@ function Detail({ d }: { d: AgentDetail }) {
       <div className="head">
         <h1>{d.name || d.id}</h1>
         <Status name={statusOf(d)} />
+        <Stage name={d.state} />
         <span className="space warn why" title={d.cause}>
           {d.cause}
         </span>
@@ -67,6 +70,7 @@ function Detail({ d }: { d: AgentDetail }) {
           />
         )}
       </dl>
+      <Life d={d} now={now} />
       <section id="pipelines">
         <h2>{t.pipelines}</h2>
         {d.routes?.length ? <Graph routes={d.routes} components={d.components ?? []} /> : <p className="faint">{t.noPipelines}</p>}
@@ -79,6 +83,7 @@ function Detail({ d }: { d: AgentDetail }) {
         <h2>{t.ledger}</h2>
         <Ledger ledger={d.ledger} hops={d.hops ?? []} />
       </section>
+      <Intended d={d} now={now} />
       <div className="two">
         <section id="configuration">
           <h2>
@@ -93,7 +98,7 @@ function Detail({ d }: { d: AgentDetail }) {
         </section>
         <section id="timeline">
           <h2>{t.timeline}</h2>
-          <Timeline events={d.timeline ?? []} />
+          <Timeline events={d.timeline ?? []} history={d.intended?.life?.history ?? []} />
         </section>
       </div>
     </>
@@ -168,16 +173,3 @@ function FarSide({ of: c }: { of: ReportComponent }) {
   const far = farSideOf(c)
   return far ? <div className={'far ' + far}>{text.spool.farSide[far]}</div> : null
 }
-
-function Timeline({ events }: { events: Event[] }) {
-  return (
-    <ol className="timeline">
-      {events.map((e, i) => (
-        <li key={e.time + i}>
-          <time>{stamp(e.time)}</time> <span className={'status ' + (e.kind === 'connected' || e.kind === 'started' || e.kind === 'configured' ? 'plain' : e.kind)}>{e.kind}</span> {e.cause}
-        </li>
-      ))}
-    </ol>
-  )
-}
-

@@ -4,7 +4,7 @@ import { useNow, useWatched } from '../api/use'
 import { ago, bytes, short, stamp, whole } from '../format'
 import { useRows } from '../keys'
 import { Meter, moodOf, told } from '../parts/spool'
-import { Known, Status, statusOf, type StatusName } from '../parts/state'
+import { Known, Stage, Status, statusOf, type StatusName } from '../parts/state'
 import { change, Link, navigate, type Place } from '../router'
 import { text } from '../text'
 
@@ -188,7 +188,7 @@ function Row({ a, now, place, disks }: { a: Agent; now: number; place: Place; di
         </span>
       </td>
       <td>
-        <Status name={statusOf(a)} />
+        <Status name={statusOf(a)} /> {!gone && <Stage name={a.state} />}
         {a.cause && (
           <span className="cause" title={a.cause}>
             {a.cause.split('\n')[0]}

@@ -1,6 +1,5 @@
-import { useEffect } from 'react'
 import type { Books, Ledger } from '../api/types'
-import { useGet } from '../api/use'
+import { useAgain, useGet } from '../api/use'
 import { whole } from '../format'
 import { useRows } from '../keys'
 import { Known } from '../parts/state'
@@ -17,11 +16,7 @@ const columns = [
 
 export function LedgerPage() {
   const ledger = useGet<Ledger>('/ledger')
-  const { again } = ledger
-  useEffect(() => {
-    const timer = setInterval(again, every)
-    return () => clearInterval(timer)
-  }, [again])
+  useAgain(ledger.again, every)
   useRows('tr[data-row]')
   return (
     <div className="page">

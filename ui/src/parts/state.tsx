@@ -15,6 +15,12 @@ export function Status({ name }: { name: StatusName }) {
   return <span className={'status ' + name}>{text.status[name] ?? name}</span>
 }
 
+// Stage is where an agent is in its life, when that is not running as it should.
+export function Stage({ name }: { name: string | undefined }) {
+  if (!name || name === 'running' || name === 'unknown') return null
+  return <span className={'stage ' + name}>{text.agent.states[name] ?? name}</span>
+}
+
 // Trouble says why an answer is not there, or is old.
 export function Trouble({ failure }: { failure?: Failure | undefined }) {
   if (!failure) return null

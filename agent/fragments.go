@@ -46,8 +46,9 @@ func readFiles(file string) (change.Pieces, error) {
 
 func fragmentsOf(file string) string { return filepath.Join(filepath.Dir(file), Fragments) }
 
-// What only the agent's own files may say: else a document could cut off the agent from where it came from.
-var ownSettings = []string{"hub", "admin", "centers", "watch"}
+// OwnSettings returns what of the section agent only the agent's own files may say: where it listens and whom it obeys. Else
+// a document could cut off the agent from where it came from.
+func OwnSettings() []string { return []string{"hub", "admin", "centers", "watch"} }
 
 // The keys of a document that say whom it is for.
 const (
@@ -112,7 +113,7 @@ func mergedDeep(path string) bool {
 // meant tells whether a document that is no file of the agent's own is for this agent, and what in it is wrong.
 func meant(root *config.Node, labels map[string]string) (bool, config.Errors) {
 	var errs config.Errors
-	for _, key := range ownSettings {
+	for _, key := range OwnSettings() {
 		if n := root.Get("agent").Get(key); n != nil {
 			errs = append(errs, n.KeyErrorf("may stand in the agent's own file only"))
 		}

@@ -87,7 +87,11 @@ func withQuickLook(plugins []creel.Plugin, own creel.Plugin) []creel.Plugin {
 
 // documentSchema describes a document for editors.
 func documentSchema(plugins []creel.Plugin) ([]byte, error) {
-	schema, err := json.Marshal(api.DocumentSchema(agent.Parts{Plugins: plugins}.JSONSchema()))
+	whole := agent.Parts{Plugins: plugins}.JSONSchema()
+	for _, key := range agent.OwnSettings() {
+		delete(whole["properties"].(map[string]any)["agent"].(map[string]any)["properties"].(map[string]any), key)
+	}
+	schema, err := json.Marshal(api.DocumentSchema(whole))
 	if err != nil {
 		return nil, fmt.Errorf("describe documents: %w", err)
 	}

@@ -129,6 +129,13 @@ type kept struct {
 	Crashes  map[string]int   `json:"crashes,omitempty"`  // of the process while pieces with this hash were tried
 	Failed   []report.Failed  `json:"failed,omitempty"`   // by the hash of a source's pieces
 	Receipts []report.Receipt `json:"receipts,omitempty"` // oldest first
+	Refused  map[string]offer `json:"refused,omitempty"`  // what sources want, where that does not run
+}
+
+// offer is what a source has said last.
+type offer struct {
+	Revision string `json:"revision"`
+	Pieces   Pieces `json:"pieces"`
 }
 
 // trial is a change that has not proved good.
@@ -258,7 +265,7 @@ func (m *Manager[C]) try(ctx context.Context, name, by string) {
 	began := time.Now()
 	m.mu.Lock()
 	s := m.sources[name]
-	asked, p := s.asked, s.wanted
+	asked, p, revision := s.asked, s.wanted, s.revision
 	set := m.kept.Running.with(name, p)
 	why := m.failed(p.Hash())
 	m.mu.Unlock()
@@ -283,12 +290,25 @@ func (m *Manager[C]) try(ctx context.Context, name, by string) {
 			s.status, s.err, s.since = refused, r.Error, time.Now()
 		}
 	}
+	m.refuse(name, r.Outcome == report.Refused, offer{revision, p})
 	if r.Outcome == report.Applied {
 		m.again(name)
 	}
 	m.note(r)
 	m.mu.Unlock()
 	m.o.Told()
+}
+
+// refuse notes whether what a source wants does not run, so that it is known after the process has ended. m.mu is held.
+func (m *Manager[C]) refuse(name string, refused bool, o offer) {
+	if !refused || name == File { // which is read anew
+		delete(m.kept.Refused, name)
+		return
+	}
+	if m.kept.Refused == nil {
+		m.kept.Refused = make(map[string]offer)
+	}
+	m.kept.Refused[name] = o
 }
 
 // again has the other sources' refused changes tried once more: what was in their way may be gone. m.mu is held.

@@ -219,9 +219,14 @@ func TestSources(t *testing.T) {
 	m.tryAll(context.Background())
 	w.running("twin one+two")
 
+	offer("hub", "bad")
 	m.Stop()
-	m = w.start(0, "file2") // what others have said is kept
+	m = w.start(0, "file2") // what others have said is kept, and what was wrong with it
+	m.tryAll(context.Background())
 	w.running("file2+two")
+	if rev, status, why := m.Status("hub"); rev != "bad@1" || status != report.Refused || why == "" {
+		t.Errorf("status after a restart: %q %q %q", rev, status, why)
+	}
 }
 
 // A process that ends twice without being stopped, before a change has proved good, starts with what has.

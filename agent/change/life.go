@@ -58,6 +58,12 @@ func (m *Manager[C]) Start(ctx context.Context, file Pieces, known func(source s
 			r.Outcome, r.Error = report.RolledBack, s.err
 		}
 	}
+	for name, o := range m.kept.Refused { // it is told again, and may be right by now
+		if known(name) {
+			m.want(name, o.Revision, o.Pieces)
+			m.hurry()
+		}
+	}
 	m.note(r)
 	return nil
 }
@@ -239,6 +245,7 @@ func (m *Manager[C]) undo(ctx context.Context, p *probation, why string) {
 		for _, name := range changedSources(bad, good) {
 			if s := m.sources[name]; s != nil && s.wanted.Hash() == bad[name].Hash() {
 				s.status, s.err, s.since = rolledBack, why, time.Now()
+				m.refuse(name, true, offer{s.revision, s.wanted})
 			}
 		}
 		m.kept.Running, m.kept.Trying = good, nil

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/creelhq/creel/agent"
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/expr"
@@ -71,7 +72,6 @@ var (
 	goodName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 	sections = []string{"agent", "collectors", "processors", "exporters", "pipelines", "tests"}
 	keys     = append([]string{"document", "selector", "place"}, sections...)
-	own      = []string{"hub", "admin", "centers", "watch"} // of the section agent: where an agent listens, and whom it obeys
 )
 
 // parse reads a document's text. What is in the sections is not checked.
@@ -140,7 +140,7 @@ func (c *content) section(section string, errs *config.Errors) {
 		switch {
 		case section != "agent":
 			c.ids[section+"."+id] = v
-		case slices.Contains(own, id):
+		case slices.Contains(agent.OwnSettings(), id):
 			*errs = append(*errs, v.KeyErrorf("agent.%s may only stand in the agent's own file", id))
 		default:
 			c.settings(v)

@@ -321,7 +321,7 @@ export interface ErrorBody {
 
 export interface Event {
   cause?: string
-  /** connected, disconnected, lost, degraded, healthy, started, configured or refused. */
+  /** connected, disconnected, lost, degraded, healthy, started, configured, refused, rolled_back, paused, resumed or ordered. */
   kind: string
   time: string
 }

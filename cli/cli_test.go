@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the programs as their users do; testdata/script tells what they see.
 func TestScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("what is tested are processes of their own")
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "", RequireExplicitExec: true,
 	})

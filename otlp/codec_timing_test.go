@@ -46,6 +46,9 @@ func sample(s creel.Signal, n int) []byte {
 
 // The number of allocations does not depend on the number of records.
 func TestAllocations(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the short form is for the race detector, with which pools forget at random")
+	}
 	eachSignal(t, func(t *testing.T, s creel.Signal) {
 		allocs := func(n int) (parse, decode float64) {
 			wire, mem := sample(s, n), &creel.Memory{}

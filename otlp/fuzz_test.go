@@ -68,6 +68,9 @@ func survives(t *testing.T, s creel.Signal, wire []byte) (accepted bool) {
 
 // A few bytes of sound requests are changed at random.
 func TestMutations(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it is one goroutine, and takes long")
+	}
 	eachSignal(t, func(t *testing.T, s creel.Signal) {
 		const seed, rounds = 1, 200
 		r := rand.New(rand.NewPCG(seed, uint64(s)))

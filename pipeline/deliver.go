@@ -198,9 +198,10 @@ type request struct {
 	*sender
 	parcel           *parcel
 	stopped, aborted context.Context
-	failed           int  // attempts since the last that did not
-	refused          int  // records in a row, each alone in its attempt
-	paid             bool // the next attempt is, to the limiter
+	traced           context.Context // of the last attempt: what is logged of it says in which span
+	failed           int             // attempts since the last that did not
+	refused          int             // records in a row, each alone in its attempt
+	paid             bool            // the next attempt is, to the limiter
 }
 
 // take waits for something that may be sent, and takes it; in vain if the sender is stopped before. What the limits or the
@@ -287,7 +288,7 @@ func (r *request) deliver(items []item, id creel.ID) (undone []item) {
 			return nil
 		case errors.As(err, &partial):
 			r.succeeded()
-			r.log.Warn("records rejected", "records", partial.Rejected, "reason", partial.Reason)
+			r.log.WarnContext(r.traced, "records rejected", "records", partial.Rejected, "reason", partial.Reason)
 			reject(items, partial)
 			return nil
 		case creel.IsPermanent(err):
@@ -358,11 +359,11 @@ func (r *request) fault(err error, wait time.Duration) {
 		return // that was logged
 	}
 	if r.limits(err) {
-		r.log.Info("the far side asks to wait", "attempt", r.failed, "wait", wait.Round(time.Millisecond), "error", err)
+		r.log.InfoContext(r.traced, "the far side asks to wait", "attempt", r.failed, "wait", wait.Round(time.Millisecond), "error", err)
 		return // that is how it limits, and no fault
 	}
 	r.health.fail(err)
-	r.log.Warn("export failed, will retry", "attempt", r.failed, "wait", wait.Round(time.Millisecond), "error", err)
+	r.log.WarnContext(r.traced, "export failed, will retry", "attempt", r.failed, "wait", wait.Round(time.Millisecond), "error", err)
 }
 
 // askedFor is how long a far side may ask to wait, and take nothing, before its exporter counts as unhealthy.
@@ -446,6 +447,7 @@ func (r *request) export(items []item, id creel.ID, pass int) error {
 	defer cancel()
 	ctx, span := r.tracer.Start(ctx, "deliver", trace.Client)
 	defer span.End()
+	r.traced = ctx
 	lent, back := creel.Lend(batches)
 	r.window.begin()
 	began := time.Now()
@@ -479,7 +481,7 @@ func (r *request) learn(items []item, pass int, began time.Time, err error, late
 		return
 	}
 	if down := r.breaker.down(); down != nil {
-		r.log.Error("the breaker has opened: nothing is sent for a while", "for", r.d.Breaker.OpenFor, "error", err)
+		r.log.ErrorContext(r.traced, "the breaker has opened: nothing is sent for a while", "for", r.d.Breaker.OpenFor, "error", err)
 	} else {
 		r.log.Info("the breaker has closed")
 		if r.store != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,8 +64,8 @@ func (c *changer) fragment(round int) string {
 // Consul, Nacos and the hub in turn; what is wrong, or proves to be, is refused or undone and explained. Every line arrives
 // once.
 func TestReconfigured(t *testing.T) {
-	ownProcess(t)
-	rounds := 6
+	ownProcess(t) // before all else is started
+	rounds := 3
 	if *torture {
 		rounds = 200
 	}
@@ -162,7 +163,19 @@ pipelines: {p: {from: [file], through: [%s], to: [otlp]}}
 		}
 	}
 	slices.Sort(took)
-	t.Logf("%d changes: from writing to running %v in the middle, %v at most, asked every 10 ms", len(took), took[len(took)/2], took[len(took)-1])
+	t.Logf("%d changes: from writing to running %v in the middle, %v p99, %v at most, asked every 10 ms", len(took), took[len(took)/2], took[len(took)*99/100], took[len(took)-1])
+
+	// A hundred a second: the newest wins.
+	for i := range 100 {
+		c := changers[0]
+		c.last = fmt.Sprint(1000 + i)
+		c.write(file(c.fragment(1000 + i)))
+		if err := m.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond) // the rate
+	}
+	eventually(t, "the newest of a hundred changes runs", func() bool { return runs(changers[0]) })
 
 	// What proves to be wrong is undone, what is wrong is refused; both are told.
 	for i, c := range changers {
@@ -214,5 +227,51 @@ pipelines: {p: {from: [file], through: [%s], to: [otlp]}}
 	text, err := os.ReadFile(filepath.Join(m.data, "configuration.json"))
 	if err != nil || !strings.Contains(string(text), "rolled_back") {
 		t.Errorf("what was rolled back is not kept: %v", err)
+	}
+}
+
+// TestCrashOnAChange: an agent that dies twice while a change has not proved good comes back with what has.
+func TestCrashOnAChange(t *testing.T) {
+	dir, far := shortDir(t), newTally().started(t)
+	text := func(probation, more string) string {
+		return fmt.Sprintf(`
+agent: {probation: %s}
+collectors: {generate: {rate: 10}}
+exporters: {otlp: {endpoint: "http://%s", protocol: http}}
+pipelines: {p: {from: [generate], through: [%s], to: [otlp]}}
+processors: {transform: {set: {'attributes["a"]': '1'}}}
+`, probation, far.address, more)
+	}
+	m := newMortal(t, dir, "agent", text("200ms", ""))
+	state := func() (c report.Configuration) {
+		var s agent.State
+		if m.ask("/state", &s) != nil {
+			return c
+		}
+		return s.Configuration
+	}
+	eventually(t, "it has proved good", func() bool { c := state(); return c.Good != "" && c.Good == c.Hash })
+	good := state().Hash
+	if err := os.WriteFile(m.config, []byte(text("1h", "transform")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.creel("reload")
+	if c := state(); c.Hash == good || c.Probation.IsZero() {
+		t.Fatalf("the change is not on probation: %+v", c)
+	}
+	for range 2 {
+		m.killed(false)
+		var h report.Health
+		eventually(t, "it runs again", func() bool { return m.ask("/healthz", &h) == nil && h.State == "running" })
+	}
+	if c := state(); c.Hash != good || !strings.Contains(c.Error, "ended 2 times") {
+		t.Errorf("after two crashes: %+v", c)
+	}
+	if out, _ := m.asks("status"); !strings.Contains(out, "ended 2 times") || !strings.Contains(out, "--force") {
+		t.Errorf("creel status says:\n%s", out)
+	}
+	m.creel("reload", "--force")
+	if c := state(); c.Hash == good || c.Error != "" {
+		t.Errorf("after reload --force: %+v", c)
 	}
 }

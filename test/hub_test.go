@@ -41,6 +41,7 @@ type process struct {
 
 func startCreel(t *testing.T, log string, args ...string) *process {
 	t.Helper()
+	ownProcess(t)
 	bin, err := creelBinary()
 	if err != nil {
 		t.Fatal(err)

@@ -355,7 +355,6 @@ func ownProcess(t *testing.T) {
 // newMortal writes the configuration, and starts the agent. Names of files in it begin with the directory.
 func newMortal(t *testing.T, dir, name, config string, args ...string) *mortal {
 	t.Helper()
-	ownProcess(t)
 	m := &mortal{t: t, config: filepath.Join(dir, name+".yaml"), data: filepath.Join(dir, name)}
 	if err := os.WriteFile(m.config, []byte(config), 0o600); err != nil {
 		t.Fatal(err)

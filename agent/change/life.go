@@ -90,6 +90,7 @@ func (m *Manager[C]) load() error {
 		if n := m.kept.Crashes[t.Hash]; n >= maxCrashes && m.kept.Good != nil && m.kept.Good[t.Source].Hash() != t.Hash {
 			m.fail(t.Hash, fmt.Sprintf("the agent ended %d times without being stopped, before this had proved good", n))
 		}
+		m.save() // it may crash again before it comes to anything
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 func TestIdleFiles(t *testing.T) {
 	files := 10_000
 	if testing.Short() {
-		files = 2_000
+		files = 500
 	}
 	dir := t.TempDir()
 	for i := range files {

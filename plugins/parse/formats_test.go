@@ -158,6 +158,9 @@ func TestBadLines(t *testing.T) {
 
 // TestHugeLines: 100 MB of anything are one look, or two, at each byte.
 func TestHugeLines(t *testing.T) {
+	if testing.Short() {
+		t.Skip("what is tested is the time that it takes")
+	}
 	for _, unit := range []string{"x", " ", `"`, `\`, `\"`, "a=", `a="`, "[", "{", ",", "=", `","`, `a="\`, "<1>", "]", "\x00"} {
 		line := strings.Repeat(unit, (1<<20)/len(unit))
 		for _, c := range lines {

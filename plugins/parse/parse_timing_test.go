@@ -73,6 +73,9 @@ func must(t testing.TB, err error) {
 
 // TestAllocations: once warm, a batch costs as much as one of no record does, whatever its length.
 func TestAllocations(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the short form is for the race detector, with which pools forget at random")
+	}
 	next := creel.NextFunc(func(b *creel.Batch) { creel.Settle(b, nil) })
 	for _, c := range lines {
 		t.Run(c.name, func(t *testing.T) {

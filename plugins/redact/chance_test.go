@@ -97,6 +97,9 @@ func TestSecretsInAnyText(t *testing.T) {
 
 // TestFalseAlarms: what logs are full of stays as it is.
 func TestFalseAlarms(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it is one goroutine, and takes long")
+	}
 	r := rand.New(rand.NewPCG(1, 2))
 	p := open(t, "{}", creel.Host{})
 	f := func(what string, most int, make func() string) {

@@ -211,6 +211,7 @@ func TestAgentIsLost(t *testing.T) {
 	defer ws.Close()
 	send(t, ws, &protobufs.AgentToServer{InstanceUid: id[:], SequenceNum: 1, AgentDescription: &protobufs.AgentDescription{}, CustomMessage: (&control.Beat{Nonce: 1}).Message()})
 	w.await(id.String(), "back", connected)
+	send(t, ws, &protobufs.AgentToServer{InstanceUid: id[:], SequenceNum: 2, CustomMessage: (&control.Beat{Nonce: 2}).Message()}) // from now on three heartbeats count
 	d = w.await(id.String(), "lost for its silence", func(d api.AgentDetail) bool { return d.Connection == api.Lost })
 	if !strings.Contains(d.Cause, "not a word") {
 		t.Errorf("the cause is %q", d.Cause)

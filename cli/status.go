@@ -110,7 +110,11 @@ func (c *Commands) configurationTables(w io.Writer, cfg *report.Configuration, w
 		fmt.Fprintf(w, "configuration %s is wanted, and does not run:\n  %s\n", printable(cfg.Wanted), indented(cmp.Or(cfg.Error, "it has not been tried yet")))
 	}
 	if left := time.Until(cfg.Probation); left > 0 {
-		fmt.Fprintf(w, "on probation for %s more: if what has changed does worse than before, the last good configuration comes back\n", Span(left.Seconds()))
+		then := "if what has changed does worse than before, the last good configuration comes back"
+		if cfg.Good == "" {
+			then = "then it counts as good; there is none before to go back to"
+		}
+		fmt.Fprintf(w, "on probation for %s more: %s\n", Span(left.Seconds()), then)
 	}
 	for i, r := range slices.Backward(cfg.Receipts) {
 		if wide || i == len(cfg.Receipts)-1 {

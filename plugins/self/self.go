@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,7 +38,7 @@ const backlog = 1000
 func New(c Config, h creel.Host) (creel.Collector, error) {
 	s := &collector{
 		Config: c, host: h, descriptors: make(map[string]*creel.Descriptor), lost: h.Metrics.Counter("creel.self.lost", "Log records and spans of the agent that were not collected because there were too many.", "{record}"),
-		origin: &creel.Origin{Resource: h.Resource, Scope: creel.Scope{Name: "github.com/creelhq/creel"}},
+		origin: &creel.Origin{Resource: h.Resource, Scope: creel.Scope{Name: "github.com/creelhq/creel"}}, named: named(h.Resource),
 	}
 	if err := s.level.UnmarshalText([]byte(c.Level)); err != nil {
 		return nil, fmt.Errorf("read level: %w", err)
@@ -45,11 +46,21 @@ func New(c Config, h creel.Host) (creel.Collector, error) {
 	return s, nil
 }
 
+// named returns the origin of what is looked for by the name of a service.
+func named(r creel.Resource) *creel.Origin {
+	attrs := slices.Clone(r.Attrs)
+	if _, ok := attrs.Get("service.name"); !ok {
+		attrs.Set("service.name", creel.String("creel"))
+	}
+	return &creel.Origin{Resource: creel.Resource{Attrs: attrs}, Scope: creel.Scope{Name: "github.com/creelhq/creel"}}
+}
+
 type collector struct {
 	Config
 	host        creel.Host
 	level       slog.Level
-	origin      *creel.Origin
+	origin      *creel.Origin                // of metrics
+	named       *creel.Origin                // of logs and spans
 	descriptors map[string]*creel.Descriptor // by name
 	lost        *metric.Counter
 
@@ -180,7 +191,7 @@ func (s *collector) logBatch(records []slog.Record) *creel.Batch {
 	r := s.host.Memory.NewRecords()
 	for _, l := range records {
 		record := creel.Log{
-			Origin: s.origin, Time: l.Time.UnixNano(), Observed: l.Time.UnixNano(), Body: creel.String(l.Message),
+			Origin: s.named, Time: l.Time.UnixNano(), Observed: l.Time.UnixNano(), Body: creel.String(l.Message),
 			Severity: severity(l.Level), SeverityText: l.Level.String(), Attrs: creel.Attrs(r.Attrs.Make(l.NumAttrs())[:0]),
 		}
 		l.Attrs(func(a slog.Attr) bool {
@@ -225,7 +236,7 @@ func (s *collector) spanBatch(spans []trace.Data) *creel.Batch {
 	r := s.host.Memory.NewRecords()
 	for _, d := range spans {
 		span := creel.Span{
-			Origin: s.origin, TraceID: d.Trace, SpanID: d.Span, Parent: d.Parent, Kind: creel.SpanKind(d.Kind), State: d.State, Name: d.Name,
+			Origin: s.named, TraceID: d.Trace, SpanID: d.Span, Parent: d.Parent, Kind: creel.SpanKind(d.Kind), State: d.State, Name: d.Name,
 			Start: d.Start.UnixNano(), End: d.End.UnixNano(), Attrs: attrs(r, d.Attrs), Events: r.Events.Make(len(d.Events)),
 			Flags: flagSampled | flagRemoteKnown, Dropped: uint32(d.DroppedAttrs), DroppedEvents: uint32(d.DroppedEvents),
 		}

@@ -14,19 +14,19 @@ func TestKey(t *testing.T) {
 	c := centertest.NewConsul(t)
 	c.Put("web.yaml", "a: 1")
 	r := watch(t, fmt.Sprintf("{address: %q, key: web.yaml}", c.URL()), nil)
-	if s := r.wants("web.yaml=a: 1"); s.Revision != "11" {
+	if s := r.Wants("web.yaml=a: 1"); s.Revision != "11" {
 		t.Errorf("the revision is %s", s.Revision)
 	}
 	c.Put("web.yaml.old", "not asked for")
 	c.Put("web.yaml", "a: 2")
-	r.wants("web.yaml=a: 2")
+	r.Wants("web.yaml=a: 2")
 	c.Delete("web.yaml")
-	r.troubled("no document any more")
+	r.Troubled("no document any more")
 	c.Put("web.yaml", "")
-	r.troubled("document web.yaml of the center is empty")
+	r.Troubled("document web.yaml of the center is empty")
 	c.Put("web.yaml", "a: 3")
-	r.wants("web.yaml=a: 3")
-	r.well()
+	r.Wants("web.yaml=a: 3")
+	r.Well()
 }
 
 func TestPrefix(t *testing.T) {
@@ -36,23 +36,23 @@ func TestPrefix(t *testing.T) {
 	c.Put("web/b.yaml", "b")
 	c.Put("web/a b/ü.json", "{}")
 	r := watch(t, fmt.Sprintf("{address: %q, prefix: web/, token: s3cret, datacenter: dc1, allow_empty: true}", c.URL()), nil)
-	r.wants("web/a b/ü.json={} web/b.yaml=b")
+	r.Wants("web/a b/ü.json={} web/b.yaml=b")
 	c.Delete("web/b.yaml")
-	r.wants("web/a b/ü.json={}")
+	r.Wants("web/a b/ü.json={}")
 	c.Delete("web/a b/ü.json")
-	r.wants("")
+	r.Wants("")
 	c.Put("web/c.yaml", "")
-	r.wants("web/c.yaml=")
+	r.Wants("web/c.yaml=")
 }
 
 // TestWhatIsNotThere: an answer 404 has an index, and a query with it blocks until the key is there.
 func TestWhatIsNotThere(t *testing.T) {
 	c := centertest.NewConsul(t)
 	r := watch(t, fmt.Sprintf("{address: %q, key: web.yaml}", c.URL()), nil)
-	r.wants("")
-	r.eventually("a query that blocks", func() bool { return c.Requests() == 2 })
+	r.Wants("")
+	r.Eventually("a query that blocks", func() bool { return c.Requests() == 2 })
 	c.Put("web.yaml", "a")
-	r.wants("web.yaml=a")
+	r.Wants("web.yaml=a")
 }
 
 func TestIndexGoesBackwards(t *testing.T) {
@@ -61,14 +61,14 @@ func TestIndexGoesBackwards(t *testing.T) {
 		c.Put("k", fmt.Sprint(i))
 	}
 	r := watch(t, fmt.Sprintf("{address: %q, key: k}", c.URL()), nil)
-	r.wants("k=19")
-	r.eventually("a query that blocks", func() bool { return c.Requests() == 2 })
+	r.Wants("k=19")
+	r.Eventually("a query that blocks", func() bool { return c.Requests() == 2 })
 	c.Restore(5, map[string]string{"k": "old"})
-	if s := r.wants("k=old"); s.Revision != "5" {
+	if s := r.Wants("k=old"); s.Revision != "5" {
 		t.Errorf("the revision is %s", s.Revision)
 	}
 	c.Put("k", "new")
-	r.wants("k=new")
+	r.Wants("k=new")
 }
 
 // TestIndexZero: Consul should never say 0, but has; a client that sends it back asks without a pause.
@@ -83,7 +83,7 @@ func TestIndexZero(t *testing.T) {
 		centertest.Hang(w, r)
 	})
 	r := watch(t, fmt.Sprintf("{address: %q, key: k}", c.URL()), nil)
-	r.wants("k=a")
+	r.Wants("k=a")
 	if index := <-asked; index != "1" {
 		t.Errorf("the next query has index %q", index)
 	}
@@ -96,24 +96,24 @@ func TestSpuriousWakeups(t *testing.T) {
 	c.Put("k", "a")
 	const every = 50 * time.Millisecond
 	r := watch(t, fmt.Sprintf("{address: %q, key: k}", c.URL()), func(s *source) { s.pace.Every = every })
-	r.wants("k=a")
+	r.Wants("k=a")
 	start := time.Now()
-	r.eventually("many wakeups", func() bool { c.Wake(); return c.Requests() >= 20 })
+	r.Eventually("many wakeups", func() bool { c.Wake(); return c.Requests() >= 20 })
 	if n, most := c.Requests(), 12+int(time.Since(start)/every); n > most {
 		t.Errorf("%d requests in %v, at most %d are due", n, time.Since(start), most)
 	}
-	r.silent()
+	r.Silent()
 	c.Put("k", "b")
-	r.wants("k=b")
+	r.Wants("k=b")
 }
 
 func TestWaitIsOver(t *testing.T) {
 	c := centertest.NewConsul(t)
 	c.Put("k", "a")
 	r := watch(t, fmt.Sprintf("{address: %q, key: k}", c.URL()), func(s *source) { s.wait = time.Millisecond })
-	r.wants("k=a")
-	r.eventually("three queries without a change", func() bool { return c.Requests() > 3 })
-	r.silent()
+	r.Wants("k=a")
+	r.Eventually("three queries without a change", func() bool { return c.Requests() > 3 })
+	r.Silent()
 }
 
 func TestTrouble(t *testing.T) {
@@ -123,18 +123,18 @@ func TestTrouble(t *testing.T) {
 			c := centertest.NewConsul(t)
 			c.Put("k", "a")
 			r := watch(t, fmt.Sprintf("{address: %q, key: k}", c.URL()), nil)
-			r.wants("k=a")
-			r.eventually("a query that blocks", func() bool { return c.Requests() == 2 })
+			r.Wants("k=a")
+			r.Eventually("a query that blocks", func() bool { return c.Requests() == 2 })
 			c.Fail(fault)
 			c.Wake()
-			r.troubled(want)
-			r.well()
-			r.silent()
+			r.Troubled(want)
+			r.Well()
+			r.Silent()
 			if c.Failed() != 1 {
 				t.Errorf("%d faults happened", c.Failed())
 			}
 			c.Put("k", "b")
-			r.wants("k=b")
+			r.Wants("k=b")
 		})
 	}
 	f("status", centertest.Status(500, "No cluster leader"), `it answers 500 Internal Server Error: "No cluster leader"`)
@@ -153,17 +153,17 @@ func TestAway(t *testing.T) {
 	c := centertest.NewConsul(t)
 	c.Put("k", "a")
 	r := watch(t, fmt.Sprintf("{address: %q, key: k}", c.URL()), func(s *source) { s.wait, s.patience = time.Millisecond, 50*time.Millisecond })
-	r.wants("k=a")
+	r.Wants("k=a")
 	c.Fail(centertest.Hang)
-	r.troubled("no answer in 5")
-	r.well()
+	r.Troubled("no answer in 5")
+	r.Well()
 	c.Stop()
-	r.troubled("connection refused")
+	r.Troubled("connection refused")
 	c.Start()
-	r.well()
-	r.silent()
+	r.Well()
+	r.Silent()
 	c.Put("k", "b")
-	r.wants("k=b")
+	r.Wants("k=b")
 }
 
 func redirect(w http.ResponseWriter, r *http.Request) {
@@ -181,14 +181,14 @@ func TestToken(t *testing.T) {
 	c := centertest.NewConsul(t)
 	c.Token = "right"
 	r := watch(t, fmt.Sprintf("{address: %q, key: k, token: wrong}", c.URL()), nil)
-	r.troubled("Permission denied")
-	r.silent()
+	r.Troubled("Permission denied")
+	r.Silent()
 }
 
 func TestOptions(t *testing.T) {
 	f := func(yaml, want string) {
 		t.Helper()
-		if _, err := options(yaml); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := centertest.Options(Center, yaml); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, not %q", yaml, err, want)
 		}
 	}

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"fmt"
+	"github.com/creelhq/creel/center/centertest"
 	"net"
 	"net/url"
 	"os"
@@ -88,16 +89,16 @@ func (s *server) delete(key string, options ...clientv3.OpOption) {
 }
 
 // comes waits for a document with the given text; others may come before.
-func (r *rig) comes(want string) {
-	r.t.Helper()
-	for late := time.After(soon); ; {
+func comes(t testing.TB, r *centertest.Rig, want string) {
+	t.Helper()
+	for late := time.After(centertest.Soon); ; {
 		select {
-		case s := <-r.said:
+		case s := <-r.Said:
 			if d := s.Documents; len(d) == 1 && d[0].Name+"="+string(d[0].Text) == want {
 				return
 			}
 		case <-late:
-			r.t.Fatalf("the center never says %q", want)
+			t.Fatalf("the center never says %q", want)
 		}
 	}
 }
@@ -111,35 +112,35 @@ func TestKey(t *testing.T) {
 	s.put("web.yaml", "a: 1")
 	s.put("web.yaml.old", "not asked for")
 	r := watch(t, s.options("key: web.yaml"), nil)
-	r.wants("web.yaml=a: 1")
+	r.Wants("web.yaml=a: 1")
 	revision := s.put("web.yaml", "a: 2")
-	if got := r.wants("web.yaml=a: 2").Revision; got != fmt.Sprint(revision) {
+	if got := r.Wants("web.yaml=a: 2").Revision; got != fmt.Sprint(revision) {
 		t.Errorf("the revision is %s, not %d", got, revision)
 	}
 	s.put("web.yaml", "a: 2")
 	s.put("web.yaml.old", "still not")
 	s.put("web.yaml", "")
-	r.troubled("document web.yaml of the center is empty")
+	r.Troubled("document web.yaml of the center is empty")
 	s.delete("web.yaml")
-	r.troubled("no document any more")
+	r.Troubled("no document any more")
 	s.put("web.yaml", "a: 3")
-	r.wants("web.yaml=a: 3")
-	r.well()
+	r.Wants("web.yaml=a: 3")
+	r.Well()
 }
 
 func TestPrefix(t *testing.T) {
 	s := start(t, t.TempDir(), nil)
 	r := watch(t, s.options("prefix: /web/, allow_empty: true"), nil)
-	r.wants("")
+	r.Wants("")
 	s.put("/web/b", "b")
-	r.wants("/web/b=b")
+	r.Wants("/web/b=b")
 	if _, err := s.Txn(t.Context()).Then(clientv3.OpPut("/web/a", "a"), clientv3.OpDelete("/web/b"), clientv3.OpPut("/web/c.json", "{}")).Commit(); err != nil {
 		t.Fatal(err)
 	}
-	r.wants("/web/a=a /web/c.json={}") // a transaction is one change
+	r.Wants("/web/a=a /web/c.json={}") // a transaction is one change
 	s.put("/webs", "not asked for")
 	s.delete("/web/", clientv3.WithPrefix())
-	r.wants("")
+	r.Wants("")
 }
 
 // TestCompacted: what was to be watched is forgotten between the list and the watch.
@@ -158,15 +159,15 @@ func TestCompacted(t *testing.T) {
 		return err
 	}
 	r := watch(t, s.options("key: k"), func(s *source) { s.dial = []grpc.DialOption{grpc.WithChainUnaryInterceptor(between)} })
-	r.wants("k=1")
-	r.wants("k=3")
+	r.Wants("k=1")
+	r.Wants("k=3")
 	if n := happened.Load(); n != 2 {
 		t.Errorf("it has listed %d times", n)
 	}
 	s.put("k", "4")
-	r.wants("k=4")
+	r.Wants("k=4")
 	select {
-	case err := <-r.health:
+	case err := <-r.Health:
 		t.Errorf("compaction is trouble: %v", err)
 	default:
 	}
@@ -177,15 +178,15 @@ func TestAway(t *testing.T) {
 	s := start(t, t.TempDir(), nil)
 	s.put("k", "1")
 	r := watch(t, s.options("key: k"), nil)
-	r.wants("k=1")
+	r.Wants("k=1")
 	s.stop()
-	r.troubled("the connection is lost")
-	r.troubled("connection refused")
+	r.Troubled("the connection is lost")
+	r.Troubled("connection refused")
 	s = start(t, s.dir, s)
-	r.well()
-	r.silent()
+	r.Well()
+	r.Silent()
 	s.put("k", "2")
-	r.wants("k=2")
+	r.Wants("k=2")
 }
 
 // TestOlderRevision: the cluster was restored from a backup.
@@ -199,20 +200,20 @@ func TestOlderRevision(t *testing.T) {
 	}
 	s = start(t, s.dir, s)
 	r := watch(t, s.options("key: k"), nil)
-	r.wants("k=1")
+	r.Wants("k=1")
 	seen := int64(0)
 	for i := range 5 {
 		seen = s.put("k", fmt.Sprint("new", i))
 	}
-	r.comes("k=new4")
+	comes(t, r, "k=new4")
 	s.stop()
 	s = start(t, backup, s)
-	r.troubled(fmt.Sprintf("it says revision 2, and %d was seen already", seen))
-	r.silent()
+	r.Troubled(fmt.Sprintf("it says revision 2, and %d was seen already", seen))
+	r.Silent()
 	for s.put("k", "newest") < seen {
 	}
-	r.well()
-	r.comes("k=newest")
+	r.Well()
+	comes(t, r, "k=newest")
 }
 
 // TestAnotherCluster: revisions of two clusters cannot be compared.
@@ -222,14 +223,14 @@ func TestAnotherCluster(t *testing.T) {
 		s.put("k", "1")
 	}
 	r := watch(t, s.options("key: k"), nil)
-	r.wants("k=1")
+	r.Wants("k=1")
 	s.stop()
 	other := &server{client: s.client, peer: free(t)} // the cluster's ID is made from the peers' addresses
 	other = start(t, t.TempDir(), other)
-	r.troubled("the center has no document any more")
+	r.Troubled("the center has no document any more")
 	other.put("k", "other")
-	r.wants("k=other")
-	r.well()
+	r.Wants("k=other")
+	r.Well()
 }
 
 func TestPassword(t *testing.T) {
@@ -256,28 +257,28 @@ func TestPassword(t *testing.T) {
 	do(err)
 	_, err = s.AuthEnable(ctx)
 	do(err)
-	watch(t, s.options("key: k, username: creel, password: right"), nil).wants("k=1")
-	watch(t, s.options("key: k, username: creel, password: wrong"), nil).troubled("authentication failed, invalid user ID or password; check username")
-	watch(t, s.options("key: other, username: creel, password: right"), nil).troubled("permission denied; check username")
-	watch(t, s.options("key: k"), nil).troubled("user name is empty; check username")
+	watch(t, s.options("key: k, username: creel, password: right"), nil).Wants("k=1")
+	watch(t, s.options("key: k, username: creel, password: wrong"), nil).Troubled("authentication failed, invalid user ID or password; check username")
+	watch(t, s.options("key: other, username: creel, password: right"), nil).Troubled("permission denied; check username")
+	watch(t, s.options("key: k"), nil).Troubled("user name is empty; check username")
 }
 
 func TestTooMuch(t *testing.T) {
 	s := start(t, t.TempDir(), nil)
 	s.put("k/a", "1")
 	r := watch(t, s.options("prefix: k/"), nil)
-	r.wants("k/a=1")
+	r.Wants("k/a=1")
 	s.put("k/a", strings.Repeat("a", 1<<20+1))
-	r.troubled("document k/a has 1048577 bytes")
-	r.silent()
+	r.Troubled("document k/a has 1048577 bytes")
+	r.Silent()
 	s.put("k/a", "2")
-	r.wants("k/a=2")
+	r.Wants("k/a=2")
 }
 
 func TestOptions(t *testing.T) {
 	f := func(yaml, want string) {
 		t.Helper()
-		if _, err := options(yaml); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := centertest.Options(Center, yaml); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, not %q", yaml, err, want)
 		}
 	}

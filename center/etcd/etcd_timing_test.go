@@ -12,14 +12,14 @@ import (
 func BenchmarkWriteToCall(b *testing.B) {
 	s := start(b, b.TempDir(), nil)
 	r := watch(b, s.options("key: k"), nil)
-	r.wants("")
+	r.Wants("")
 	var all, writes []time.Duration
 	for i := 0; b.Loop(); i++ {
 		text := fmt.Sprint(i)
 		begin := time.Now()
 		s.put("k", text)
 		writes = append(writes, time.Since(begin))
-		r.wants("k=" + text)
+		r.Wants("k=" + text)
 		all = append(all, time.Since(begin))
 	}
 	slices.Sort(all)

@@ -3,6 +3,7 @@ package file
 import (
 	"context"
 	"fmt"
+	"github.com/creelhq/creel/center/centertest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,18 +48,18 @@ func (f folder) replace(name, text string) {
 	f.must(os.Rename(f.path(name+".tmp"), f.path(name)))
 }
 
-func (f folder) watch(name, more string) *rig {
+func (f folder) watch(name, more string) *centertest.Rig {
 	return watch(f.t, fmt.Sprintf("{path: %q%s}", f.path(name), more), nil)
 }
 
 // says waits for documents in the folder: "name=text name=text".
-func (f folder) says(r *rig, want string) {
+func (f folder) says(r *centertest.Rig, want string) {
 	f.t.Helper()
 	var list []string
 	for _, d := range strings.Fields(want) {
 		list = append(list, f.path(d))
 	}
-	r.wants(strings.Join(list, " "))
+	r.Wants(strings.Join(list, " "))
 }
 
 func TestFile(t *testing.T) {
@@ -73,15 +74,15 @@ func TestFile(t *testing.T) {
 	f.write("other.conf", "1")
 	f.replace("a.conf", "3") // another file, the same text
 	f.must(os.Remove(f.path("a.conf")))
-	r.troubled("no such file or directory")
+	r.Troubled("no such file or directory")
 	f.write("a.conf", "3")
-	r.well()
-	r.silent()
+	r.Well()
+	r.Silent()
 	f.write("a.conf", "")
-	r.troubled("is empty")
+	r.Troubled("is empty")
 	f.write("a.conf", "4")
 	f.says(r, "a.conf=4")
-	r.well()
+	r.Well()
 }
 
 func TestDirectory(t *testing.T) {
@@ -98,14 +99,14 @@ func TestDirectory(t *testing.T) {
 	f.must(os.Remove(f.path("d/a.yml")))
 	f.says(r, "d/b.yaml=b d/c.json={}")
 	f.must(os.Rename(f.path("d"), f.path("old"))) // the directory itself is another
-	r.troubled("no such file or directory")
+	r.Troubled("no such file or directory")
 	f.write("new/b.yaml", "new")
 	f.must(os.Rename(f.path("new"), f.path("d")))
 	f.says(r, "d/b.yaml=new")
 	f.write("d/b.yaml", "newer")
 	f.says(r, "d/b.yaml=newer")
 	f.must(os.Remove(f.path("d/b.yaml")))
-	r.troubled("no document any more")
+	r.Troubled("no document any more")
 }
 
 // TestDirectoryMadeAnew: the new one may have the inode of the old, but the kernel does not tell of it any more.
@@ -127,7 +128,7 @@ func TestDirectoryMadeAnew(t *testing.T) {
 func TestAppearsLater(t *testing.T) {
 	f := newFolder(t)
 	r := f.watch("x/y/a.yaml", "")
-	r.troubled("no such file or directory")
+	r.Troubled("no such file or directory")
 	f.must(os.Mkdir(f.path("x"), 0o755))
 	f.write("x/y/a.yaml", "1")
 	f.says(r, "x/y/a.yaml=1")
@@ -183,13 +184,13 @@ func TestHalfWritten(t *testing.T) {
 	}
 	whole := "a.yaml=" + strings.Repeat("x", 100)
 	select {
-	case s := <-r.said:
+	case s := <-r.Said:
 		if got := "a.yaml=" + string(s.Documents[0].Text); got != whole && longest < quiet/2 {
 			t.Errorf("half of it was taken, though the longest pause was %v: %q", longest, got)
 		} else if got != whole {
 			f.says(r, whole) // this machine had no time
 		}
-	case <-time.After(soon):
+	case <-time.After(centertest.Soon):
 		t.Error("it was never taken")
 	}
 }
@@ -203,7 +204,7 @@ func TestDeaf(t *testing.T) {
 	l.notify = nil
 	f.write("a.yaml", "22")
 	l.gap = time.Millisecond
-	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	ctx, cancel := context.WithTimeout(t.Context(), centertest.Soon)
 	defer cancel()
 	calls := 0
 	l.Run(ctx, func() { calls++; cancel() })
@@ -224,12 +225,12 @@ func TestWatch(t *testing.T) {
 		defer close(done)
 		l.Run(ctx, func() { calls.Add(1) })
 	}()
-	r := &rig{t: t}
+	r := centertest.NewRig(t)
 	change := func(what func()) {
 		t.Helper()
 		before := calls.Load()
 		what()
-		r.eventually("f is called", func() bool { return calls.Load() > before })
+		r.Eventually("f is called", func() bool { return calls.Load() > before })
 	}
 	change(func() { f.replace("agent.yaml", "2") })
 	change(func() { f.write("agent.d/a.yaml", "1") })

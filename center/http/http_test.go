@@ -95,24 +95,24 @@ func TestChanges(t *testing.T) {
 			change("a: 1")
 			r := watch(t, fmt.Sprintf("{url: '%s/web.yaml?token=t', headers: {x-key: k}}", o.URL), often)
 			name := o.URL + "/web.yaml"
-			if s := r.wants(name + "=a: 1"); how == "ETag" && s.Revision != `"v1"` {
+			if s := r.Wants(name + "=a: 1"); how == "ETag" && s.Revision != `"v1"` {
 				t.Errorf("the revision is %s", s.Revision)
 			}
 			wanted := func() bool {
 				asked, same := o.counts()
 				return same >= 3 || how == "nothing" && asked >= 4
 			}
-			r.eventually("the same, three times", wanted)
-			r.silent()
+			r.Eventually("the same, three times", wanted)
+			r.Silent()
 			change("a: 2")
-			r.wants(name + "=a: 2")
+			r.Wants(name + "=a: 2")
 			change("<html>the agent says what is wrong with that</html>")
-			r.wants(name + "=<html>the agent says what is wrong with that</html>")
+			r.Wants(name + "=<html>the agent says what is wrong with that</html>")
 			change("  \n")
-			r.troubled("is empty")
+			r.Troubled("is empty")
 			change("a: 3")
-			r.wants(name + "=a: 3")
-			r.well()
+			r.Wants(name + "=a: 3")
+			r.Well()
 			o.set(func() {
 				if o.header.Get("X-Key") != "k" || o.header.Get("User-Agent") != "creel" {
 					t.Errorf("the request has %v", o.header)
@@ -128,7 +128,7 @@ func TestTrouble(t *testing.T) {
 			t.Parallel() // there is a pause after each trouble
 			o := newOrigin(t)
 			r := watch(t, fmt.Sprintf("{url: '%s/?token=secret'}", o.URL), often)
-			r.wants(o.URL + "/=a: 1")
+			r.Wants(o.URL + "/=a: 1")
 			happened := 0
 			o.set(func() {
 				o.fault = func(w http.ResponseWriter, r *http.Request) {
@@ -138,17 +138,17 @@ func TestTrouble(t *testing.T) {
 				}
 			})
 			select {
-			case err := <-r.health:
+			case err := <-r.Health:
 				if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
 					t.Errorf("Health is told %v, not %q", err, want)
 				}
-			case <-time.After(soon):
+			case <-time.After(centertest.Soon):
 				t.Error("Health is told nothing")
 			}
-			r.well()
-			r.silent()
+			r.Well()
+			r.Silent()
 			o.set(func() { o.text = "a: 2" })
-			r.wants(o.URL + "/=a: 2")
+			r.Wants(o.URL + "/=a: 2")
 			if happened != 1 {
 				t.Errorf("%d faults happened", happened)
 			}
@@ -178,8 +178,8 @@ func TestNeverModified(t *testing.T) {
 	o := newOrigin(t)
 	o.fault = centertest.Status(http.StatusNotModified, "")
 	r := watch(t, fmt.Sprintf("{url: '%s'}", o.URL), often)
-	r.troubled("it answers 304")
-	r.silent()
+	r.Troubled("it answers 304")
+	r.Silent()
 }
 
 // TestPauses: what the server says of time is a hint.
@@ -210,19 +210,19 @@ func TestRetryAfter(t *testing.T) {
 		w.WriteHeader(http.StatusTooManyRequests)
 	}
 	r := watch(t, fmt.Sprintf("{url: '%s'}", o.URL), often)
-	r.troubled("it answers 429")
+	r.Troubled("it answers 429")
 	o.set(func() { o.fault = nil })
 	time.Sleep(600 * time.Millisecond) // longer than it would pause by itself
 	if asked, _ := o.counts(); asked != 1 {
 		t.Errorf("it was asked %d times", asked)
 	}
-	r.silent()
+	r.Silent()
 }
 
 func TestOptions(t *testing.T) {
 	f := func(yaml, want string) {
 		t.Helper()
-		if _, err := options(yaml); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
+		if _, err := centertest.Options(Center, yaml); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: %v, not %q", yaml, err, want)
 		}
 	}

@@ -16,24 +16,24 @@ func TestChanges(t *testing.T) {
 	n := centertest.NewNacos(t)
 	n.Publish("b.yaml", group, "", "b: 1")
 	r := watch(t, fmt.Sprintf("{address: %q, data_ids: [b.yaml, a.json]}", n.URL()), nil)
-	r.wants("b.yaml=b: 1")
+	r.Wants("b.yaml=b: 1")
 	n.Publish("c.yaml", group, "", "not asked for")
 	n.Publish("a.json", "OTHER", "", "not asked for")
 	n.Publish("a.json", group, "", "{}")
-	first := r.wants("a.json={} b.yaml=b: 1").Revision
+	first := r.Wants("a.json={} b.yaml=b: 1").Revision
 	n.Publish("b.yaml", group, "", "grün")
-	if r.wants("a.json={} b.yaml=grün").Revision == first {
+	if r.Wants("a.json={} b.yaml=grün").Revision == first {
 		t.Error("the revision stays")
 	}
 	n.Remove("a.json", group, "")
-	r.wants("b.yaml=grün")
+	r.Wants("b.yaml=grün")
 	n.Publish("b.yaml", group, "", "")
-	r.troubled("document b.yaml of the center is empty")
+	r.Troubled("document b.yaml of the center is empty")
 	n.Remove("b.yaml", group, "")
-	r.troubled("no document any more")
+	r.Troubled("no document any more")
 	n.Publish("b.yaml", group, "", "back")
-	r.wants("b.yaml=back")
-	r.well()
+	r.Wants("b.yaml=back")
+	r.Well()
 }
 
 func TestNamespace(t *testing.T) {
@@ -41,13 +41,13 @@ func TestNamespace(t *testing.T) {
 	n.Publish("a", "g", "", "public")
 	n.Publish("a", "g", "prod", "1")
 	r := watch(t, fmt.Sprintf("{address: %q, data_ids: a, group: g, namespace: prod, allow_empty: true}", n.URL()), nil)
-	if s := r.wants("a=1"); s.Revision != "c4ca4238a0b923820dcc509a6f75849b" { // the MD5 of 1
+	if s := r.Wants("a=1"); s.Revision != "c4ca4238a0b923820dcc509a6f75849b" { // the MD5 of 1
 		t.Errorf("the revision is %s", s.Revision)
 	}
 	n.Publish("a", "g", "prod", "2")
-	r.wants("a=2")
+	r.Wants("a=2")
 	n.Remove("a", "g", "prod")
-	r.wants("")
+	r.Wants("")
 }
 
 // TestLogin: a token is got anew when the server knows it no more, and before it ends.
@@ -58,10 +58,10 @@ func TestLogin(t *testing.T) {
 		n.Publish("a", group, "", "1")
 		var s *source
 		r := watch(t, fmt.Sprintf("{address: %q, data_ids: a, username: creel, password: 'p&ss'}", n.URL()), func(made *source) { s = made })
-		r.wants("a=1")
+		r.Wants("a=1")
 		n.ExpireTokens()
 		n.Publish("a", group, "", "2")
-		r.wants("a=2")
+		r.Wants("a=2")
 		if n.Logins() != 2 {
 			t.Errorf("%d logins, not one more after the token had ended", n.Logins())
 		}
@@ -77,10 +77,10 @@ func TestTokenIsRenewedInTime(t *testing.T) {
 	n.Username, n.Password, n.TTL, n.Hold = "u", "p", time.Second, 20*time.Millisecond
 	n.Publish("a", group, "", "1")
 	r := watch(t, fmt.Sprintf("{address: %q, data_ids: a, username: u, password: p}", n.URL()), func(s *source) { s.pace.Every = time.Millisecond })
-	r.wants("a=1")
-	r.eventually("a second login", func() bool { return n.Logins() >= 2 })
+	r.Wants("a=1")
+	r.Eventually("a second login", func() bool { return n.Logins() >= 2 })
 	select {
-	case err := <-r.health:
+	case err := <-r.Health:
 		t.Errorf("the end of a token is trouble: %v", err)
 	default:
 	}
@@ -93,15 +93,15 @@ func TestNothingHappens(t *testing.T) {
 	n.Publish("a", group, "", "1")
 	const every = 50 * time.Millisecond
 	r := watch(t, fmt.Sprintf("{address: %q, data_ids: a}", n.URL()), func(s *source) { s.pace.Every = every })
-	r.wants("a=1")
+	r.Wants("a=1")
 	start := time.Now()
-	r.eventually("many long polls", func() bool { return n.Requests() >= 20 })
+	r.Eventually("many long polls", func() bool { return n.Requests() >= 20 })
 	if got, most := n.Requests(), 13+int(time.Since(start)/every); got > most {
 		t.Errorf("%d requests in %v, at most %d are due", got, time.Since(start), most)
 	}
-	r.silent()
+	r.Silent()
 	n.Publish("a", group, "", "2")
-	r.wants("a=2")
+	r.Wants("a=2")
 }
 
 func TestTrouble(t *testing.T) {
@@ -112,16 +112,16 @@ func TestTrouble(t *testing.T) {
 			n.Hold = 20 * time.Millisecond
 			n.Publish("a", group, "", "1")
 			r := watch(t, fmt.Sprintf("{address: %q, data_ids: a}", n.URL()), func(s *source) { s.patience, s.hold = 100*time.Millisecond, 0 })
-			r.wants("a=1")
+			r.Wants("a=1")
 			n.Fail(faults...)
-			r.troubled(want)
-			r.well()
-			r.silent()
+			r.Troubled(want)
+			r.Well()
+			r.Silent()
 			if n.Failed() != len(faults) {
 				t.Errorf("%d faults happened", n.Failed())
 			}
 			n.Publish("a", group, "", "2")
-			r.wants("a=2")
+			r.Wants("a=2")
 		})
 	}
 	told := centertest.Text("a%02DEFAULT_GROUP%01")
@@ -141,22 +141,22 @@ func TestAway(t *testing.T) {
 	n := centertest.NewNacos(t)
 	n.Publish("a", group, "", "1")
 	r := watch(t, fmt.Sprintf("{address: %q, data_ids: a}", n.URL()), nil)
-	r.wants("a=1")
+	r.Wants("a=1")
 	n.Stop()
-	r.troubled("connection refused")
+	r.Troubled("connection refused")
 	n.Start()
-	r.well()
-	r.silent()
+	r.Well()
+	r.Silent()
 	n.Publish("a", group, "", "2")
-	r.wants("a=2")
+	r.Wants("a=2")
 }
 
 func TestPasswordIsWrong(t *testing.T) {
 	n := centertest.NewNacos(t)
 	n.Username, n.Password = "u", "right"
 	r := watch(t, fmt.Sprintf("{address: %q, data_ids: a, username: u, password: wrong}", n.URL()), nil)
-	r.troubled(`log in to Nacos: it answers 403 Forbidden: "unknown user!"; check username`)
-	r.silent()
+	r.Troubled(`log in to Nacos: it answers 403 Forbidden: "unknown user!"; check username`)
+	r.Silent()
 }
 
 // TestSecretsStayOutOfErrors: the token is in addresses.
@@ -164,14 +164,14 @@ func TestSecretsStayOutOfErrors(t *testing.T) {
 	n := centertest.NewNacos(t)
 	n.Username, n.Password = "u", "p"
 	r := watch(t, fmt.Sprintf("{address: %q, data_ids: a, username: u, password: p}", n.URL()), nil)
-	r.wants("")
+	r.Wants("")
 	n.Stop()
 	select {
-	case err := <-r.health:
+	case err := <-r.Health:
 		if text := err.Error(); strings.Contains(text, "token") || !strings.Contains(text, n.URL()) {
 			t.Errorf("Health is told %q", text)
 		}
-	case <-time.After(soon):
+	case <-time.After(centertest.Soon):
 		t.Error("Health is told nothing")
 	}
 }
@@ -179,7 +179,7 @@ func TestSecretsStayOutOfErrors(t *testing.T) {
 func TestOptions(t *testing.T) {
 	f := func(yaml, want string) {
 		t.Helper()
-		if _, err := options(yaml); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := centertest.Options(Center, yaml); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, not %q", yaml, err, want)
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/pipeline"
+	"github.com/creelhq/creel/tlsconf"
 )
 
 // Settings is the section agent of a configuration.
@@ -59,16 +60,23 @@ type Letters struct {
 
 // Hub says where the agent's hub is.
 type Hub struct {
-	URL string `doc:"Where the hub is. What the agent is, its health, configuration (secrets redacted) and counts go there, over OpAMP." optional:"true" example:"http://127.0.0.1:4380"`
+	URL string         `doc:"Where the hub is. What the agent is, its health, configuration (secrets redacted) and counts go there, over OpAMP." optional:"true" example:"https://hub.example:4380"`
+	TLS tlsconf.Client `doc:"Certificates, if the URL begins with https://."`
 }
 
-// Validate checks the URL.
+// Validate checks the URL, and that it means TLS if that is configured.
 func (h Hub) Validate() error {
 	if h.URL == "" {
 		return nil
 	}
-	if _, err := control.HubURL(h.URL); err != nil {
+	u, err := control.HubURL(h.URL)
+	switch {
+	case err != nil:
 		return config.FieldError("url", err)
+	case u.Scheme != "https" && h.TLS != tlsconf.Client{} && h.TLS != tlsconf.Client{Insecure: true}:
+		return config.FieldError("url", errors.New("is not https, though certificates are configured; write https://"))
+	case u.Scheme == "https" && h.TLS.Insecure:
+		return config.FieldError("url", errors.New("is https, though tls.insecure says not to; write http:// if that is meant"))
 	}
 	return nil
 }

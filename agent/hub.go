@@ -1,14 +1,28 @@
 package agent
 
 import (
+	"crypto/tls"
+	"fmt"
+
 	"github.com/creelhq/creel/agent/change"
 	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/report"
 )
 
 // connect makes the client that tells the hub of this agent, and hears what the hub wants of it.
-func (a *agent) connect(url string) (*control.Client, error) {
-	return control.NewClient(control.ClientOptions{URL: url, Log: a.log.With("component", "agent.hub"), Tracer: a.tracer, Agent: control.Agent{
+func (a *agent) connect(address string) (*control.Client, error) {
+	u, err := control.HubURL(address)
+	if err != nil {
+		return nil, fmt.Errorf("read the hub's URL: %w", err)
+	}
+	log := a.log.With("component", "agent.hub")
+	var secure *tls.Config
+	if u.Scheme == "https" {
+		if secure, err = a.own.Hub.TLS.Config(u.Hostname(), log); err != nil {
+			return nil, fmt.Errorf("read agent.hub.tls: %w", err)
+		}
+	}
+	return control.NewClient(control.ClientOptions{URL: address, TLS: secure, Log: log, Tracer: a.tracer, Agent: control.Agent{
 		ID: a.dir.id, Version: a.Version, Labels: a.said,
 		Health: a.health, Components: a.components, Routes: a.engine.Routes, Ledger: a.engine.Ledger,
 		Effective: func() []byte { return effectiveJSON(a.engine.Plan()) },

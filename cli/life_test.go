@@ -142,7 +142,7 @@ func TestStatus(t *testing.T) {
 			History: []report.Transition{{Time: noon, From: "initializing", To: "running", Event: "ready"}, {Time: noon.Add(time.Hour), From: "running", To: "paused", Event: "hold", Cause: "operator"}},
 		},
 		"configuration": report.Configuration{
-			Hash: "aaaaaaaaaaaa", Wanted: "bbbbbbbbbbbb", Error: "c.yaml:1:1: this\nc.yaml:2:2: that", Probation: time.Now().Add(time.Hour),
+			Hash: "aaaaaaaaaaaa", Good: "eeeeeeeeeeee", Wanted: "bbbbbbbbbbbb", Error: "c.yaml:1:1: this\nc.yaml:2:2: that", Probation: time.Now().Add(time.Hour),
 			Documents: []report.Document{{Name: "nginx", Source: "hub", Version: "3", Hash: "cccccccccccc", Status: "rolled_back", Error: "it drops"}, {Name: "creel.yaml", Source: "file", Hash: "dddddddddddd", Status: "running"}},
 			Receipts:  []report.Receipt{{Time: noon, Source: "start", Hash: "aaaaaaaaaaaa", Outcome: report.Applied}, {Time: noon, Source: "hub", Hash: "bbbbbbbbbbbb", Outcome: report.RolledBack, Error: "it drops"}},
 			Failed:    []report.Failed{{Hash: "bbbbbbbbbbbb", Time: noon, Reason: "it drops"}},

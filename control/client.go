@@ -3,11 +3,13 @@ package control
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -22,6 +24,7 @@ import (
 	"github.com/open-telemetry/opamp-go/protobufs"
 
 	"github.com/creelhq/creel/report"
+	"github.com/creelhq/creel/tlsconf"
 	"github.com/creelhq/creel/trace"
 )
 
@@ -65,7 +68,8 @@ const (
 
 // ClientOptions say which hub to connect to. URL and Agent are required.
 type ClientOptions struct {
-	URL    string // http://host:port or https://host:port; Path is appended
+	URL    string      // http://host:port, https://host:port, to which Path is appended, or unix:///path/of/socket
+	TLS    *tls.Config // for https; nil: the system's authorities are trusted
 	Agent  Agent
 	Log    *slog.Logger  // nil: none
 	Tracer *trace.Tracer // of connecting, and of what is offered and ordered; nil: none
@@ -73,9 +77,10 @@ type ClientOptions struct {
 
 // A Client keeps an agent connected to its hub.
 type Client struct {
-	o     ClientOptions
-	url   string
-	speak chan struct{} // holds one when something is to be told at once
+	o      ClientOptions
+	url    string
+	socket string        // if the hub is at a Unix socket
+	speak  chan struct{} // holds one when something is to be told at once
 
 	mu    sync.Mutex
 	state report.Hub
@@ -90,9 +95,12 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	ws := *u
-	ws.Scheme = strings.Replace(u.Scheme, "http", "ws", 1)
-	return &Client{o: o, url: ws.JoinPath(Path).String(), speak: make(chan struct{}, 1), state: report.Hub{URL: u.String()}}, nil
+	ws := &url.URL{Scheme: "ws", Host: "localhost"}
+	if u.Scheme != unixScheme {
+		*ws = *u
+		ws.Scheme = strings.Replace(u.Scheme, "http", "ws", 1)
+	}
+	return &Client{o: o, socket: socketOf(u), url: ws.JoinPath(Path).String(), speak: make(chan struct{}, 1), state: report.Hub{URL: u.String()}}, nil
 }
 
 // Notify has the hub told at once what has changed, not only with the next heartbeat. It does not block. When it is called
@@ -104,13 +112,25 @@ func (c *Client) Notify() {
 	}
 }
 
-// HubURL checks the URL of a hub: http or https, a host, no more than that is needed.
+// unixScheme is how the URL of a hub at a Unix socket begins.
+const unixScheme = "unix"
+
+// socketOf returns the path of the Unix socket that a hub's URL means, or "".
+func socketOf(u *url.URL) string {
+	if u.Scheme != unixScheme {
+		return ""
+	}
+	return u.Path
+}
+
+// HubURL checks the URL of a hub: http or https, a host, no more than that is needed; or unix and an absolute path.
 func HubURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("must be a URL such as http://127.0.0.1:4380: %w", err)
 	}
-	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
+	local := u.Scheme == unixScheme && u.Host == "" && u.Path != ""
+	if !local && (u.Scheme != "http" && u.Scheme != "https" || u.Host == "") || u.User != nil || u.RawQuery != "" {
 		return nil, fmt.Errorf("must be a URL such as http://127.0.0.1:4380, got %q", text)
 	}
 	return u, nil
@@ -264,20 +284,33 @@ func (s *session) dial(ctx context.Context) (err error) {
 	defer func() { span.Fail(err); span.End() }()
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	d := websocket.Dialer{HandshakeTimeout: dialTimeout, ReadBufferSize: 2 << 10, WriteBufferSize: 2 << 10, WriteBufferPool: &buffers, Proxy: http.ProxyFromEnvironment}
+	d := websocket.Dialer{
+		HandshakeTimeout: dialTimeout, ReadBufferSize: 2 << 10, WriteBufferSize: 2 << 10, WriteBufferPool: &buffers,
+		Proxy: http.ProxyFromEnvironment, TLSClientConfig: s.c.o.TLS,
+	}
+	if socket := s.c.socket; socket != "" {
+		d.Proxy, d.NetDialContext = nil, func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}
+	}
 	header := make(http.Header)
 	span.Context().Inject(func(key, value string) { header.Set(key, value) })
 	ws, resp, err := d.DialContext(ctx, s.c.url, header)
 	if resp != nil && err != nil {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200)) // only to explain
 		resp.Body.Close()
-		return fmt.Errorf("connect to hub: it answers %s: %s", resp.Status, strings.TrimSpace(string(text)))
+		return explain(fmt.Errorf("connect to hub: it answers %s: %s", resp.Status, strings.TrimSpace(string(text))))
 	}
 	if err != nil {
-		return fmt.Errorf("connect to hub: %w", err)
+		return explain(fmt.Errorf("connect to hub: %w", err))
 	}
 	s.conn = newConn(ws, MaxMessage, 4*dialTimeout, nil)
 	return nil
+}
+
+// explain adds to an error of connecting what to do next, if it has to do with TLS.
+func explain(err error) error {
+	return fmt.Errorf("%w%s", err, tlsconf.Hint(err, "agent.hub.tls.ca_file", "agent.hub.tls.cert_file and key_file"))
 }
 
 // answered takes in what the hub says.

@@ -7,6 +7,8 @@ package hub
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +18,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -25,6 +29,7 @@ import (
 	"github.com/creelhq/creel/agent"
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/hub/internal/admission"
 	"github.com/creelhq/creel/hub/internal/documents"
 	"github.com/creelhq/creel/hub/internal/quicklook"
@@ -34,6 +39,7 @@ import (
 	"github.com/creelhq/creel/metric"
 	"github.com/creelhq/creel/pipeline"
 	"github.com/creelhq/creel/report"
+	"github.com/creelhq/creel/tlsconf"
 	"github.com/creelhq/creel/ui"
 )
 
@@ -49,8 +55,10 @@ type Options struct {
 	Address  string   // of the UI, the API and OpAMP; empty: DefaultAddress
 	OpAMP    string   // a second address of the same, where OpAMP agents expect it; empty: DefaultOpAMP; none: not
 	NextPort bool     // take the next free port when one is taken
-	Insecure bool     // allow addresses that are not loopback, though there is no TLS
+	Insecure bool     // allow addresses that are not loopback without TLS
 	Hosts    []string // names under which the hub may be asked for
+
+	TLS tlsconf.Server // of both addresses; zero: none
 
 	Etcd      []string      // endpoints of an etcd cluster; empty: one of its own, in the state directory
 	Heartbeat time.Duration // least interval between an agent's heartbeats; 0: 5 s
@@ -84,6 +92,14 @@ type Endpoints struct {
 	URL     string `json:"url"`
 	OpAMP   string `json:"opamp,omitempty"`
 	Token   string `json:"-"` // it is in the file token
+
+	// With TLS: what to trust on this machine, and the name to ask for if the certificate is not for the host in URL.
+	CAFile     string `json:"ca_file,omitempty"`
+	ServerName string `json:"server_name,omitempty"`
+
+	// Inside is where agents in this process reach the hub, without TLS: with it, the Unix socket opamp.sock of the state
+	// directory, which nobody else may enter.
+	Inside string `json:"-"`
 }
 
 // SignIn returns the link that signs a browser in.
@@ -127,7 +143,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// checkAddresses keeps the hub from the network unless that is asked for.
+// checkAddresses keeps a hub without TLS from the network unless that is asked for.
 func (o *Options) checkAddresses() error {
 	for _, address := range []string{o.Address, o.OpAMP} {
 		if address == "none" {
@@ -137,8 +153,8 @@ func (o *Options) checkAddresses() error {
 		if err != nil {
 			return fmt.Errorf("read address %q: must be host:port: %w", address, err)
 		}
-		if ip := net.ParseIP(host); !o.Insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return fmt.Errorf("listen on %s: it is not a loopback address, and the hub has no TLS yet; say --insecure if that is meant", address)
+		if ip := net.ParseIP(host); !o.Insecure && !o.TLS.Enabled() && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return fmt.Errorf("listen on %s: it is not a loopback address, and there is no TLS; name a certificate with --tls-cert and --tls-key, or say --insecure if that is meant", address)
 		}
 	}
 	return nil
@@ -164,6 +180,9 @@ type hub struct {
 	quick     *quicklook.Store
 	web       *web.Server
 	listeners []net.Listener
+	inside    string            // see Endpoints
+	secure    *tls.Config       // nil: no TLS
+	leaf      *x509.Certificate // with which it has started
 }
 
 func (h *hub) closeAll() {
@@ -174,6 +193,9 @@ func (h *hub) closeAll() {
 
 func (h *hub) open(ctx context.Context) error {
 	var err error
+	if err = h.loadTLS(); err != nil {
+		return err
+	}
 	if h.id, err = keep(filepath.Join(h.Data, "id"), func() string { return newID() }); err != nil {
 		return err
 	}
@@ -226,45 +248,113 @@ func (h *hub) complain(what string, err error) {
 	}
 }
 
+// loadTLS reads the certificates, if there are any. The names in the hub's own are names of it: whoever lets one of them lead
+// here by a trick cannot show the certificate.
+func (h *hub) loadTLS() error {
+	var err error
+	if h.secure, err = h.TLS.Config(h.log); err != nil {
+		return fmt.Errorf("read the hub's TLS: %w", err)
+	}
+	if h.secure == nil {
+		return nil
+	}
+	pair, err := h.secure.GetCertificate(nil)
+	if err != nil {
+		return fmt.Errorf("read the hub's certificate: %w", err)
+	}
+	h.leaf = pair.Leaf
+	h.Hosts = append(slices.Clone(h.Hosts), h.leaf.DNSNames...)
+	return nil
+}
+
 // listen binds the addresses. They are served before the agent starts: it connects to them.
 func (h *hub) listen(schema []byte) error {
 	h.web = web.New(web.Options{
 		Token: h.token, Hosts: h.Hosts, Version: h.Version, Log: h.log, Hub: h.describe, Fleet: h.registry, Documents: h.documents, Schema: schema,
 		Rows: h.quick.Rows, Prom: h.quick.Series.Handler(), Pages: ui.Files(),
 	})
-	server := &http.Server{
-		Handler: h.web, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
-	}
+	server := h.server(h.web)
+	server.TLSConfig = h.secure
 	for _, address := range []string{h.Address, h.OpAMP} {
 		if address == "none" {
 			continue
 		}
 		l, err := bind(address, h.NextPort)
 		if err != nil {
-			for _, l := range h.listeners {
-				l.Close()
-			}
+			h.closeListeners()
 			return err
 		}
 		h.listeners = append(h.listeners, l)
 	}
+	if h.secure != nil {
+		if err := h.listenInside(); err != nil {
+			h.closeListeners()
+			return err
+		}
+	}
 	for _, l := range h.listeners {
-		go func() {
-			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				h.log.Error("the hub's HTTP server ended", "error", err)
-			}
-		}()
+		if h.secure != nil {
+			go h.served(func() error { return server.ServeTLS(l, "", "") })
+		} else {
+			go h.served(func() error { return server.Serve(l) })
+		}
 	}
 	h.close = append(h.close, func() {
 		h.web.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		if server.Shutdown(ctx) != nil {
-			server.Close()
-		}
+		shutdown(server)
 	})
 	return nil
+}
+
+// listenInside serves agents within this process, at a socket that nobody else can reach: they need neither trust the hub's
+// certificate, which may be for any name, nor have one themselves.
+func (h *hub) listenInside() error {
+	socket, err := filepath.Abs(filepath.Join(h.Data, "opamp.sock"))
+	if err != nil {
+		return fmt.Errorf("listen inside: %w", err)
+	}
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) { // it is of a hub that was killed: this one has the lock
+		return fmt.Errorf("listen inside: %w", err)
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return fmt.Errorf("listen inside: %w; is the path of the state directory too long for a Unix socket?", err)
+	}
+	h.inside = (&url.URL{Scheme: "unix", Path: socket}).String()
+	mux := http.NewServeMux()
+	mux.Handle(control.Path, h.registry)
+	server := h.server(mux)
+	go h.served(func() error { return server.Serve(l) })
+	h.close = append(h.close, func() { shutdown(server) })
+	return nil
+}
+
+func (h *hub) closeListeners() {
+	for _, l := range h.listeners {
+		l.Close()
+	}
+}
+
+func (h *hub) server(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// served serves until the server is closed.
+func (h *hub) served(serve func() error) {
+	if err := serve(); !errors.Is(err, http.ErrServerClosed) {
+		h.log.Error("the hub's HTTP server ended", "error", err)
+	}
+}
+
+func shutdown(server *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if server.Shutdown(ctx) != nil {
+		server.Close()
+	}
 }
 
 // bind listens on an address, or on the next port that is free if that is allowed.
@@ -289,17 +379,47 @@ func bind(address string, next bool) (net.Listener, error) {
 }
 
 // endpoints says where the hub is.
-func (h *hub) endpoints() Endpoints {
-	e := Endpoints{Version: 1, ID: h.id, PID: os.Getpid(), URL: "http://" + h.listeners[0].Addr().String(), Token: h.token}
+func (h *hub) endpoints() (Endpoints, error) {
+	e := Endpoints{Version: 1, ID: h.id, PID: os.Getpid(), URL: "http://" + here(h.listeners[0]), Token: h.token}
 	if len(h.listeners) > 1 {
-		e.OpAMP = "ws://" + h.listeners[1].Addr().String() + "/v1/opamp"
+		e.OpAMP = "ws://" + here(h.listeners[1]) + control.Path
 	}
-	return e
+	if e.Inside = e.URL; !h.TLS.Enabled() {
+		return e, nil
+	}
+	e.Inside = h.inside
+	e.URL, e.OpAMP = strings.Replace(e.URL, "http", "https", 1), strings.Replace(e.OpAMP, "ws", "wss", 1)
+	var err error
+	if e.CAFile, err = filepath.Abs(h.TLS.CertFile); err != nil { // the certificate itself will do, whoever has signed it
+		return e, fmt.Errorf("find the hub's certificate: %w", err)
+	}
+	host, _, _ := net.SplitHostPort(here(h.listeners[0])) // it is one
+	if h.leaf.VerifyHostname(host) != nil {
+		switch leaf := h.leaf; {
+		case len(leaf.DNSNames) > 0:
+			e.ServerName = strings.Replace(leaf.DNSNames[0], "*", "hub", 1)
+		case len(leaf.IPAddresses) > 0:
+			e.ServerName = leaf.IPAddresses[0].String()
+		}
+	}
+	return e, nil
+}
+
+// here returns where a listener is reached from this machine.
+func here(l net.Listener) string {
+	a := l.Addr().(*net.TCPAddr)
+	if a.IP.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", strconv.Itoa(a.Port))
+	}
+	return a.String()
 }
 
 // run runs the hub's agent, and with it the hub.
 func (h *hub) run(ctx context.Context) error {
-	e := h.endpoints()
+	e, err := h.endpoints()
+	if err != nil {
+		return err
+	}
 	file := filepath.Join(h.Data, "hub.json")
 	if err := agent.WriteJSON(file, e); err != nil {
 		return fmt.Errorf("write %s: %w", file, err)
@@ -307,7 +427,7 @@ func (h *hub) run(ctx context.Context) error {
 	defer os.Remove(file)
 	return agent.Run(ctx, agent.Options{
 		Config: h.Config, Text: h.Text, Data: AgentData(h.Data), Plugins: withQuickLook(h.Plugins, h.quick.Plugin()),
-		Version: h.Version, Log: h.Log, Env: h.Env, Reload: h.Reload, Hub: e.URL, Labels: map[string]string{"creel.role": "hub"},
+		Version: h.Version, Log: h.Log, Env: h.Env, Reload: h.Reload, Hub: e.Inside, Labels: map[string]string{"creel.role": "hub"},
 		Metrics: h.metrics, Admission: h.admission,
 		Ready: func() {
 			h.log.Info("hub runs", "id", h.id, "url", e.URL, "opamp", e.OpAMP)

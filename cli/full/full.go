@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/cli"
 	"github.com/creelhq/creel/hub"
+	"github.com/creelhq/creel/tlsconf"
 )
 
 // Commands returns the commands, for cli.Program.More.
@@ -37,15 +39,19 @@ func Commands(c *cli.Commands) []*cobra.Command {
 type commands struct {
 	*cli.Commands
 
-	hub    string // --hub
-	token  string // --token
-	output string // -o
+	hub    string         // --hub
+	tls    tlsconf.Client // --hub-ca, --hub-cert, --hub-key
+	token  string         // --token
+	output string         // -o
 }
 
 // asking adds the flags of a command that asks a hub.
 func (c *commands) asking(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().StringVar(&c.hub, "hub", "", "`URL` of the hub (default: CREEL_HUB, or the hub whose state directory is here, or http://"+hub.DefaultAddress+")")
 	cmd.Flags().StringVar(&c.token, "token", "", "the hub's `TOKEN` (default: CREEL_TOKEN, or what the hub's state directory says)")
+	cmd.Flags().StringVar(&c.tls.CAFile, "hub-ca", "", "`FILE` with the authorities to trust, PEM (default: CREEL_HUB_CA, or what the hub whose state directory is here says, or the system's)")
+	cmd.Flags().StringVar(&c.tls.CertFile, "hub-cert", "", "`FILE` with the certificate to show to a hub that wants one, PEM (default: CREEL_HUB_CERT)")
+	cmd.Flags().StringVar(&c.tls.KeyFile, "hub-key", "", "`FILE` with its key, PEM (default: CREEL_HUB_KEY)")
 	return c.WithData(cmd)
 }
 
@@ -69,13 +75,37 @@ func (c *commands) client() (*api.Client, error) {
 	if err != nil || u.Host == "" {
 		return nil, fmt.Errorf("read --hub: must be a URL such as http://%s, got %q", hub.DefaultAddress, client.URL)
 	}
-	if client.Token == "" && isLoopback(u.Hostname()) { // the token is not sent to others
+	own := found && client.URL == here.URL
+	if client.HTTP, err = c.http(u, here, own); err != nil {
+		return nil, err
+	}
+	if client.Token == "" && (own || isLoopback(u.Hostname())) { // the token is not sent to others
 		text, err := os.ReadFile(filepath.Join(c.DataDir(), "token"))
 		if err == nil {
 			client.Token = strings.TrimSpace(string(text))
 		}
 	}
 	return client, nil
+}
+
+// http returns what sends requests to the hub at u, which is own if it is the one that is here.
+func (c *commands) http(u *url.URL, here hub.Endpoints, own bool) (*http.Client, error) {
+	if u.Scheme != "https" {
+		return http.DefaultClient, nil
+	}
+	o := tlsconf.Client{
+		CAFile: first(c.tls.CAFile, os.Getenv("CREEL_HUB_CA")), CertFile: first(c.tls.CertFile, os.Getenv("CREEL_HUB_CERT")), KeyFile: first(c.tls.KeyFile, os.Getenv("CREEL_HUB_KEY")),
+	}
+	if own && o.CAFile == "" {
+		o.CAFile, o.ServerName = here.CAFile, here.ServerName
+	}
+	secure, err := o.Config(u.Hostname(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("read --hub-ca, --hub-cert and --hub-key: %w", err)
+	}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig, t.ForceAttemptHTTP2 = secure, false // HTTP/2 would not say why a certificate is refused
+	return &http.Client{Transport: t}, nil
 }
 
 // hubHere returns what the state directory says of a running hub.
@@ -101,7 +131,10 @@ func first(list ...string) string {
 // failed gives an error of the client its exit code.
 func failed(err error) error {
 	var e *api.Error
+	hint := tlsconf.Hint(err, "--hub-ca or CREEL_HUB_CA", "--hub-cert and --hub-key")
 	switch {
+	case hint != "" && !errors.As(err, &e):
+		return cli.Exit(cli.ExitUnreachable, fmt.Errorf("%w%s", err, hint))
 	case errors.Is(err, api.ErrUnreachable):
 		return cli.Exit(cli.ExitUnreachable, fmt.Errorf("%w; start one with creel up or creel hub, or name another with --hub or CREEL_HUB", err))
 	case !errors.As(err, &e):

@@ -43,7 +43,10 @@ func (f *hubFlags) add(cmd *cobra.Command) {
 	flags.Int64Var(&f.o.AgentRecords, "agent-records", 0, "how many records a second one agent may send: `N`; 0 is no limit")
 	flags.StringVar(&f.bytes, "agent-bytes", "0", "how much one agent may send a second, uncompressed: `SIZE` such as 8MiB; 0 is no limit")
 	flags.StringSliceVar(&f.o.Hosts, "host", nil, "host `NAME`s under which the hub may be asked for, beside its addresses")
-	flags.BoolVar(&f.o.Insecure, "insecure", false, "allow addresses that are not loopback, though there is no TLS")
+	flags.BoolVar(&f.o.Insecure, "insecure", false, "allow addresses that are not loopback without TLS")
+	flags.StringVar(&f.o.TLS.CertFile, "tls-cert", "", "`FILE` with the hub's certificate, PEM: its addresses then speak TLS; a file that changes is read again")
+	flags.StringVar(&f.o.TLS.KeyFile, "tls-key", "", "`FILE` with the certificate's key, PEM")
+	flags.StringVar(&f.o.TLS.ClientCAFile, "tls-client-ca", "", "`FILE` with authorities, PEM: whoever has no certificate of theirs is refused, browsers too")
 	cmd.MarkFlagFilename("config", "yaml", "yml", "json")
 }
 
@@ -88,6 +91,9 @@ func (c *commands) runHub(cmd *cobra.Command, f *hubFlags, ready func(hub.Endpoi
 	if f.o.AgentRecords < 0 || bytes < 0 {
 		return errors.New("read --agent-records and --agent-bytes: a limit is above 0, and 0 is none")
 	}
+	if t := f.o.TLS; (t.CertFile == "") != (t.KeyFile == "") || t.ClientCAFile != "" && t.CertFile == "" {
+		return errors.New("read --tls-cert, --tls-key and --tls-client-ca: a certificate needs its key, and only with a certificate can one be asked of clients")
+	}
 	ctx, reload, stop := cli.Signals(cmd.Context())
 	defer stop()
 	o := f.o
@@ -101,7 +107,7 @@ func (c *commands) runHub(cmd *cobra.Command, f *hubFlags, ready func(hub.Endpoi
 	o.Ready = func(e hub.Endpoints) {
 		ready(e)
 		for i := range f.fleet {
-			fleet.Go(func() { demoAgent(ctx, e.URL, i) })
+			fleet.Go(func() { demoAgent(ctx, e.Inside, i) })
 		}
 	}
 	for {
@@ -227,6 +233,13 @@ func (c *commands) welcome(e hub.Endpoints, m machine, file string) {
 		}
 	}
 	fmt.Fprintf(w, "  A second agent here:\n            %s agent -c examples/edge.yaml --data run/second --hub %s\n", os.Args[0], e.URL)
+	if e.CAFile != "" {
+		name := ""
+		if e.ServerName != "" {
+			name = ", server_name: " + e.ServerName
+		}
+		fmt.Fprintf(w, "            (its configuration must say: agent: {hub: {tls: {ca_file: %s%s}}})\n", e.CAFile, name)
+	}
 	fmt.Fprintf(w, "  Ask it    %s get agents, %s top, %s logs, %s query metrics system_cpu_load_average_1m, %s doctor\n\n", c.Name, c.Name, c.Name, c.Name, c.Name)
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/metric"
+	"github.com/creelhq/creel/tlsconf"
 	"github.com/creelhq/creel/trace"
 )
 
@@ -27,9 +28,9 @@ type Config struct {
 
 // Server is one of the collector's servers.
 type Server struct {
-	Enabled  bool      `doc:"Whether it serves." default:"true"`
-	Endpoint string    `doc:"Address to listen on, host:port. By default 127.0.0.1:4317 for gRPC and 127.0.0.1:4318 for HTTP." optional:"true"`
-	TLS      ServerTLS `doc:"Certificates."`
+	Enabled  bool           `doc:"Whether it serves." default:"true"`
+	Endpoint string         `doc:"Address to listen on, host:port. By default 127.0.0.1:4317 for gRPC and 127.0.0.1:4318 for HTTP." optional:"true"`
+	TLS      tlsconf.Server `doc:"Certificates."`
 }
 
 // Validate checks that a server is not open to the network by mistake.
@@ -83,7 +84,7 @@ func NewCollector(c Config, h creel.Host) (creel.Collector, error) {
 		if s.Endpoint == "" {
 			s.Endpoint = standard
 		}
-		t, err := s.TLS.load()
+		t, err := s.TLS.Config(h.Log)
 		if err != nil {
 			return err
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/metric"
 	codec "github.com/creelhq/creel/otlp"
+	"github.com/creelhq/creel/tlsconf"
 	"github.com/creelhq/creel/trace"
 )
 
@@ -25,7 +26,7 @@ type ExporterConfig struct {
 	Compression string            `doc:"How requests are compressed." default:"gzip" enum:"none|gzip|zstd"`
 	Headers     map[string]string `doc:"Headers that are added to each request." optional:"true" secret:"true" example:"{authorization: 'Bearer ${env:TOKEN}'}"`
 	Propagate   []string          `doc:"How requests that belong to a trace of the agent's own say so: w3c: the headers traceparent and tracestate. b3: the header b3, as Zipkin has it." default:"w3c" enum:"w3c|b3"`
-	TLS         ClientTLS         `doc:"Certificates."`
+	TLS         tlsconf.Client    `doc:"Certificates."`
 }
 
 // Validate checks the endpoint.
@@ -120,7 +121,11 @@ func NewExporter(c ExporterConfig, h creel.Host) (creel.Exporter, error) {
 	}
 	var secure *tls.Config
 	if !t.plain {
-		if secure, err = c.TLS.load(); err != nil {
+		host, _, err := net.SplitHostPort(t.address)
+		if err == nil {
+			secure, err = c.TLS.Config(host, h.Log)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -186,8 +191,8 @@ func explain(err error, endpoint string, plain bool) error {
 		hint = "; is the receiver running?"
 	case strings.Contains(text, "first record does not look like a TLS handshake"), strings.Contains(text, "server gave HTTP response to HTTPS client"):
 		hint = "; it talks without TLS: set tls.insecure: true if that is meant"
-	case strings.Contains(text, "certificate"):
-		hint = "; tls.ca_file names authorities to trust"
+	case tlsconf.Hint(err, "", "") != "":
+		hint = tlsconf.Hint(err, "tls.ca_file", "tls.cert_file and tls.key_file")
 	case plain && strings.Contains(text, "EOF"), plain && strings.Contains(text, "malformed HTTP response"), plain && strings.Contains(text, "error reading server preface"):
 		hint = "; does it want TLS, or the other of gRPC and HTTP?"
 	}

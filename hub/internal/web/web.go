@@ -126,8 +126,8 @@ func (s *Server) routes() {
 		_, _ = w.Write(s.openAPI) // the client has gone
 	})
 	s.mux.HandleFunc("POST "+api.Prefix+"/login", s.login)
-	s.mux.HandleFunc("POST "+api.Prefix+"/logout", func(w http.ResponseWriter, _ *http.Request) {
-		http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+	s.mux.HandleFunc("POST "+api.Prefix+"/logout", func(w http.ResponseWriter, r *http.Request) {
+		http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", MaxAge: -1, HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode})
 		w.WriteHeader(http.StatusNoContent)
 	})
 	s.mux.HandleFunc("GET /signin", s.signIn)
@@ -238,7 +238,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		fail(w, &api.Error{Code: "bad_request", Message: `the body must be {"token": "…"}`})
 		return
 	}
-	if !s.enter(w, body.Token) {
+	if !s.enter(w, r, body.Token) {
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -246,17 +246,17 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 
 // signIn is the link that the hub prints.
 func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
-	if s.enter(w, r.URL.Query().Get("token")) {
+	if s.enter(w, r, r.URL.Query().Get("token")) {
 		http.Redirect(w, r, "/fleet", http.StatusSeeOther)
 	}
 }
 
-func (s *Server) enter(w http.ResponseWriter, token string) bool {
+func (s *Server) enter(w http.ResponseWriter, r *http.Request, token string) bool {
 	if !equal(token, s.Token) {
 		fail(w, &api.Error{Code: "unauthorized", Message: "the token is not this hub's"})
 		return false
 	}
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: s.session, Path: "/", MaxAge: 30 * 24 * 3600, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: s.session, Path: "/", MaxAge: 30 * 24 * 3600, HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode})
 	return true
 }
 

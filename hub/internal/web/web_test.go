@@ -221,8 +221,13 @@ func TestSignIn(t *testing.T) {
 		t.Fatalf("got %s, %v", resp.Status, resp.Header)
 	}
 	c := resp.Cookies()[0]
-	if !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || strings.Contains(c.Value, testToken) {
+	if !c.HttpOnly || c.Secure || c.SameSite != http.SameSiteStrictMode || strings.Contains(c.Value, testToken) {
 		t.Errorf("the cookie is %v", c)
+	}
+	secure, r := httptest.NewRecorder(), httptest.NewRequest("GET", "https://127.0.0.1/signin?token="+testToken, nil)
+	server.Config.Handler.ServeHTTP(secure, r)
+	if list := secure.Result().Cookies(); len(list) != 1 || !list[0].Secure {
+		t.Errorf("over TLS: %s, %v", secure.Result().Status, list)
 	}
 	if resp, _ := (request{path: api.Prefix + "/hub", cookie: c.Value}).do(t, server); resp.StatusCode != 200 {
 		t.Errorf("with the cookie: %s", resp.Status)

@@ -97,7 +97,7 @@ func (c *Commands) reload() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "reload", Short: "Have the agent on this machine read its configuration anew.", Args: cobra.NoArgs,
 		Long: "Have the agent read its configuration anew and change what is different. If it is wrong, or something new does not open,\n" +
-			"nothing happens. A configuration that was refused when it was opened, or rolled back, is tried again only with --force.\n" +
+			"nothing happens. What was rolled back is tried again only with --force, then also what the hub and centers want.\n" +
 			"Exit code 1: it was refused; 3: no agent was reached.",
 		Example: fmt.Sprintf("  %[1]s diff -c creel.yaml && echo nothing to do\n  %[1]s reload\n  %[1]s reload --force -o json", c.Name),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -196,14 +196,14 @@ const (
 )
 
 // Change makes what a source wants run, and returns the receipt; the error says why it was refused. by is who asks. With
-// force, what has failed before is tried again. Of changes that wait for one another only the newest of a source is made,
+// force, what has failed before is tried again, also what other sources want. Of changes that wait for one another only the newest of a source is made,
 // and all get its receipt.
 func (m *Manager[C]) Change(ctx context.Context, name, by string, p Pieces, force bool) (report.Receipt, error) {
 	m.mu.Lock()
 	s := m.want(name, "", p)
 	mine := s.asked
 	if force {
-		m.forgive(p.Hash())
+		m.amnesty(name)
 	}
 	m.mu.Unlock()
 	m.attempt.Lock()
@@ -226,6 +226,19 @@ func (m *Manager[C]) Change(ctx context.Context, name, by string, p Pieces, forc
 type RefusedError struct{ Reason string }
 
 func (e *RefusedError) Error() string { return e.Reason }
+
+// amnesty has everything tried again that has failed or was refused; but is about to be tried anyway. m.mu is held.
+func (m *Manager[C]) amnesty(but string) {
+	m.kept.Failed = nil
+	clear(m.kept.Crashes)
+	for name, s := range m.sources {
+		if name != but && (s.status == refused || s.status == rolledBack) {
+			s.asked++
+			s.status = Waiting
+			m.hurry()
+		}
+	}
+}
 
 // forgive has pieces tried again that have failed. m.mu is held.
 func (m *Manager[C]) forgive(hash string) {

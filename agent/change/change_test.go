@@ -181,6 +181,23 @@ func TestRollback(t *testing.T) {
 	}
 }
 
+// What another source wants and was rolled back is tried again when somebody says so.
+func TestForceOthers(t *testing.T) {
+	w := &world{t: t}
+	m := w.start(time.Hour, "a")
+	goodNow(m)
+	m.Offer("hub", "1", pieces("sick"))
+	m.tryAll(context.Background())
+	goodNow(m)
+	w.running("a")
+	m.Offer("hub", "1", pieces("sick")) // it is told again
+	m.tryAll(context.Background())
+	w.running("a")
+	w.change(m, "a", true, report.Unchanged)
+	m.tryAll(context.Background())
+	w.running("a+sick")
+}
+
 // What failed before the change is no reason to undo it, nor is what there is nothing to go back from.
 func TestSickBefore(t *testing.T) {
 	w := &world{t: t}

@@ -149,7 +149,7 @@ pipelines: {p: {from: [file], through: [%s], to: [otlp]}}
 		})
 	}
 	through = "transform/file, transform/etcd, transform/consul, transform/nacos, transform/hub"
-	var took []time.Duration
+	took := map[string][]time.Duration{}
 	for round := 1; round <= rounds; round++ {
 		for _, c := range changers {
 			text := c.fragment(round)
@@ -159,11 +159,13 @@ pipelines: {p: {from: [file], through: [%s], to: [otlp]}}
 			began := time.Now()
 			c.write(text)
 			eventually(t, fmt.Sprintf("round %d: the change of %s runs", round, c.name), func() bool { return runs(c) })
-			took = append(took, time.Since(began))
+			took[c.name] = append(took[c.name], time.Since(began))
 		}
 	}
-	slices.Sort(took)
-	t.Logf("%d changes: from writing to running %v in the middle, %v p99, %v at most, asked every 10 ms", len(took), took[len(took)/2], took[len(took)*99/100], took[len(took)-1])
+	for name, list := range took {
+		slices.Sort(list)
+		t.Logf("%d changes of %s: from writing to running %v in the middle, %v p99, asked every 10 ms", len(list), name, list[len(list)/2], list[len(list)*99/100])
+	}
 
 	// A hundred a second: the newest wins.
 	for i := range 100 {

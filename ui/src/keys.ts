@@ -1,4 +1,4 @@
-import { useEffect } from 'react'
+import { useEffect, useRef } from 'react'
 
 // typing reports whether keys belong to a field.
 function typing(e: KeyboardEvent): boolean {
@@ -8,19 +8,17 @@ function typing(e: KeyboardEvent): boolean {
 
 // useKeys calls the function of a key, or of two in a row such as "g f". Fields keep their keys, but for Escape.
 export function useKeys(keys: Record<string, () => void>): void {
+  const last = useRef({ key: '', at: 0 }) // it outlives what is drawn between two keys
   useEffect(() => {
-    let before = ''
-    let at = 0
     const down = (e: KeyboardEvent) => {
       if (e.ctrlKey || e.metaKey || e.altKey || e.defaultPrevented) return
       if (typing(e)) {
         if (e.key === 'Escape') (e.target as HTMLElement).blur()
         return
       }
-      const two = e.timeStamp - at < 1000 ? `${before} ${e.key}` : e.key
+      const two = e.timeStamp - last.current.at < 1000 ? `${last.current.key} ${e.key}` : e.key
       const f = keys[two] ?? keys[e.key]
-      before = e.key
-      at = e.timeStamp
+      last.current = { key: e.key, at: e.timeStamp }
       if (f) {
         e.preventDefault()
         f()

@@ -38,6 +38,14 @@ func Options(c center.Center, yaml string) ([]byte, error) {
 	return cfg, nil
 }
 
+// Refuses wants options in YAML to be refused, with a certain word.
+func Refuses(t testing.TB, c center.Center, yaml, want string) {
+	t.Helper()
+	if _, err := Options(c, yaml); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%s: %v, not %q", yaml, err, want)
+	}
+}
+
 // Watch watches a center until the test ends. change, if not nil, is given the Source before.
 func Watch(t testing.TB, c center.Center, yaml string, change func(center.Source)) *Rig {
 	t.Helper()

@@ -278,9 +278,7 @@ func TestTooMuch(t *testing.T) {
 func TestOptions(t *testing.T) {
 	f := func(yaml, want string) {
 		t.Helper()
-		if _, err := centertest.Options(Center, yaml); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, not %q", yaml, err, want)
-		}
+		centertest.Refuses(t, Center, yaml, want)
 	}
 	f("{}", "give either key or prefix")
 	f("{key: a, prefix: b}", "give either key or prefix")

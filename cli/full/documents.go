@@ -74,6 +74,19 @@ func documentTable(w *tabwriter.Writer, list []api.Document) {
 
 func selector(d *api.Document) string { return first(plain(d.Selector), "(all)") }
 
+// document returns the hub's client and a document as it is now.
+func (c *commands) document(cmd *cobra.Command, name string) (*api.Client, api.DocumentDetail, error) {
+	client, err := c.client()
+	if err != nil {
+		return nil, api.DocumentDetail{}, err
+	}
+	d, err := client.Document(cmd.Context(), name, api.DocumentQuery{})
+	if err != nil {
+		err = failed(err)
+	}
+	return client, d, err
+}
+
 // describedDocument is what describe shows of one.
 type describedDocument struct {
 	api.DocumentDetail
@@ -85,13 +98,9 @@ func (c *commands) describeDocument() *cobra.Command {
 		Use: "document NAME", Aliases: []string{"documents"}, Short: "Show one document: its agents, its history, its text.", Args: cobra.ExactArgs(1),
 		Example: "  creel describe document nginx",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.client()
+			client, d, err := c.document(cmd, args[0])
 			if err != nil {
 				return err
-			}
-			d, err := client.Document(cmd.Context(), args[0], api.DocumentQuery{})
-			if err != nil {
-				return failed(err)
 			}
 			h, err := client.DocumentHistory(cmd.Context(), args[0])
 			if err != nil {
@@ -130,13 +139,9 @@ func (c *commands) deleteDocument() *cobra.Command {
 		Long:    "Delete a document; its agents go on without it. Its history stays: creel rollback document NAME brings it back.",
 		Example: "  creel delete document nginx --dry-run",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.client()
+			client, d, err := c.document(cmd, args[0])
 			if err != nil {
 				return err
-			}
-			d, err := client.Document(cmd.Context(), args[0], api.DocumentQuery{})
-			if err != nil {
-				return failed(err)
 			}
 			if err := client.DeleteDocument(cmd.Context(), d.Name, q); err != nil {
 				return failed(err)

@@ -21,13 +21,9 @@ func (c *commands) editDocument() *cobra.Command {
 		Long:    "Open a document in the editor that VISUAL or EDITOR names, vi if none does, and write it when it was changed. If it is\nrefused, or somebody has changed it meanwhile, your text is kept in a file.",
 		Example: "  EDITOR=nano creel edit document nginx --wait",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.client()
+			client, d, err := c.document(cmd, args[0])
 			if err != nil {
 				return err
-			}
-			d, err := client.Document(cmd.Context(), args[0], api.DocumentQuery{})
-			if err != nil {
-				return failed(err)
 			}
 			file, text, err := c.edited(cmd, d.Text)
 			if err != nil {

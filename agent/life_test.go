@@ -3,17 +3,21 @@ package agent_test
 import (
 	"archive/tar"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/agent"
 	"github.com/creelhq/creel/report"
+	"github.com/creelhq/creel/trace"
 )
 
 func (r *running) state() (s agent.State) {
@@ -133,6 +137,25 @@ func TestFragments(t *testing.T) {
 	if c := r.state().Configuration; len(c.Documents) != 1 || c.Receipts[len(c.Receipts)-1].Source != "file" {
 		t.Errorf("at the end: %+v", c)
 	}
+}
+
+// What is logged of a delivery says in which span that was, while somebody looks at spans.
+func TestLogsCarrySpans(t *testing.T) {
+	type none struct{}
+	looks := creel.NewCollector("looks", "Looks at spans.", func(_ none, h creel.Host) (creel.Collector, error) {
+		return creel.CollectorFunc(func(ctx context.Context, _ creel.Sink) error {
+			defer h.Self.SubscribeSpans(func(trace.Data) {})()
+			<-ctx.Done()
+			return nil
+		}), nil
+	})
+	r := start(t, `
+agent: {drain: 0s}
+collectors: {looks: , tick: }
+exporters: {stuck: {delivery: {retry: {initial: 10ms, max: 100ms}}}, sink: }
+pipelines: {p: {from: [tick], to: [stuck]}, other: {from: [looks], to: [sink]}}`, agent.Options{Plugins: append(plugins(new(int)), looks)})
+	line := regexp.MustCompile(`export failed.* trace_id=[0-9a-f]{32} span_id=[0-9a-f]{16}`)
+	await(t, func() bool { return line.MatchString(r.log.String()) })
 }
 
 // Labels take effect at once: in conditions of what is switched on, and for collectors that say them.

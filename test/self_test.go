@@ -16,17 +16,27 @@ import (
 	"github.com/creelhq/creel/plugins/all"
 )
 
-// TestSelfDoesNotFeedOnItself: an exporter that logs whenever it exports sends the agent's own log; it never gets to see
-// what it has logged itself, but does see what others log.
+// TestSelfDoesNotFeedOnItself: an exporter that logs whenever it exports sends the agent's own log and spans; it never gets to
+// see what it has logged itself, nor the spans of its own deliveries, but does see what others log, and their rounds.
 func TestSelfDoesNotFeedOnItself(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	type none struct{}
-	var exports, own, others atomic.Int64
+	var exports, own, others, rounds atomic.Int64
 	enough := make(chan struct{})
 	noisy := creel.NewExporter("noisy", "Logs whenever it exports.", func(_ none, h creel.Host) (creel.Exporter, error) {
 		return creel.ExporterFunc(func(_ context.Context, batches []*creel.Batch) error {
 			h.Log.Info("exporting")
 			for _, b := range batches {
+				if b.Signal() == creel.Traces {
+					for _, s := range b.Spans() {
+						switch c, _ := s.Attrs.Get("component"); c.Str() {
+						case "exporters.noisy", "collectors.self":
+							own.Add(1)
+						case "collectors.chatty":
+							rounds.Add(1)
+						}
+					}
+				}
 				if b.Signal() != creel.Logs {
 					continue
 				}
@@ -83,7 +93,7 @@ pipelines: {s: {from: [self], to: [noisy]}, c: {from: [chatty], to: ["null"]}}
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if own.Load() > 0 || exports.Load() == 0 {
-		t.Errorf("after %d exports, %d records of the exporter's own log came back to it", exports.Load(), own.Load())
+	if own.Load() > 0 || exports.Load() == 0 || rounds.Load() == 0 {
+		t.Errorf("after %d exports, %d of the exporter's own logs and spans came back to it, and %d spans of others came", exports.Load(), own.Load(), rounds.Load())
 	}
 }

@@ -89,7 +89,13 @@ pipelines: {p: {from: [listen], to: [sink]}}`
 	data := filepath.Join(shortDir(t), "data")
 	go func() { // start waits until it is ready
 		r := &running{t: t, o: agent.Options{Data: data}}
-		await(t, func() bool { _, err := os.Stat(agent.AdminSocket(data)); return err == nil })
+		await(t, func() bool { // the socket is there before it is listened at
+			c, err := net.Dial("unix", agent.AdminSocket(data))
+			if err == nil {
+				c.Close()
+			}
+			return err == nil
+		})
 		await(t, func() bool { return r.state().Life.State == "paused" })
 		if code, _ := r.request("POST", "/-/reload"); code != 503 {
 			t.Errorf("reload before the start answers %d", code)

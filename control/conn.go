@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -30,6 +31,7 @@ type Conn struct {
 	patience time.Duration // how long the other side may be silent
 	ping     *time.Timer   // nil: no pings
 	closed   bool
+	unread   bool   // of the last message: it was too large
 	reason   string // why this side closed it
 	err      error  // of the writer
 }
@@ -151,7 +153,9 @@ func (c *Conn) write() {
 				c.mu.Lock()
 				c.err = err
 				c.mu.Unlock()
-				c.ws.Close() // so that Receive ends
+				if !errors.Is(err, websocket.ErrCloseSent) {
+					c.ws.Close() // so that Receive ends; after a close frame it ends anyway
+				}
 				return
 			}
 		case <-c.done:
@@ -223,6 +227,7 @@ func (c *Conn) explain(err error) error {
 	case c.err != nil:
 		return fmt.Errorf("send: %w", c.err)
 	case errors.Is(err, websocket.ErrReadLimit):
+		c.unread = true
 		return &ProtocolError{"a message over the limit"}
 	case errors.As(err, &ce) && ce.Code == websocket.CloseAbnormalClosure:
 		return errors.New("the connection broke")
@@ -247,6 +252,7 @@ func (c *Conn) Close(code int, reason string) {
 	c.once.Do(func() {
 		c.mu.Lock()
 		c.reason, c.closed = reason, true
+		unread := c.unread
 		if c.ping != nil {
 			c.ping.Stop()
 		}
@@ -256,9 +262,21 @@ func (c *Conn) Close(code int, reason string) {
 		text = bytes.ToValidUTF8(text[:min(len(text), 120)], nil) // a control frame holds 125 bytes
 		message := websocket.FormatCloseMessage(code, string(text))
 		_ = c.ws.WriteControl(websocket.CloseMessage, message, time.Now().Add(time.Second)) // it may be gone already
+		if unread {
+			linger(c.ws.NetConn())
+		}
 		c.ws.Close()
 	})
 	c.over.Wait()
+}
+
+// linger takes what the other side still sends, within bounds, until it has heard why this side closes. A connection that is
+// closed with bytes unread is reset, and the reason lost with it (RFC 9112, section 9.6).
+func linger(conn net.Conn) {
+	const patience, limit = time.Second, 4 * MaxMessage
+	if conn.SetReadDeadline(time.Now().Add(patience)) == nil {
+		_, _ = io.CopyN(io.Discard, conn, limit) // it ends with whatever ends the connection
+	}
 }
 
 // Flush waits until what is queued was sent, for at most d.

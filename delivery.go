@@ -71,11 +71,3 @@ type Sender struct {
 	Started  time.Time // tells its runs apart
 	Exporter string    // the component's id, such as otlp/hub
 }
-
-// Admission decides about what is sent to a collector from outside: the hub's checks. It may be called concurrently.
-type Admission interface {
-	// Admit is asked before records are taken in. A *Throttled is answered with its hint, any other error with a refusal.
-	Admit(from Sender, s Signal, records, bytes int) error
-	// Took is told of records that are safe here, before the sender is. id names the batch, if the sender has said so.
-	Took(from Sender, id ID, s Signal, records int)
-}

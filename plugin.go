@@ -129,6 +129,8 @@ type Host struct {
 	Sender Sender
 	// Admission is asked by collectors that others send to; nil: everything is welcome.
 	Admission Admission
+	// Identity is what an option such as tls.identity means; nil: this agent has none.
+	Identity Identity
 	// Taken returns what of a source a disk queue already had when the agent started, sorted, whether or not the collector
 	// has come to remember it: it must not be sent again. See Batch.SetParts. Ready makes it one that knows of nothing.
 	Taken func(source uint64) []Range

@@ -53,6 +53,8 @@ type Options struct {
 	Labels  map[string]string // added to agent.labels
 	// Admission decides about what is sent to the agent's collectors; nil: everything is welcome.
 	Admission creel.Admission
+	// Identity is who the agent is to its hub; nil: what the state directory says, where the agent has joined one.
+	Identity creel.Identity
 
 	// Ready is told once everything runs, if it is not nil.
 	Ready func()
@@ -192,7 +194,7 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	meterLetters(a.metrics, letters)
 	a.engine = pipeline.New(pipeline.Options{
 		Log: a.log, Metrics: a.metrics, Memory: a.Memory, Tasks: tasks, State: a.dir.component, Self: a.telemetry, Tracer: a.tracer,
-		Sender: creel.Sender{Agent: a.dir.id, Started: a.began}, Admission: a.Admission,
+		Sender: creel.Sender{Agent: a.dir.id, Started: a.began}, Admission: a.Admission, Identity: a.Identity,
 		Spools: filepath.Join(a.Data, "spool"), Letters: letters,
 	})
 	a.guard = pressure.NewGuard(a.obey, a.log, a.metrics)

@@ -18,7 +18,7 @@ func (a *agent) connect(address string) (*control.Client, error) {
 	log := a.log.With("component", "agent.hub")
 	var secure *tls.Config
 	if u.Scheme == "https" {
-		if secure, err = a.own.Hub.TLS.Config(u.Hostname(), log); err != nil {
+		if secure, err = a.own.Hub.TLS.Config(u.Hostname(), a.Identity, log); err != nil {
 			return nil, fmt.Errorf("read agent.hub.tls: %w", err)
 		}
 	}

@@ -131,6 +131,62 @@ func (c *Client) Services(ctx context.Context, w Window) (ServiceList, error) {
 	return get[ServiceList](ctx, c, "/services", w)
 }
 
+// Me returns who asks, and what they may do.
+func (c *Client) Me(ctx context.Context) (Me, error) { return get[Me](ctx, c, "/me", nil) }
+
+// Tokens returns the tokens that agents, people and applications come in with.
+func (c *Client) Tokens(ctx context.Context) (AccessTokenList, error) {
+	return get[AccessTokenList](ctx, c, "/tokens", nil)
+}
+
+// CreateToken makes a token.
+func (c *Client) CreateToken(ctx context.Context, r AccessTokenRequest) (AccessTokenCreated, error) {
+	return send[AccessTokenCreated](ctx, c, http.MethodPost, "/tokens", nil, r)
+}
+
+// DeleteToken makes a token worth nothing.
+func (c *Client) DeleteToken(ctx context.Context, id string) error {
+	_, err := send[struct{}](ctx, c, http.MethodDelete, "/tokens/"+url.PathEscape(id), nil, nil)
+	return err
+}
+
+// Knocks returns who was refused.
+func (c *Client) Knocks(ctx context.Context) (KnockList, error) {
+	return get[KnockList](ctx, c, "/knocks", nil)
+}
+
+// Revoke lets an agent in no more. A prefix of its id will do when it is unique.
+func (c *Client) Revoke(ctx context.Context, agent string, b Because) error {
+	_, err := send[struct{}](ctx, c, http.MethodPost, "/agents/"+url.PathEscape(agent)+"/revoke", nil, b)
+	return err
+}
+
+// Admit lets an agent in again.
+func (c *Client) Admit(ctx context.Context, agent string, b Because) error {
+	_, err := send[struct{}](ctx, c, http.MethodPost, "/agents/"+url.PathEscape(agent)+"/admit", nil, b)
+	return err
+}
+
+// Audit returns what was changed.
+func (c *Client) Audit(ctx context.Context, q AuditQuery) (AuditList, error) {
+	return get[AuditList](ctx, c, "/audit", q)
+}
+
+// Authority returns how the hub's authority is.
+func (c *Client) Authority(ctx context.Context) (Authority, error) {
+	return get[Authority](ctx, c, "/authority", nil)
+}
+
+// ChangeAuthority takes a step of changing it.
+func (c *Client) ChangeAuthority(ctx context.Context, a AuthorityChange) (Authority, error) {
+	return send[Authority](ctx, c, http.MethodPost, "/authority", nil, a)
+}
+
+// Login changes the client's token, which it does not change itself, for a JWT.
+func (c *Client) Login(ctx context.Context, token string) (LoginResponse, error) {
+	return send[LoginResponse](ctx, c, http.MethodPost, "/login", nil, LoginRequest{token})
+}
+
 // PromQL asks the hub's Prometheus API, such as query_range, and returns the field data of the answer.
 func (c *Client) PromQL(ctx context.Context, call string, parameters url.Values) (json.RawMessage, error) {
 	resp, err := c.do(ctx, http.MethodGet, "/prom/api/v1/"+call, parameters, nil)

@@ -25,7 +25,7 @@ func OpenAPI(version string) map[string]any {
 	schemaOf(reflect.TypeFor[Error](), schemas)
 	return map[string]any{
 		"openapi":    "3.1.0",
-		"info":       map[string]any{"title": "creel hub", "version": version, "description": "The API of a creel hub. Requests carry the hub's token as a bearer token, or the session cookie of the web UI."},
+		"info":       map[string]any{"title": "creel hub", "version": version, "description": "The API of a creel hub. Requests carry a token as a bearer token, or what it was changed for by login: a JWT, or the session cookie of the web UI."},
 		"servers":    []any{map[string]any{"url": Prefix}},
 		"security":   []any{map[string]any{"token": []any{}}},
 		"paths":      paths,
@@ -57,6 +57,11 @@ func describe(o Operation, schemas map[string]any) map[string]any {
 		responses["200"] = map[string]any{"description": "The answer.", "content": content(kind, reflect.TypeOf(o.Response))}
 	}
 	d := map[string]any{"operationId": o.ID, "summary": o.Doc, "parameters": list, "responses": responses}
+	if o.Role == "" {
+		d["security"] = []any{}
+	} else {
+		d["description"] = "For whoever has the role " + string(o.Role) + "."
+	}
 	if o.Body != nil {
 		d["requestBody"] = map[string]any{"required": true, "content": content("application/json", reflect.TypeOf(o.Body))}
 	}

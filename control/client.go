@@ -45,11 +45,15 @@ type Agent struct {
 	Configuration func() report.Configuration
 	Remote        func() RemoteStatus // what became of the last Offer
 	Done          func() string       // the ID of the last Order that was done
+	Trusted       func() string       // the FingerprintOfBundle of the authorities that the agent trusts
 
 	// Offered and Ordered are told what the hub wants, again after each connection until Remote and Done say that it is so.
 	// They are called by one goroutine, which does nothing else meanwhile: they must not block.
 	Offered func(*Offer)
 	Ordered func(Order)
+
+	// Trust is told, with each Lease, the FingerprintOfBundle of what the hub says is to be trusted. It must not block.
+	Trust func(authorities string)
 }
 
 // RemoteStatus is what became of an Offer.
@@ -218,6 +222,7 @@ type known struct {
 	life          *report.Life
 	configuration *report.Configuration
 	done          string
+	authorities   string
 }
 
 func (s *session) run(ctx context.Context) error {
@@ -328,6 +333,9 @@ func (s *session) answered(ctx context.Context, m *protobufs.ServerToAgent) (ful
 	}
 	if l != nil {
 		s.leased(l)
+		if trust := s.c.o.Agent.Trust; trust != nil && l.Authorities != "" {
+			trust(l.Authorities)
+		}
 	} else if s.hub == "" && m.GetCapabilities() != 0 {
 		s.leased(&Lease{Hub: "OpAMP server", Heartbeat: 30 * time.Second}) // not creel's: no lease
 	}
@@ -440,6 +448,11 @@ func (s *session) beat(h report.Health, components []report.Component) *Beat {
 	if a.Done != nil {
 		if done := a.Done(); done != k.done {
 			b.Done, k.done = done, done
+		}
+	}
+	if a.Trusted != nil {
+		if now := a.Trusted(); now != k.authorities {
+			b.Authorities, k.authorities = now, now
 		}
 	}
 	return b

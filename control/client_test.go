@@ -52,7 +52,7 @@ func TestConnectErrors(t *testing.T) {
 		{strict.URL, tlsconf.Client{CAFile: ca}, "agent.hub.tls.cert_file"},
 		{"unix:///nowhere/opamp.sock", tlsconf.Client{}, "no such file"},
 	} {
-		config, err := c.tls.Config("127.0.0.1", nil)
+		config, err := c.tls.Config("127.0.0.1", nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

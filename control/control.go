@@ -35,6 +35,8 @@ type Beat struct {
 	Life          *report.Life          `json:"life,omitempty"`
 	Configuration *report.Configuration `json:"configuration,omitempty"`
 	Done          string                `json:"done,omitempty"` // the ID of the last Order that was done
+
+	Authorities string `json:"authorities,omitempty"` // the FingerprintOfBundle of the authorities that the agent trusts
 }
 
 // Lease is the hub's answer to a Beat. The agent is leased until Expires after it *sent* the Beat with this Nonce, so
@@ -44,6 +46,9 @@ type Lease struct {
 	Hub       string        `json:"hub"`
 	Expires   time.Duration `json:"expires"`   // nanoseconds
 	Heartbeat time.Duration `json:"heartbeat"` // nanoseconds: how often to send a Beat
+
+	// Authorities is the FingerprintOfBundle of what the agent is to trust: if it trusts others, it renews at once.
+	Authorities string `json:"authorities,omitempty"`
 }
 
 const (

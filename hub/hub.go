@@ -252,7 +252,7 @@ func (h *hub) complain(what string, err error) {
 // here by a trick cannot show the certificate.
 func (h *hub) loadTLS() error {
 	var err error
-	if h.secure, err = h.TLS.Config(h.log); err != nil {
+	if h.secure, err = h.TLS.Config(nil, h.log); err != nil {
 		return fmt.Errorf("read the hub's TLS: %w", err)
 	}
 	if h.secure == nil {

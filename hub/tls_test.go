@@ -91,7 +91,7 @@ func TestTLS(t *testing.T) {
 	}
 	client := func(o tlsconf.Client) *api.Client {
 		t.Helper()
-		secure, err := o.Config("127.0.0.1", nil)
+		secure, err := o.Config("127.0.0.1", nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

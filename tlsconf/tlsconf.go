@@ -19,14 +19,24 @@ type Server struct {
 	CertFile     string `doc:"The server's certificate and those that lead to its authority, PEM. It is read again when it changes." optional:"true"`
 	KeyFile      string `doc:"The certificate's key, PEM." optional:"true"`
 	ClientCAFile string `doc:"Authorities of clients, PEM; clients without a certificate of theirs are refused." optional:"true"`
+	Identity     bool   `doc:"Show the certificate of the hub that this agent belongs to, and ask clients for theirs. It renews itself. A hub's own agent has one." default:"false"`
 	Insecure     bool   `doc:"Allow an address that is not loopback without TLS." default:"false"`
 }
 
+// Identity is what the option identity means: creel.Identity has its documentation.
+type Identity interface {
+	ServerTLS() (*tls.Config, error)
+	ClientTLS() (*tls.Config, error)
+}
+
 // Enabled says whether there is to be TLS.
-func (s Server) Enabled() bool { return s.CertFile != "" }
+func (s Server) Enabled() bool { return s.CertFile != "" || s.Identity }
 
 // Validate checks that what belongs together is there. It does not look at the files.
 func (s Server) Validate() error {
+	if s.Identity && (s.CertFile != "" || s.KeyFile != "" || s.ClientCAFile != "") {
+		return config.FieldError("identity", errors.New("excludes files of certificates: it brings its own"))
+	}
 	if s.ClientCAFile != "" && s.CertFile == "" {
 		return config.FieldError("client_ca_file", errors.New("needs cert_file and key_file: only a server with TLS can ask for certificates"))
 	}
@@ -43,16 +53,22 @@ func pairOf(cert, key string) error {
 	return nil
 }
 
-// Config returns the configuration of a listener, nil for no TLS. Handshakes see changed files after a second at most;
+// Config returns the configuration of a listener, nil for no TLS. id is who this agent is, nil if it has no identity. Handshakes see changed files after a second at most;
 // connections that stand are left alone. Files that are wrong, half written or expired change nothing, and log, which may be
 // nil, is told once.
 //
 // The configuration may be cloned and be given NextProtos. Clients are verified by VerifyConnection, so ConnectionState has
 // PeerCertificates but no VerifiedChains. It is called for resumed sessions too: a ticket is worth nothing any more when the
 // authority of its client is gone.
-func (s Server) Config(log *slog.Logger) (*tls.Config, error) {
+func (s Server) Config(id Identity, log *slog.Logger) (*tls.Config, error) {
 	if err := s.Validate(); err != nil || !s.Enabled() {
 		return nil, err
+	}
+	switch {
+	case s.Identity && id == nil:
+		return nil, config.FieldError("identity", errNoIdentity)
+	case s.Identity:
+		return id.ServerTLS()
 	}
 	pair, err := newPair(s.CertFile, s.KeyFile, log)
 	if err != nil {
@@ -79,6 +95,7 @@ func (s Server) Config(log *slog.Logger) (*tls.Config, error) {
 // Client is how a client finds out whom it talks to, and proves who it is.
 type Client struct {
 	Insecure           bool   `doc:"Talk without TLS. An endpoint that begins with http:// means the same." default:"false"`
+	Identity           bool   `doc:"Be who this agent is to its hub: show its certificate, trust the hub's authorities, and send a token of its. They renew themselves. creel join gives an agent an identity." default:"false"`
 	CAFile             string `doc:"Authorities to trust instead of the system's, PEM. It is read again when it changes." optional:"true"`
 	CertFile           string `doc:"The client's certificate, PEM. It is read again when it changes." optional:"true"`
 	KeyFile            string `doc:"The certificate's key, PEM." optional:"true"`
@@ -87,14 +104,29 @@ type Client struct {
 }
 
 // Validate checks that what belongs together is there. It does not look at the files.
-func (c Client) Validate() error { return pairOf(c.CertFile, c.KeyFile) }
+func (c Client) Validate() error {
+	if rest := c; c.Identity {
+		if rest.Identity = false; rest != (Client{}) {
+			return config.FieldError("identity", errors.New("excludes the other options of TLS: it says whom to trust and what to show"))
+		}
+	}
+	return pairOf(c.CertFile, c.KeyFile)
+}
+
+var errNoIdentity = errors.New("is set, but this agent belongs to no hub; creel join URL --token TOKEN makes it one of a hub's")
 
 // Config returns the configuration of a client of the server at host, a name or an IP address without a port: crypto/tls
 // does not tell what address was dialled. An empty host will do for servers that are reached by name. It is for clients that
 // set the configuration's ServerName to what they dial, as net/http and grpc-go do. Files are as for Server.Config.
-func (c Client) Config(host string, log *slog.Logger) (*tls.Config, error) {
+func (c Client) Config(host string, id Identity, log *slog.Logger) (*tls.Config, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
+	}
+	switch {
+	case c.Identity && id == nil:
+		return nil, config.FieldError("identity", errNoIdentity)
+	case c.Identity:
+		return id.ClientTLS()
 	}
 	t := secure()
 	t.ServerName, t.InsecureSkipVerify = c.ServerName, c.InsecureSkipVerify

@@ -116,7 +116,7 @@ func (f files) server() tlsconf.Server {
 
 func (f files) config(s tlsconf.Server, log io.Writer) *tls.Config {
 	f.t.Helper()
-	c, err := s.Config(slog.New(slog.NewTextHandler(log, nil)))
+	c, err := s.Config(nil, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func (f files) config(s tlsconf.Server, log io.Writer) *tls.Config {
 
 func (f files) client(c tlsconf.Client, host string) *tls.Config {
 	f.t.Helper()
-	t, err := c.Config(host, nil)
+	t, err := c.Config(host, nil, nil)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -442,11 +442,11 @@ func TestOptions(t *testing.T) {
 		{tlsconf.Client{CAFile: none}, none}, {tlsconf.Client{CAFile: f.path("text")}, "no certificate"}, {tlsconf.Client{CAFile: key}, "no certificate"},
 		{tlsconf.Client{CertFile: cert, KeyFile: f.path("other.key")}, "does not match"}, {tlsconf.Client{CertFile: cert}, "set key_file"},
 	} {
-		if _, err := c.c.Config("", nil); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := c.c.Config("", nil, nil); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v", c.c, err)
 		}
 	}
-	if c, err := (tlsconf.Server{Insecure: true}).Config(nil); c != nil || err != nil {
+	if c, err := (tlsconf.Server{Insecure: true}).Config(nil, nil); c != nil || err != nil {
 		t.Errorf("without a certificate: %v, %v", c, err)
 	}
 	var log bytes.Buffer

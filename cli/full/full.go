@@ -99,7 +99,7 @@ func (c *commands) http(u *url.URL, here hub.Endpoints, own bool) (*http.Client,
 	if own && o.CAFile == "" {
 		o.CAFile, o.ServerName = here.CAFile, here.ServerName
 	}
-	secure, err := o.Config(u.Hostname(), nil)
+	secure, err := o.Config(u.Hostname(), nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("read --hub-ca, --hub-cert and --hub-key: %w", err)
 	}

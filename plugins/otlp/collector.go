@@ -84,7 +84,7 @@ func NewCollector(c Config, h creel.Host) (creel.Collector, error) {
 		if s.Endpoint == "" {
 			s.Endpoint = standard
 		}
-		t, err := s.TLS.Config(h.Log)
+		t, err := s.TLS.Config(h.Identity, h.Log)
 		if err != nil {
 			return err
 		}
@@ -207,7 +207,7 @@ func (c *collector) take(ctx context.Context, out creel.Sink, r request) error {
 	var from creel.Sender
 	if asked != nil {
 		from = parseSender(r.sender)
-		err = asked.Admit(from, r.signal, records, b.Bytes())
+		err = asked.Admit(creel.Caller{}, from, r.signal, records, b.Bytes())
 	}
 	switch {
 	case err != nil || records == 0:

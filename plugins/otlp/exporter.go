@@ -123,7 +123,7 @@ func NewExporter(c ExporterConfig, h creel.Host) (creel.Exporter, error) {
 	if !t.plain {
 		host, _, err := net.SplitHostPort(t.address)
 		if err == nil {
-			secure, err = c.TLS.Config(host, h.Log)
+			secure, err = c.TLS.Config(host, h.Identity, h.Log)
 		}
 		if err != nil {
 			return nil, err

@@ -55,7 +55,11 @@ func describe(s creel.Sender) string {
 	return fmt.Sprintf("%s/%d/%s", s.Agent, s.Started.UnixNano(), s.Exporter)
 }
 
-func (h *hub) Admit(from creel.Sender, s creel.Signal, records, bytes int) error {
+func (h *hub) Authenticate(creel.Credentials, creel.Signal) (creel.Caller, error) {
+	return creel.Caller{}, nil
+}
+
+func (h *hub) Admit(_ creel.Caller, from creel.Sender, s creel.Signal, records, bytes int) error {
 	h.note("admit %s %v %d %v", describe(from), s, records, bytes > 10)
 	return h.admit
 }

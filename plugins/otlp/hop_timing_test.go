@@ -17,8 +17,12 @@ func (settled) TrySend(b *creel.Batch) bool                  { creel.Settle(b, n
 
 type everybody struct{}
 
-func (everybody) Admit(creel.Sender, creel.Signal, int, int) error { return nil }
-func (everybody) Took(creel.Sender, creel.ID, creel.Signal, int)   {}
+func (everybody) Authenticate(creel.Credentials, creel.Signal) (creel.Caller, error) {
+	return creel.Caller{}, nil
+}
+
+func (everybody) Admit(creel.Caller, creel.Sender, creel.Signal, int, int) error { return nil }
+func (everybody) Took(creel.Sender, creel.ID, creel.Signal, int)                 {}
 
 // BenchmarkHop is the cost of a request of one record, from exporter to collector over loopback, which is the network's and
 // the transports'; named says what the batch's name, the sender and admission add to it. The mark for them is a hundredth.

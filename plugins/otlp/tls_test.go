@@ -156,11 +156,11 @@ func TestRotation(t *testing.T) {
 
 			stays := tlsconf.Client{CAFile: file("a.pem"), CertFile: file("stays.pem"), KeyFile: file("stays.key")}
 			x := open(t, otlp.Exporter, fmt.Sprintf("{endpoint: '%s', protocol: %s, tls: {ca_file: %s, cert_file: %s, key_file: %s}}", address, protocol, stays.CAFile, stays.CertFile, stays.KeyFile), creel.Host{}).(creel.Exporter)
-			follows, err := tlsconf.Client{CAFile: file("trust.pem"), CertFile: file("client.pem"), KeyFile: file("client.key")}.Config("127.0.0.1", nil)
+			follows, err := tlsconf.Client{CAFile: file("trust.pem"), CertFile: file("client.pem"), KeyFile: file("client.key")}.Config("127.0.0.1", nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			late, err := stays.Config("127.0.0.1", nil)
+			late, err := stays.Config("127.0.0.1", nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

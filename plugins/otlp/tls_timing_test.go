@@ -41,11 +41,11 @@ func BenchmarkTLS(b *testing.B) {
 			}
 		})
 	}
-	server, err := tlsconf.Server{CertFile: cert, KeyFile: key}.Config(nil)
+	server, err := tlsconf.Server{CertFile: cert, KeyFile: key}.Config(nil, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	client, err := tlsconf.Client{CAFile: cert}.Config("127.0.0.1", nil)
+	client, err := tlsconf.Client{CAFile: cert}.Config("127.0.0.1", nil, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

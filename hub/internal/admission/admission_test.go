@@ -56,17 +56,17 @@ func TestEverySecond(t *testing.T) {
 				n *= 5
 			}
 			bytes := n * rapid.IntRange(1, 400).Draw(t, "size")
-			err := a.Admit(from("a"), creel.Logs, n, bytes)
+			err := a.Admit(creel.Caller{}, from("a"), creel.Logs, n, bytes)
 			if err != nil {
 				throttled++
 				if rapid.Bool().Draw(t, "come back") {
 					d := after(err)
 					c.pass(d - 1)
-					if d > time.Millisecond && a.Admit(from("a"), creel.Logs, n, bytes) == nil {
+					if d > time.Millisecond && a.Admit(creel.Caller{}, from("a"), creel.Logs, n, bytes) == nil {
 						t.Fatalf("told to come back in %v, and let in before", d)
 					}
 					c.pass(1)
-					if err = a.Admit(from("a"), creel.Logs, n, bytes); err != nil {
+					if err = a.Admit(creel.Caller{}, from("a"), creel.Logs, n, bytes); err != nil {
 						t.Fatalf("came back in %v as told, and %v", d, err)
 					}
 				}
@@ -99,7 +99,7 @@ func TestLimitIsReached(t *testing.T) {
 	a := New(Options{Records: 1000, Now: c.now})
 	begin, n := c.t, 0
 	for n < 100_000 {
-		if err := a.Admit(from("a"), creel.Logs, 70, 1); err != nil {
+		if err := a.Admit(creel.Caller{}, from("a"), creel.Logs, 70, 1); err != nil {
 			c.pass(after(err))
 			continue
 		}
@@ -116,7 +116,7 @@ func TestAgentsApart(t *testing.T) {
 	a := New(Options{Records: 10, Now: c.now})
 	admit := func(s creel.Sender, want bool) {
 		t.Helper()
-		if err := a.Admit(s, creel.Logs, 10, 1); (err == nil) != want {
+		if err := a.Admit(creel.Caller{}, s, creel.Logs, 10, 1); (err == nil) != want {
 			t.Errorf("%v: got %v, want let in: %v", s, err, want)
 		}
 	}
@@ -151,11 +151,11 @@ func TestForgetting(t *testing.T) {
 	if size() != 100 || a.known.Load() != 100 || len(a.unknown.streams) != 0 {
 		t.Fatalf("%d senders, %d counted, %d exporters of nobody", size(), a.known.Load(), len(a.unknown.streams))
 	}
-	if a.Admit(from("200"), creel.Logs, 1, 1) != nil || a.Admit(from("201"), creel.Logs, 1, 1) == nil {
+	if a.Admit(creel.Caller{}, from("200"), creel.Logs, 1, 1) != nil || a.Admit(creel.Caller{}, from("201"), creel.Logs, 1, 1) == nil {
 		t.Error("those who are too many do not share a limit")
 	}
 	c.pass(30 * time.Minute)
-	if err := a.Admit(from("7"), creel.Logs, 10_000, 1); err != nil { // it owes for hours
+	if err := a.Admit(creel.Caller{}, from("7"), creel.Logs, 10_000, 1); err != nil { // it owes for hours
 		t.Fatal(err)
 	}
 	a.Took(from("8"), named(2), creel.Logs, 1)
@@ -248,7 +248,7 @@ func TestMetrics(t *testing.T) {
 	m := metric.NewSet()
 	a := New(Options{Records: 10, Now: newClock().now, Metrics: m})
 	for _, agent := range []string{"a", "b", "", "a"} {
-		if a.Admit(from(agent), creel.Logs, 10, 1) == nil {
+		if a.Admit(creel.Caller{}, from(agent), creel.Logs, 10, 1) == nil {
 			a.Took(from(agent), named(1), creel.Logs, 10)
 		}
 	}
@@ -267,7 +267,7 @@ func TestConcurrently(t *testing.T) {
 		wg.Go(func() {
 			for i := range 2000 {
 				s := from(fmt.Sprint(i % 40))
-				if err := a.Admit(s, creel.Logs, 3, 10); err != nil {
+				if err := a.Admit(creel.Caller{}, s, creel.Logs, 3, 10); err != nil {
 					t.Error(err)
 				}
 				a.Took(s, named(uint64(g*10_000+i)), creel.Logs, 3)
@@ -294,7 +294,7 @@ func TestAllocations(t *testing.T) {
 	n := uint64(0)
 	request := func() {
 		n++
-		if a.Admit(from("0193b7c5-6b1e-7d0e-8000-0123456789ab"), creel.Logs, 100, 10_000) != nil {
+		if a.Admit(creel.Caller{}, from("0193b7c5-6b1e-7d0e-8000-0123456789ab"), creel.Logs, 100, 10_000) != nil {
 			t.Fatal("throttled")
 		}
 		a.Took(from("0193b7c5-6b1e-7d0e-8000-0123456789ab"), named(n), creel.Logs, 100)

@@ -28,7 +28,7 @@ func BenchmarkRequest(b *testing.B) {
 				for p.Next() {
 					i++
 					s := agents[i%1000]
-					_ = a.Admit(s, creel.Logs, 1000, 100_000)
+					_ = a.Admit(creel.Caller{}, s, creel.Logs, 1000, 100_000)
 					a.Took(s, named(i), creel.Logs, 1000)
 				}
 			})
@@ -38,7 +38,7 @@ func BenchmarkRequest(b *testing.B) {
 		a := New(Options{Records: 1})
 		b.ReportAllocs()
 		for b.Loop() {
-			_ = a.Admit(agents[0], creel.Logs, 1000, 100_000)
+			_ = a.Admit(creel.Caller{}, agents[0], creel.Logs, 1000, 100_000)
 		}
 	})
 }

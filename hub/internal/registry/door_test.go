@@ -22,7 +22,7 @@ func TestRecordsThatNeverCame(t *testing.T) {
 	f := w.agentThatSends("alpha", sent)
 	from := creel.Sender{Agent: f.id, Started: f.started, Exporter: "otlp"}
 	took := func(n int) {
-		if err := door.Admit(from, creel.Logs, n, 10*n); err != nil {
+		if err := door.Admit(creel.Caller{}, from, creel.Logs, n, 10*n); err != nil {
 			t.Error(err)
 		}
 		door.Took(from, creel.ID{}, creel.Logs, n)

@@ -1,5 +1,79 @@
 // The types of the hub's API. Generated from package api by `make docs`; not to be changed by hand.
 
+export interface AccessToken {
+  /** Who has made it. */
+  by: string
+  created: string
+  /** When it is worth nothing any more; none is never. */
+  ends?: string
+  /** Its public part, which its text has as well. */
+  id: string
+  /** Of the role agent: what agents that enrol with it are labelled with, whatever they say of themselves. */
+  labels?: Record<string, string>
+  /** Whose it is, for people and the audit log. */
+  name: string
+  /** Of the role ingest: records that are taken in any ten seconds; 0 is no limit. */
+  records?: number
+  /** viewer, operator, admin, agent or ingest. */
+  role: string
+  /** Of the role ingest: logs, metrics, traces. None is all of them. */
+  signals?: string[]
+  /** Of the role agent: how many have. */
+  used?: number
+  /** Of the role agent: how many agents may still enrol with it. */
+  uses?: number
+  /** Of a viewer, operator or admin: a condition on labels that bounds what is seen and changed. */
+  within?: string
+}
+
+export interface AccessTokenCreated {
+  /** Who has made it. */
+  by: string
+  created: string
+  /** When it is worth nothing any more; none is never. */
+  ends?: string
+  /** Its public part, which its text has as well. */
+  id: string
+  /** Of the role agent: what to run on the host that is to join. */
+  join?: string
+  /** Of the role agent: what agents that enrol with it are labelled with, whatever they say of themselves. */
+  labels?: Record<string, string>
+  /** Whose it is, for people and the audit log. */
+  name: string
+  /** Of the role ingest: records that are taken in any ten seconds; 0 is no limit. */
+  records?: number
+  /** viewer, operator, admin, agent or ingest. */
+  role: string
+  /** Of the role ingest: logs, metrics, traces. None is all of them. */
+  signals?: string[]
+  /** The secret itself: the hub keeps only its hash. */
+  text: string
+  /** Of the role agent: how many have. */
+  used?: number
+  /** Of the role agent: how many agents may still enrol with it. */
+  uses?: number
+  /** Of a viewer, operator or admin: a condition on labels that bounds what is seen and changed. */
+  within?: string
+}
+
+export interface AccessTokenList {
+  tokens: AccessToken[]
+}
+
+export interface AccessTokenRequest {
+  labels?: Record<string, string>
+  /** Whose it is: at most 100 characters. */
+  name: string
+  records?: number
+  role: string
+  /** How long it is worth something. Of the role agent an hour at most, and that if not given; of others for ever if not given. */
+  seconds?: number
+  signals?: string[]
+  /** Of the role agent: 1 if not given, 10 000 at most. */
+  uses?: number
+  within?: string
+}
+
 export interface Agent {
   /** Why it is not connected or not healthy: the first cause. */
   cause?: string
@@ -143,6 +217,67 @@ export interface AgentList {
   total: number
 }
 
+export interface AuditEntry {
+  /** The id of the operation, or what happened: applyDocument, orderAgent, createToken, enrol, signIn… */
+  action: string
+  /** Where the request came from, without the port. */
+  address?: string
+  detail?: string
+  /** SHA-256 over this entry and the hash of the one before, hexadecimal: nobody can take one out unseen. */
+  hash: string
+  /** The hub that did it. */
+  hub: string
+  /** From 1, without gaps. */
+  number: number
+  /** done, or the code of the error that it was refused with. */
+  outcome: string
+  role?: string
+  /** What was changed: a document's name, an agent's id. */
+  target?: string
+  time: string
+  /** The name of the token that was shown. */
+  who: string
+}
+
+export interface AuditList {
+  /** The newest entry on this page whose hash is wrong: it, or one before it, is not what was written. */
+  broken?: number
+  entries: AuditEntry[]
+  /** Before of the next page; none on the last. */
+  next?: number
+}
+
+export interface Authority {
+  /** The ids of those that do not yet; a hundred at most. */
+  behind?: string[]
+  /** Connected agents that trust what is trusted now. */
+  confirmed: number
+  /** When the authority's certificate in use ends: long before, it is to be renewed with the root's key. */
+  ends: string
+  /** steady; or of a change: announced, when the new root is trusted beside the old; issuing, when certificates come from the new one. */
+  phase: string
+  /** Whether the root's key is at this hub. It is needed to renew, and may be kept elsewhere meanwhile. */
+  root_key: boolean
+  /** Those that are trusted, the older one first. */
+  roots: Root[]
+  /** The certificate that the hub shows; none without TLS. */
+  tls?: Certificate
+  /** What somebody should do something about. */
+  warnings?: string[]
+}
+
+export interface AuthorityChange {
+  /** Go on though agents have not confirmed; those are left behind. */
+  force?: boolean
+  /** rotate: begin, and announce a new root. next: go on, from announced to issuing and from there to steady, without the old root. back: one phase back. renew: a new certificate of the same root. */
+  step: string
+}
+
+export interface Because {
+  /** For the audit log; at most 1 000 characters. */
+  cause?: string
+}
+
 export interface Books {
   absorbed: number
   accepted: number
@@ -177,6 +312,13 @@ export interface Bucket {
   counts: Record<string, number>
   /** Its beginning. */
   time: string
+}
+
+export interface Certificate {
+  ends: string
+  names: string[]
+  /** Whether it is of the hub's own authority; else of a file. */
+  own: boolean
 }
 
 export interface Configuration {
@@ -399,6 +541,30 @@ export interface Intended {
   order?: Order
 }
 
+export interface Knock {
+  /** Where it came from, without the port. */
+  address: string
+  /** The id that it gave; none if it gave none. */
+  agent?: string
+  count: number
+  first: string
+  last: string
+  /** The host's name, as it says. */
+  name?: string
+  /** A word for programs, such as token_spent, revoked, cloned or unknown_authority. */
+  reason: string
+  /** What to do about it. */
+  remedy: string
+  /** What is wrong and why. */
+  text: string
+}
+
+export interface KnockList {
+  knocks: Knock[]
+  /** Agents that may not come in any more, newest first. */
+  revoked: Revocation[]
+}
+
 export interface Ledger {
   /** Those with unexplained, dropped and dead-lettered records first, then by name and id. */
   agents: AgentBooks[]
@@ -435,6 +601,26 @@ export interface LogResult {
   next?: string
   /** Why the answer may lack records: a damaged file, the time ran out. */
   partial?: string
+}
+
+export interface LoginRequest {
+  token: string
+}
+
+export interface LoginResponse {
+  /** How long it is worth something. */
+  seconds: number
+  token: string
+}
+
+export interface Me {
+  /** When the token that was shown ends. */
+  ends?: string
+  name: string
+  /** viewer, operator or admin. */
+  role: string
+  /** A condition on labels: only agents that meet it are seen and changed, and what is not of one agent is not seen at all. */
+  within?: string
 }
 
 export interface Order {
@@ -643,9 +829,26 @@ export interface ReportTransition {
   to: string
 }
 
+export interface Revocation {
+  agent: string
+  by: string
+  cause?: string
+  name?: string
+  time: string
+}
+
 export interface Rollback {
   /** The version; 0 is the one before the newest. */
   to: number
+}
+
+export interface Root {
+  begins: string
+  ends: string
+  /** As tokens have it. */
+  fingerprint: string
+  /** Whether certificates come from it now. */
+  issues: boolean
 }
 
 export interface Service {

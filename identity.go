@@ -14,6 +14,7 @@ import (
 type Credentials struct {
 	Authorization string               // the header
 	TLS           *tls.ConnectionState // nil: no TLS
+	Verified      bool                 // the listener lets in nobody without a certificate of authorities that it was given
 	Local, Remote net.Addr             // of the connection
 	Forwarded     bool                 // a proxy has passed the request on
 }

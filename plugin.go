@@ -160,9 +160,10 @@ func (h Host) Ready() Host {
 }
 
 // Listen binds address, or takes over the socket that a component with the same address has: sockets outlive a reload.
-// Accepting starts in Collect. Closing the listener gives the socket back.
-func (h Host) Listen(network, address string) (net.Listener, error) {
-	return h.Sockets.Listen(network, address)
+// Accepting starts in Collect. Closing the listener gives the socket back. protocol says what is spoken there, such as
+// otlp/grpc, to those who look for it.
+func (h Host) Listen(network, address, protocol string) (net.Listener, error) {
+	return h.Sockets.Listen(network, address, protocol)
 }
 
 // Output returns the way into the pipeline that the component's options name.
@@ -173,14 +174,20 @@ func (h Host) Output(pipeline string) (Next, error) {
 	return nil, fmt.Errorf("find output: there is no pipeline %q", pipeline)
 }
 
+// Protocols that Host.Listen is told of, which agents of a hub look for there.
+const (
+	OTLPGRPC = "otlp/grpc"
+	OTLPHTTP = "otlp/http"
+)
+
 // Sockets hands out sockets that outlive a reload. It may be called concurrently.
 type Sockets interface {
-	Listen(network, address string) (net.Listener, error)
+	Listen(network, address, protocol string) (net.Listener, error)
 }
 
 type plainSockets struct{}
 
-func (plainSockets) Listen(network, address string) (net.Listener, error) {
+func (plainSockets) Listen(network, address, _ string) (net.Listener, error) {
 	return net.Listen(network, address)
 }
 

@@ -37,7 +37,7 @@ func (a *agent) serveAdmin() (*adminServer, error) {
 	}
 	listeners := []net.Listener{l}
 	if address := a.own.Admin.Address; address != "" {
-		l, err := a.engine.Listen("agent.admin", "tcp", address)
+		l, err := a.engine.Listen("agent.admin", "tcp", address, "http")
 		if err != nil {
 			listeners[0].Close()
 			return nil, fmt.Errorf("open admin endpoint: %w", err)
@@ -183,9 +183,7 @@ func (a *agent) health() report.Health {
 	if n := a.changes.Report().Receipts; len(n) > 0 {
 		h.Reload = n[len(n)-1]
 	}
-	if a.hub != nil {
-		h.Hub = a.hub.State()
-	}
+	h.Hub = a.hubState()
 	for _, c := range a.components() {
 		if !c.Healthy {
 			h.Degraded = append(h.Degraded, c)
@@ -195,12 +193,17 @@ func (a *agent) health() report.Health {
 	return h
 }
 
-// components returns how the engine's are, and what else does not work: the memory while it is scarce, centers, and the
-// configuration if it is not the one that was asked for.
+// components returns how the engine's are, and what else does not work: the memory while it is scarce, centers, the
+// identity while it ends and is not renewed, and the configuration if it is not the one that was asked for.
 func (a *agent) components() []report.Component {
 	list := a.engine.Components()
 	if scarce, since := a.guard.Scarce(); scarce != "" {
 		list = append(list, report.Component{Component: "memory", Error: scarce, Since: since})
+	}
+	if a.joined != nil {
+		if why, since := a.joined.Trouble(); why != "" {
+			list = append(list, report.Component{Component: identityComponent, Error: why, Since: since})
+		}
 	}
 	if c := a.changes.Report(); c.Error != "" {
 		list = append(list, report.Component{Component: "configuration", Error: c.Error, Since: c.Since})

@@ -22,6 +22,7 @@ import (
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/agent/change"
+	"github.com/creelhq/creel/agent/identity"
 	"github.com/creelhq/creel/agent/life"
 	"github.com/creelhq/creel/agent/pressure"
 	"github.com/creelhq/creel/agent/requires"
@@ -95,9 +96,6 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer dir.close()
-	if o.Hub != "" {
-		own.Hub.URL = o.Hub
-	}
 	a := &agent{
 		Options: o, dir: dir, began: time.Now(), own: own, settings: own, metrics: o.Metrics, orders: make(chan control.Order, 1),
 		watches: make(map[string]*watched), troubles: make(map[string]trouble),
@@ -108,6 +106,11 @@ func Run(ctx context.Context, o Options) error {
 	a.level.Set(own.Log.level())
 	a.log = slog.New(trace.Handler(a.telemetry.handler(own.Log.handler(o.Log, &a.level))))
 	dir.log = a.log
+	a.own.Hub.URL = a.hubURL(own.Hub.URL)
+	a.settings.Hub.URL = a.own.Hub.URL
+	if err := a.join(); err != nil {
+		return err
+	}
 	return a.run(ctx, file)
 }
 
@@ -150,8 +153,9 @@ type agent struct {
 	life      *life.Machine
 	requires  *requires.Guards
 	orders    chan control.Order
-	hub       *control.Client // nil: none
-	serving   context.Context // done when the agent is to end
+	hub       *control.Client    // nil: none
+	joined    *identity.Identity // nil: no hub was joined, or Options say who the agent is
+	serving   context.Context    // done when the agent is to end
 	began     time.Time
 	own       Settings    // of the agent's own file, as it was at the start
 	started   atomic.Bool // there is a configuration that runs
@@ -199,6 +203,9 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	})
 	a.guard = pressure.NewGuard(a.obey, a.log, a.metrics)
 	wg.Go(func() { a.guard.Run(background) })
+	if a.joined != nil {
+		wg.Go(func() { a.joined.Run(background) })
+	}
 	if err := a.begin(); err != nil {
 		return err
 	}

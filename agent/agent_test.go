@@ -69,7 +69,7 @@ func plugins(delivered *int) []creel.Plugin {
 		creel.NewCollector("listen", "Only listens.", func(c struct {
 			Endpoint string `doc:"Address."`
 		}, h creel.Host) (creel.Collector, error) {
-			l, err := h.Listen("tcp", c.Endpoint)
+			l, err := h.Listen("tcp", c.Endpoint, "test")
 			if err != nil {
 				return nil, err
 			}

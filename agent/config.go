@@ -60,8 +60,8 @@ type Letters struct {
 
 // Hub says where the agent's hub is.
 type Hub struct {
-	URL string         `doc:"Where the hub is. What the agent is, its health, configuration (secrets redacted) and counts go there, over OpAMP." optional:"true" example:"https://hub.example:4380"`
-	TLS tlsconf.Client `doc:"Certificates, if the URL begins with https://."`
+	URL string         `doc:"Where the hub is. What the agent is, its health, configuration (secrets redacted) and counts go there, over OpAMP. Left out, the hub that the agent has joined with creel join, if it has." optional:"true" example:"https://hub.example:4380"`
+	TLS tlsconf.Client `doc:"Certificates, if the URL begins with https://. Left out, towards the hub that the agent has joined, identity: true."`
 }
 
 // Validate checks the URL, and that it means TLS if that is configured.

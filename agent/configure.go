@@ -62,9 +62,7 @@ func (a *agent) apply(ctx context.Context, c *Config) (report.Receipt, error) {
 	}
 	a.mu.Lock()
 	s, before := c.Settings, a.settings
-	if a.Hub != "" {
-		s.Hub.URL = a.Hub
-	}
+	s.Hub.URL = a.hubURL(s.Hub.URL)
 	if s.Log.Format != a.own.Log.Format || s.Admin != a.own.Admin || s.Hub != a.own.Hub || s.DeadLetters != a.own.DeadLetters {
 		a.log.Warn("agent.admin, agent.hub, agent.dead_letters and agent.log.format take effect when the agent is started again")
 	}

@@ -2,11 +2,16 @@ package agent
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io/fs"
+	"strings"
 
 	"github.com/creelhq/creel/agent/change"
+	"github.com/creelhq/creel/agent/identity"
 	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/report"
+	"github.com/creelhq/creel/tlsconf"
 )
 
 // connect makes the client that tells the hub of this agent, and hears what the hub wants of it.
@@ -17,17 +22,84 @@ func (a *agent) connect(address string) (*control.Client, error) {
 	}
 	log := a.log.With("component", "agent.hub")
 	var secure *tls.Config
+	options := a.own.Hub.TLS
 	if u.Scheme == "https" {
-		if secure, err = a.own.Hub.TLS.Config(u.Hostname(), a.Identity, log); err != nil {
+		if options == (tlsconf.Client{}) && a.joined != nil && sameHub(address, a.joined.Addresses().URL) {
+			options.Identity = true
+		}
+		if secure, err = options.Config(u.Hostname(), a.Identity, log); err != nil {
 			return nil, fmt.Errorf("read agent.hub.tls: %w", err)
 		}
 	}
-	return control.NewClient(control.ClientOptions{URL: address, TLS: secure, Log: log, Tracer: a.tracer, Agent: control.Agent{
+	c := control.ClientOptions{URL: address, TLS: secure, Joined: options.Identity, Log: log, Tracer: a.tracer, Agent: control.Agent{
 		ID: a.dir.id, Version: a.Version, Labels: a.said,
 		Health: a.health, Components: a.components, Routes: a.engine.Routes, Ledger: a.engine.Ledger,
 		Effective: func() []byte { return effectiveJSON(a.engine.Plan()) },
 		Life:      a.life.Life, Configuration: a.changes.Report, Remote: a.remote, Done: a.done, Offered: a.offered, Ordered: a.ordered,
-	}})
+	}}
+	if i := a.joined; i != nil && options.Identity { // else the hub may be another one
+		c.Agent.Trusted, c.Agent.Trust, c.Agent.Refused = i.Trusted, i.Trust, i.Refused
+	}
+	return control.NewClient(c)
+}
+
+// join finds out which hub the agent has joined, if it has, and connects it to that where nothing else is said.
+func (a *agent) join() error {
+	if a.Identity != nil {
+		return nil
+	}
+	o := identity.Options{Log: a.log.With("component", identityComponent)}
+	if a.own.Hub.TLS.Identity {
+		o.URL = a.own.Hub.URL
+	}
+	i, err := identity.Open(IdentityDir(a.Data), o)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if i.Agent() != a.dir.id {
+		return fmt.Errorf("the identity in %s is agent %s's, but this is agent %s; creel join URL --token TOKEN makes this one the hub's", IdentityDir(a.Data), i.Agent(), a.dir.id)
+	}
+	a.joined, a.Identity = i, i
+	a.own.Hub.URL = a.hubURL(a.own.Hub.URL)
+	a.settings.Hub.URL = a.own.Hub.URL
+	return nil
+}
+
+// identityComponent is what trouble with the identity is told of.
+const identityComponent = "agent.identity"
+
+// hubURL returns where the hub is, if the configuration says that it is at url.
+func (a *agent) hubURL(url string) string {
+	switch {
+	case a.Hub != "":
+		return a.Hub
+	case url == "" && a.joined != nil:
+		return a.joined.Addresses().URL
+	}
+	return url
+}
+
+// sameHub reports whether two URLs are of one hub.
+func sameHub(a, b string) bool {
+	x, errX := control.HubURL(a)
+	y, errY := control.HubURL(b)
+	return errX == nil && errY == nil && x.Scheme == y.Scheme && strings.EqualFold(x.Host, y.Host) && strings.Trim(x.Path, "/") == strings.Trim(y.Path, "/")
+}
+
+// hubState is how the connection to the hub is, and the identity.
+func (a *agent) hubState() report.Hub {
+	var h report.Hub
+	if a.hub != nil {
+		h = a.hub.State()
+	}
+	if a.joined != nil {
+		s := a.joined.Status()
+		h.Identity = &s
+	}
+	return h
 }
 
 // notify has the hub told at once of what has changed.

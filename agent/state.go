@@ -18,12 +18,14 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/creelhq/creel"
+	"github.com/creelhq/creel/agent/identity"
 )
 
 // stateDir is an agent's state directory, locked against other processes:
 //
 //	lock            held while the agent runs; names its process
 //	identity.json   who the agent is
+//	identity/       who it is to its hub
 //	endpoints.json  where a running agent is found
 //	admin.sock      the admin endpoint
 //	state/          one file a component: offsets, cursors
@@ -66,7 +68,7 @@ func openState(path string) (*stateDir, error) {
 		unlock()
 		return nil, fmt.Errorf("make state directory: %w; name another with --data", err)
 	}
-	if d.id, err = d.identity(); err != nil {
+	if d.id, err = d.self(); err != nil {
 		d.close()
 		return nil, err
 	}
@@ -92,32 +94,79 @@ func heldBy(f *os.File) error {
 	return fmt.Errorf("%w: process %s; stop it, or name another directory with --data", errHeld, pid)
 }
 
-type identity struct {
+// IdentityDir returns the directory, in the state directory data, of who the agent is to its hub. See package identity.
+func IdentityDir(data string) string { return filepath.Join(data, "identity") }
+
+// selfFile is the file in the state directory that says who the agent is.
+const selfFile = "identity.json"
+
+type self struct {
 	Version int    `json:"version"` // of this format: 1
 	ID      string `json:"id"`
 }
 
-// identity returns the agent's id, making one the first time.
-func (d *stateDir) identity() (string, error) {
-	file := filepath.Join(d.path, "identity.json")
-	text, err := os.ReadFile(file)
-	var is identity
+// ID returns the id of the agent whose state directory is data, which may be running. If it has none yet, it is made, and the
+// directory with it. With another, it gets a new one in any case, and must not be running: a copy of another agent becomes one
+// of its own.
+func ID(data string, another bool) (string, error) {
+	if id, err := readSelf(data); err == nil && id != "" && !another {
+		return id, nil
+	}
+	unlock, err := LockDir(data)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	d := &stateDir{path: data, log: slog.New(slog.DiscardHandler)}
+	if another {
+		return d.newSelf()
+	}
+	return d.self()
+}
+
+// readSelf returns the agent's id; "" if the file does not name one.
+func readSelf(data string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(data, selfFile))
+	if err != nil {
+		return "", err
+	}
+	var is self
+	if json.Unmarshal(text, &is) != nil || is.Version != 1 || uuid.Validate(is.ID) != nil {
+		return "", nil
+	}
+	return is.ID, nil
+}
+
+// self returns the agent's id, making one the first time. If it is lost, its identity at a hub still has it.
+func (d *stateDir) self() (string, error) {
+	id, err := readSelf(d.path)
 	switch {
-	case err == nil && json.Unmarshal(text, &is) == nil && is.Version == 1 && uuid.Validate(is.ID) == nil:
-		return is.ID, nil
+	case err == nil && id != "":
+		return id, nil
 	case err == nil:
-		d.setAside(file, errors.New("it does not name an agent"))
+		d.setAside(filepath.Join(d.path, selfFile), errors.New("it does not name an agent"))
 	case !errors.Is(err, fs.ErrNotExist):
 		return "", fmt.Errorf("read identity: %w", err)
 	}
+	if i, err := identity.Open(IdentityDir(d.path), identity.Options{}); err == nil {
+		return i.Agent(), d.keepSelf(i.Agent())
+	}
+	return d.newSelf()
+}
+
+func (d *stateDir) newSelf() (string, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return "", fmt.Errorf("make identity: %w", err)
 	}
-	if err := WriteJSON(file, identity{1, id.String()}); err != nil {
-		return "", fmt.Errorf("keep identity: %w", err)
+	return id.String(), d.keepSelf(id.String())
+}
+
+func (d *stateDir) keepSelf(id string) error {
+	if err := WriteJSON(filepath.Join(d.path, selfFile), self{1, id}); err != nil {
+		return fmt.Errorf("keep identity: %w", err)
 	}
-	return id.String(), nil
+	return nil
 }
 
 // setAside renames a file that cannot be used, so that it neither stops the agent nor is lost.

@@ -178,4 +178,6 @@ type LoginRequest struct {
 type LoginResponse struct {
 	Token   string  `json:"token"`
 	Seconds float64 `json:"seconds" doc:"How long it is worth something."`
+
+	Authorities string `json:"authorities,omitempty" doc:"What to trust at this hub from now on, PEM: its own authority, which may be about to change; none if its certificate was brought."`
 }

@@ -21,6 +21,7 @@ type Document struct {
 	Name     string         `json:"name" doc:"As the key document in its text says: letters, digits, '-', '_' and '.'."`
 	Version  int64          `json:"version" doc:"From 1; every change makes the next, a rollback as well."`
 	Selector string         `json:"selector,omitempty" doc:"A condition on an agent's labels; none selects all agents but hubs' own."`
+	Within   string         `json:"within,omitempty" doc:"What an agent must meet beside the selector, because who wrote the document sees no others; none if they see all."`
 	Place    string         `json:"place" doc:"all: every agent that is selected runs it."`
 	Hash     string         `json:"hash" doc:"The first 12 digits of the SHA-256 of its text."`
 	By       string         `json:"by" doc:"Who has changed it last."`

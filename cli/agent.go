@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -11,13 +13,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/creelhq/creel/agent"
+	"github.com/creelhq/creel/agent/identity"
 	"github.com/creelhq/creel/config"
 )
 
 func (c *Commands) agent() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "agent -c FILE", Short: "Run an agent until it is told to stop.", Args: cobra.NoArgs, RunE: c.runAgent,
-		Long: "Run an agent with the configuration in FILE.\n\n" +
+		Use: "agent [-c FILE]", Short: "Run an agent until it is told to stop.", Args: cobra.NoArgs, RunE: c.runAgent,
+		Long: "Run an agent with the configuration in FILE. One that has joined a hub needs none: then it sends the hub what can be\n" +
+			"collected from this machine, as " + c.Name + " join says.\n\n" +
 			"SIGHUP reads the configuration anew; if it is wrong, everything goes on as before. SIGTERM and SIGINT stop\n" +
 			"collecting and deliver what was collected, within agent.drain; a second one stops at once.",
 	}
@@ -26,7 +30,7 @@ func (c *Commands) agent() *cobra.Command {
 }
 
 func (c *Commands) agentFlags(cmd *cobra.Command) {
-	c.WithData(c.WithConfig(cmd))
+	c.WithData(c.mayHaveConfig(cmd))
 	cmd.Flags().StringVar(&c.hub, "hub", "", "`URL` of the hub to report to, instead of agent.hub.url")
 }
 
@@ -63,13 +67,36 @@ func (c *Commands) runAgent(cmd *cobra.Command, _ []string) error {
 	ctx, reload, stop := Signals(cmd.Context())
 	defer stop()
 	for {
-		err := agent.Run(ctx, agent.Options{
+		o := agent.Options{
 			Config: c.file, Data: c.DataDir(), Plugins: c.Plugins, Centers: c.Centers, Version: Version(), Log: c.Err, Reload: reload, Hub: c.hub,
-		})
-		if !errors.Is(err, agent.ErrRestart) {
+		}
+		if c.file == "" {
+			text, err := c.makeUp()
+			if err != nil {
+				return err
+			}
+			o.Config, o.Text = "what creel has made up for this machine", []byte(text)
+		}
+		if err := agent.Run(ctx, o); !errors.Is(err, agent.ErrRestart) {
 			return Started(err)
 		}
 	}
+}
+
+// makeUp returns the configuration of an agent that was given none.
+func (c *Commands) makeUp() (string, error) {
+	is, err := identity.Open(agent.IdentityDir(c.DataDir()), identity.Options{})
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("which configuration? Say -c FILE; examples/ has some to begin with. An agent that has joined a hub needs none: %s join URL --token TOKEN", c.Name)
+	case err != nil:
+		return "", Exit(ExitNo, err)
+	}
+	text, err := joinedConfig(Look(), is.Addresses())
+	if err != nil {
+		return "", Exit(ExitNo, err)
+	}
+	return text, nil
 }
 
 // LimitMemory sets the collector of garbage for a process that runs for long.

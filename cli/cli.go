@@ -63,7 +63,11 @@ func Main(p Program, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(context.Background())
+	return c.exit(root.ExecuteContext(context.Background()))
+}
+
+// exit prints an error, and returns the exit code.
+func (c *Commands) exit(err error) int {
 	if err == nil {
 		return ExitYes
 	}
@@ -117,8 +121,8 @@ func (c *Commands) root() *cobra.Command {
 		c.agentFlags(root)
 		root.RunE = c.runAgent
 	}
-	root.AddCommand(c.agent(), c.validate(), c.test(), c.explain(), c.schema(), c.graph(), c.diff(), c.config(), c.status(), c.reload(), c.bundle(), c.tap(),
-		c.deadletter(), c.spool(), c.version())
+	root.AddCommand(c.agent(), c.join(), c.validate(), c.test(), c.explain(), c.schema(), c.graph(), c.diff(), c.config(), c.status(), c.reload(), c.bundle(), c.tap(),
+		c.deadletter(), c.spool(), c.service(), c.version())
 	for _, o := range orders {
 		root.AddCommand(c.orderCommand(o))
 	}

@@ -85,6 +85,13 @@ func (c *Commands) printStatus(w *tabwriter.Writer, s *agentStatus, wide bool) {
 		}
 		fmt.Fprintln(w)
 	}
+	if id := h.Hub.Identity; id != nil {
+		fmt.Fprintf(w, "certificate %d for the hub ends at %s and is renewed from %s on", id.Generation, stamp(id.Expires), stamp(id.Renews))
+		if id.Error != "" {
+			fmt.Fprintf(w, "; that has failed since %s: %s", stamp(id.Since), printable(id.Error))
+		}
+		fmt.Fprintln(w)
+	}
 	if r := h.Reload; r.Error != "" && len(s.State.Configuration.Receipts) == 0 {
 		fmt.Fprintf(w, "last reload refused at %s:\n  %s\n", stamp(r.Time), indented(r.Error))
 	}

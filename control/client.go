@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -54,6 +56,9 @@ type Agent struct {
 
 	// Trust is told, with each Lease, the FingerprintOfBundle of what the hub says is to be trusted. It must not block.
 	Trust func(authorities string)
+
+	// Refused is told why the hub takes no connection, if it says so. It must not block.
+	Refused func(*Refusal)
 }
 
 // RemoteStatus is what became of an Offer.
@@ -74,6 +79,7 @@ const (
 type ClientOptions struct {
 	URL    string      // http://host:port, https://host:port, to which Path is appended, or unix:///path/of/socket
 	TLS    *tls.Config // for https; nil: the system's authorities are trusted
+	Joined bool        // TLS is by the agent's identity, whose errors say themselves what to do
 	Agent  Agent
 	Log    *slog.Logger  // nil: none
 	Tracer *trace.Tracer // of connecting, and of what is offered and ordered; nil: none
@@ -148,10 +154,11 @@ func (c *Client) State() report.Hub {
 }
 
 const (
-	dialTimeout  = 10 * time.Second
-	firstBeat    = time.Second // until the hub has said how often it wants to hear
-	maxReconnect = 30 * time.Second
-	breath       = 20 * time.Millisecond // between two messages that Notify asks for
+	dialTimeout   = 10 * time.Second
+	firstBeat     = time.Second // until the hub has said how often it wants to hear
+	maxReconnect  = 30 * time.Second
+	maxRetryAfter = 10 * time.Minute      // that a hub can ask for
+	breath        = 20 * time.Millisecond // between two messages that Notify asks for
 )
 
 // Run connects until ctx is done, for ever, with full jitter between attempts (Exponential Backoff and Jitter, AWS
@@ -302,26 +309,44 @@ func (s *session) dial(ctx context.Context) (err error) {
 	span.Context().Inject(func(key, value string) { header.Set(key, value) })
 	ws, resp, err := d.DialContext(ctx, s.c.url, header)
 	if resp != nil && err != nil {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200)) // only to explain
-		resp.Body.Close()
-		return explain(fmt.Errorf("connect to hub: it answers %s: %s", resp.Status, strings.TrimSpace(string(text))))
+		return s.explain(s.turnedAway(resp))
 	}
 	if err != nil {
-		return explain(fmt.Errorf("connect to hub: %w", err))
+		return s.explain(fmt.Errorf("connect to hub: %w", err))
 	}
 	s.conn = newConn(ws, MaxMessage, 4*dialTimeout, nil)
 	return nil
 }
 
+// turnedAway says why a hub answers with something else than a connection, and notes when to try again.
+func (s *session) turnedAway(resp *http.Response) error {
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, MaxIdentityMessage)) // only to explain
+	var refused Refusal
+	if json.Unmarshal(body, &refused) == nil && refused.Text != "" {
+		s.retryAfter = min(refused.After, maxRetryAfter)
+		if f := s.c.o.Agent.Refused; f != nil {
+			f(&refused)
+		}
+		return fmt.Errorf("connect to hub: it refuses this agent: %w", &refused)
+	}
+	text := strings.ToValidUTF8(string(body[:min(len(body), 200)]), "")
+	return fmt.Errorf("connect to hub: it answers %s: %s", resp.Status, strings.TrimSpace(text))
+}
+
 // explain adds to an error of connecting what to do next, if it has to do with TLS.
-func explain(err error) error {
+func (s *session) explain(err error) error {
+	var refused *Refusal
+	if errors.As(err, &refused) || s.c.o.Joined && strings.Contains(err.Error(), "certificate") {
+		return err
+	}
 	return fmt.Errorf("%w%s", err, tlsconf.Hint(err, "agent.hub.tls.ca_file", "agent.hub.tls.cert_file and key_file"))
 }
 
 // answered takes in what the hub says.
 func (s *session) answered(ctx context.Context, m *protobufs.ServerToAgent) (full bool, err error) {
 	if e := m.GetErrorResponse(); e != nil {
-		s.retryAfter = min(time.Duration(e.GetRetryInfo().GetRetryAfterNanoseconds()), 10*time.Minute)
+		s.retryAfter = min(time.Duration(e.GetRetryInfo().GetRetryAfterNanoseconds()), maxRetryAfter)
 		return false, fmt.Errorf("the hub refuses: %s", e.GetErrorMessage())
 	}
 	l, err := LeaseOf(m.GetCustomMessage())

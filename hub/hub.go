@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +17,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,8 +28,14 @@ import (
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/control"
+	"github.com/creelhq/creel/expr"
+	"github.com/creelhq/creel/hub/internal/access"
 	"github.com/creelhq/creel/hub/internal/admission"
+	"github.com/creelhq/creel/hub/internal/audit"
+	"github.com/creelhq/creel/hub/internal/authority"
 	"github.com/creelhq/creel/hub/internal/documents"
+	"github.com/creelhq/creel/hub/internal/flood"
+	"github.com/creelhq/creel/hub/internal/gate"
 	"github.com/creelhq/creel/hub/internal/quicklook"
 	"github.com/creelhq/creel/hub/internal/registry"
 	"github.com/creelhq/creel/hub/internal/state"
@@ -58,7 +62,9 @@ type Options struct {
 	Insecure bool     // allow addresses that are not loopback without TLS
 	Hosts    []string // names under which the hub may be asked for
 
-	TLS tlsconf.Server // of both addresses; zero: none
+	// TLS is of both addresses. Without certificates the hub's own authority makes them, where an address is not loopback.
+	TLS       tlsconf.Server
+	AgentLife time.Duration // of agents' certificates; 0: 24 h
 
 	Etcd      []string      // endpoints of an etcd cluster; empty: one of its own, in the state directory
 	Heartbeat time.Duration // least interval between an agent's heartbeats; 0: 5 s
@@ -120,7 +126,10 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer unlock()
-	h := &hub{Options: o, started: time.Now(), metrics: metric.NewSet()}
+	if _, err := finishRestore(o.Data); err != nil { // that was begun
+		return err
+	}
+	h := &hub{Options: o, named: o.Hosts, started: time.Now(), metrics: metric.NewSet()}
 	h.log = slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	h.libraries = slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	defer h.closeAll()
@@ -143,18 +152,13 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// checkAddresses keeps a hub without TLS from the network unless that is asked for.
 func (o *Options) checkAddresses() error {
 	for _, address := range []string{o.Address, o.OpAMP} {
 		if address == "none" {
 			continue
 		}
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
+		if _, _, err := net.SplitHostPort(address); err != nil {
 			return fmt.Errorf("read address %q: must be host:port: %w", address, err)
-		}
-		if ip := net.ParseIP(host); !o.Insecure && !o.TLS.Enabled() && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return fmt.Errorf("listen on %s: it is not a loopback address, and there is no TLS; name a certificate with --tls-cert and --tls-key, or say --insecure if that is meant", address)
 		}
 	}
 	return nil
@@ -174,15 +178,20 @@ type hub struct {
 	close   []func() // in the order of opening
 
 	state     state.Store
+	authority *authority.Authority
+	audit     *audit.Log
+	access    *access.Access
+	gate      *gate.Gate
+	flood     *flood.Guard
 	documents *documents.Store
 	admission *admission.Admission
 	registry  *registry.Registry
 	quick     *quicklook.Store
 	web       *web.Server
 	listeners []net.Listener
-	inside    string            // see Endpoints
-	secure    *tls.Config       // nil: no TLS
-	leaf      *x509.Certificate // with which it has started
+	inside    string      // see Endpoints
+	secure    *tls.Config // nil: no TLS
+	named     []string    // Options.Hosts
 }
 
 func (h *hub) closeAll() {
@@ -219,6 +228,9 @@ func (h *hub) open(ctx context.Context) error {
 	if err := errors.Join(stateErr, quickErr); err != nil {
 		return err
 	}
+	if err := h.openSecurity(ctx); err != nil {
+		return err
+	}
 	plugins := known{withQuickLook(h.Plugins, QuickLook())}
 	h.documents, err = documents.Open(ctx, documents.Options{
 		Store: h.state, Log: h.log, Check: plugins.check, Conceal: plugins.conceal, Agents: func() []documents.Agent { return h.registry.Documented() },
@@ -227,14 +239,18 @@ func (h *hub) open(ctx context.Context) error {
 		return err
 	}
 	h.close = append(h.close, h.documents.Close)
-	h.admission = admission.New(admission.Options{Records: h.AgentRecords, Bytes: h.AgentBytes, Metrics: h.metrics})
+	h.admission = admission.New(admission.Options{Records: h.AgentRecords, Bytes: h.AgentBytes, Access: h.senders(), Metrics: h.metrics})
 	h.registry, err = registry.Open(ctx, registry.Options{
 		Hub: h.id, Store: h.state, Documents: h.documents, Heartbeat: h.Heartbeat, Door: h.admission, Shared: len(h.Etcd) > 0, Log: h.log, Metrics: h.metrics,
+		Gate: h.entry(), Authorities: func() string { _, fingerprint := trusted{h}.Bundle(); return fingerprint },
 	})
 	if err != nil {
 		return err
 	}
 	h.close = append(h.close, h.registry.Close)
+	if err := h.openGate(ctx); err != nil {
+		return err
+	}
 	schema, err := documentSchema(plugins.plugins)
 	if err != nil {
 		return err
@@ -248,33 +264,17 @@ func (h *hub) complain(what string, err error) {
 	}
 }
 
-// loadTLS reads the certificates, if there are any. The names in the hub's own are names of it: whoever lets one of them lead
-// here by a trick cannot show the certificate.
-func (h *hub) loadTLS() error {
-	var err error
-	if h.secure, err = h.TLS.Config(nil, h.log); err != nil {
-		return fmt.Errorf("read the hub's TLS: %w", err)
-	}
-	if h.secure == nil {
-		return nil
-	}
-	pair, err := h.secure.GetCertificate(nil)
-	if err != nil {
-		return fmt.Errorf("read the hub's certificate: %w", err)
-	}
-	h.leaf = pair.Leaf
-	h.Hosts = append(slices.Clone(h.Hosts), h.leaf.DNSNames...)
-	return nil
-}
-
 // listen binds the addresses. They are served before the agent starts: it connects to them.
 func (h *hub) listen(schema []byte) error {
-	h.web = web.New(web.Options{
-		Token: h.token, Hosts: h.Hosts, Version: h.Version, Log: h.log, Hub: h.describe, Fleet: h.registry, Documents: h.documents, Schema: schema,
+	h.flood = flood.New(flood.Options{Log: h.log, Metrics: h.metrics})
+	h.web = web.New(h.secured(web.Options{
+		Hosts: h.Hosts, Version: h.Version, Log: h.log, Hub: h.describe, Fleet: h.registry, Documents: h.documents, Schema: schema,
 		Rows: h.quick.Rows, Prom: h.quick.Series.Handler(), Pages: ui.Files(),
-	})
+	}))
 	server := h.server(h.web)
-	server.TLSConfig = h.secure
+	if h.secure != nil {
+		server.TLSConfig = h.inviting()
+	}
 	for _, address := range []string{h.Address, h.OpAMP} {
 		if address == "none" {
 			continue
@@ -293,6 +293,7 @@ func (h *hub) listen(schema []byte) error {
 		}
 	}
 	for _, l := range h.listeners {
+		l := h.flood.Listen(l)
 		if h.secure != nil {
 			go h.served(func() error { return server.ServeTLS(l, "", "") })
 		} else {
@@ -390,12 +391,16 @@ func (h *hub) endpoints() (Endpoints, error) {
 	e.Inside = h.inside
 	e.URL, e.OpAMP = strings.Replace(e.URL, "http", "https", 1), strings.Replace(e.OpAMP, "ws", "wss", 1)
 	var err error
-	if e.CAFile, err = filepath.Abs(h.TLS.CertFile); err != nil { // the certificate itself will do, whoever has signed it
+	trust := h.TLS.CertFile // the certificate itself will do, whoever has signed it
+	if h.TLS.Identity {
+		trust = h.bundleFile()
+	}
+	if e.CAFile, err = filepath.Abs(trust); err != nil {
 		return e, fmt.Errorf("find the hub's certificate: %w", err)
 	}
 	host, _, _ := net.SplitHostPort(here(h.listeners[0])) // it is one
-	if h.leaf.VerifyHostname(host) != nil {
-		switch leaf := h.leaf; {
+	if leaf := h.leaf(); leaf.VerifyHostname(host) != nil {
+		switch {
 		case len(leaf.DNSNames) > 0:
 			e.ServerName = strings.Replace(leaf.DNSNames[0], "*", "hub", 1)
 		case len(leaf.IPAddresses) > 0:
@@ -428,7 +433,7 @@ func (h *hub) run(ctx context.Context) error {
 	return agent.Run(ctx, agent.Options{
 		Config: h.Config, Text: h.Text, Data: AgentData(h.Data), Plugins: withQuickLook(h.Plugins, h.quick.Plugin()),
 		Version: h.Version, Log: h.Log, Env: h.Env, Reload: h.Reload, Hub: e.Inside, Labels: map[string]string{"creel.role": "hub"},
-		Metrics: h.metrics, Admission: h.admission,
+		Metrics: h.metrics, Admission: h.admission, Identity: identity{certified{h}},
 		Ready: func() {
 			h.log.Info("hub runs", "id", h.id, "url", e.URL, "opamp", e.OpAMP)
 			if h.Ready != nil {
@@ -440,7 +445,7 @@ func (h *hub) run(ctx context.Context) error {
 
 // describe is what the hub says of itself.
 func (h *hub) describe() api.Hub {
-	d := api.Hub{ID: h.id, Version: h.Version, Started: h.started.UTC(), Agents: h.registry.Counts(), QuickLook: h.quick.Status()}
+	d := api.Hub{ID: h.id, Version: h.Version, Started: h.started.UTC(), Agents: h.registry.Counts(expr.Selector{}), QuickLook: h.quick.Status()}
 	for i, name := range []string{"ui", "opamp"} {
 		if i < len(h.listeners) {
 			a := h.listeners[i].Addr()

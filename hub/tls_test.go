@@ -155,14 +155,13 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestAddresses: without TLS a hub stays on loopback.
+// TestAddresses: what cannot be listened on is said before anything is begun.
 func TestAddresses(t *testing.T) {
-	for address, want := range map[string]string{"0.0.0.0:0": "--tls-cert", "hub.example:0": "--tls-cert", "nothing": "host:port"} {
-		if err := hub.Run(t.Context(), hub.Options{Data: t.TempDir(), Address: address, OpAMP: "none"}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", address, err)
-		}
+	err := hub.Run(t.Context(), hub.Options{Data: t.TempDir(), Address: "nothing", OpAMP: "none"})
+	if err == nil || !strings.Contains(err.Error(), "host:port") {
+		t.Errorf("no address: %v", err)
 	}
-	err := hub.Run(t.Context(), hub.Options{Data: t.TempDir(), Address: "0.0.0.0:0", OpAMP: "none", Log: io.Discard, TLS: tlsconf.Server{CertFile: "none.pem", KeyFile: "none.key"}})
+	err = hub.Run(t.Context(), hub.Options{Data: t.TempDir(), Address: "0.0.0.0:0", OpAMP: "none", Log: io.Discard, TLS: tlsconf.Server{CertFile: "none.pem", KeyFile: "none.key"}})
 	if err == nil || !strings.Contains(err.Error(), "none.pem") {
 		t.Errorf("a certificate that is not there: %v", err)
 	}

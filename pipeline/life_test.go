@@ -63,7 +63,7 @@ func (s *stubborn) open(endpoint string, h creel.Host) (*body, error) {
 	b := &body{s: s, id: h.ID}
 	if endpoint != "" {
 		var err error
-		if b.l, err = h.Listen("tcp", endpoint); err != nil {
+		if b.l, err = h.Listen("tcp", endpoint, "test"); err != nil {
 			return nil, err
 		}
 	}

@@ -45,8 +45,8 @@ func (e *Engine) Routes() []report.Route {
 
 // Listen binds a socket as those of components are: it refuses an address that a component has, and is one of the
 // Endpoints.
-func (e *Engine) Listen(owner, network, address string) (net.Listener, error) {
-	return e.sockets.of(owner).Listen(network, address)
+func (e *Engine) Listen(owner, network, address, protocol string) (net.Listener, error) {
+	return e.sockets.of(owner).Listen(network, address, protocol)
 }
 
 // Endpoints returns the addresses that are listened on, sorted by component.

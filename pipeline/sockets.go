@@ -70,8 +70,8 @@ func (l *lease) revoke() {
 }
 
 // Listen binds address or takes it over.
-func (l *lease) Listen(network, address string) (net.Listener, error) {
-	h, bind, err := l.hold(network, address)
+func (l *lease) Listen(network, address, protocol string) (net.Listener, error) {
+	h, bind, err := l.hold(network, address, protocol)
 	if err != nil || !bind {
 		return h, err
 	}
@@ -92,7 +92,7 @@ func (l *lease) Listen(network, address string) (net.Listener, error) {
 }
 
 // hold returns a handle for address, and whether it is yet to be bound.
-func (l *lease) hold(network, address string) (h *handle, bind bool, err error) {
+func (l *lease) hold(network, address, protocol string) (h *handle, bind bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.over {
@@ -109,7 +109,7 @@ func (l *lease) hold(network, address string) (h *handle, bind bool, err error) 
 			return nil, false, fmt.Errorf("listen on %s: %s does already", address, h.component)
 		}
 	}
-	h = &handle{socket: sock, home: l.sockets, key: key, component: l.component, reload: l.reload, done: make(chan struct{})}
+	h = &handle{socket: sock, home: l.sockets, key: key, component: l.component, protocol: protocol, reload: l.reload, done: make(chan struct{})}
 	sock.handles = append(sock.handles, h)
 	l.handles = append(l.handles, h)
 	return h, bind, nil
@@ -129,7 +129,7 @@ func (s *sockets) list() []report.Endpoint {
 			continue // it is being bound
 		}
 		h := sock.handles[len(sock.handles)-1] // the newest
-		list = append(list, report.Endpoint{Component: h.component, Network: sock.Addr().Network(), Address: sock.Addr().String()})
+		list = append(list, report.Endpoint{Component: h.component, Protocol: h.protocol, Network: sock.Addr().Network(), Address: sock.Addr().String()})
 	}
 	slices.SortFunc(list, func(a, b report.Endpoint) int {
 		return cmp.Or(cmp.Compare(a.Component, b.Component), cmp.Compare(a.Address, b.Address))
@@ -159,6 +159,7 @@ type handle struct {
 	home      *sockets
 	key       string
 	component string
+	protocol  string
 	reload    int
 	once      sync.Once
 	done      chan struct{}

@@ -219,7 +219,7 @@ type netCollector struct {
 }
 
 func (w *world) net(c netConfig, h creel.Host) (creel.Collector, error) {
-	l, err := h.Listen("tcp", c.Endpoint)
+	l, err := h.Listen("tcp", c.Endpoint, "test")
 	if err != nil {
 		return nil, err
 	}

@@ -32,6 +32,16 @@ type Hub struct {
 	Since     time.Time `json:"since,omitzero"` // of the last change
 	Error     string    `json:"error,omitempty"`
 	Leased    time.Time `json:"leased_until,omitzero"` // by the agent's clock
+	Identity  *Identity `json:"identity,omitempty"`    // nil: the agent has joined no hub
+}
+
+// Identity is how the certificate is by which an agent proves to its hub who it is. Times are by the agent's clock.
+type Identity struct {
+	Generation uint64    `json:"generation"`
+	Expires    time.Time `json:"expires"`
+	Renews     time.Time `json:"renews"`          // when it is tried to renew it
+	Error      string    `json:"error,omitempty"` // of the last attempt
+	Since      time.Time `json:"since,omitzero"`  // when attempts began to fail
 }
 
 // Change is what a reload did. The names are components' paths.
@@ -145,7 +155,8 @@ type Exporter struct {
 type Endpoint struct {
 	Component string `json:"component"`
 	Network   string `json:"network"`
-	Address   string `json:"address"` // with the port that was chosen where 0 was asked for
+	Address   string `json:"address"`            // with the port that was chosen where 0 was asked for
+	Protocol  string `json:"protocol,omitempty"` // that is spoken there, such as otlp/grpc
 }
 
 // Totals are a ledger's sums over its pipelines, in records.

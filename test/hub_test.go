@@ -189,8 +189,14 @@ func (w *world) waitFor(status string) (a api.Agent) {
 	return a
 }
 
-// lines writes numbered lines to app.log until it is told to stop, and returns how many there are.
+// lines writes numbered lines to app.log, 2000 a second, until it is told to stop, and returns how many there are.
 func (w *world) lines() (stop func() int) {
+	w.Helper()
+	return w.linesOf(10)
+}
+
+// linesOf is lines with as many at a time, 200 times a second.
+func (w *world) linesOf(many int) (stop func() int) {
 	w.Helper()
 	f, err := os.OpenFile(w.path("app.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -204,7 +210,7 @@ func (w *world) lines() (stop func() int) {
 		for {
 			select {
 			case <-tick.C:
-				for range 10 {
+				for range many {
 					fmt.Fprintf(f, "numbered line n%d\n", n)
 					n++
 				}

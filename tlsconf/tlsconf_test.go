@@ -458,6 +458,75 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// identity has one configuration for servers, and one for clients.
+type identity struct{ server, client tls.Config }
+
+func (i *identity) ServerTLS() (*tls.Config, error) { return &i.server, nil }
+func (i *identity) ClientTLS() (*tls.Config, error) { return &i.client, nil }
+
+// TestIdentity: an identity stands for all other options but one, so that none of them is thought to be in force; whoever has none
+// is told how to get it; without the option it is not used.
+func TestIdentity(t *testing.T) {
+	f := files{t, t.TempDir()}
+	f.give("server", newAuthority(t, "a"), "server")
+	cert, key := f.path("server.pem"), f.path("server.key")
+	for _, c := range []struct {
+		s    tlsconf.Server
+		want string
+	}{
+		{tlsconf.Server{Identity: true}, ""}, {tlsconf.Server{Identity: true, Insecure: true}, ""},
+		{tlsconf.Server{Identity: true, CertFile: cert, KeyFile: key}, "excludes files"}, {tlsconf.Server{Identity: true, KeyFile: key}, "excludes files"},
+		{tlsconf.Server{Identity: true, ClientCAFile: cert}, "excludes files"},
+	} {
+		if err := c.s.Validate(); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), "identity: "+c.want) {
+			t.Errorf("%+v: %v", c.s, err)
+		}
+		if id := (&identity{}); c.want == "" {
+			if got, err := c.s.Config(id, nil); got != &id.server || err != nil || !c.s.Enabled() {
+				t.Errorf("%+v: %v, %v", c.s, got, err)
+			}
+		} else if _, err := c.s.Config(id, nil); err == nil {
+			t.Errorf("%+v has a configuration", c.s)
+		}
+	}
+	for _, c := range []struct {
+		c    tlsconf.Client
+		want string
+	}{
+		{tlsconf.Client{Identity: true}, ""},
+		{tlsconf.Client{Identity: true, Insecure: true}, "excludes the other"}, {tlsconf.Client{Identity: true, CAFile: cert}, "excludes the other"},
+		{tlsconf.Client{Identity: true, CertFile: cert, KeyFile: key}, "excludes the other"}, {tlsconf.Client{Identity: true, ServerName: "x"}, "excludes the other"},
+		{tlsconf.Client{Identity: true, InsecureSkipVerify: true}, "excludes the other"},
+	} {
+		if err := c.c.Validate(); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), "identity: "+c.want) {
+			t.Errorf("%+v: %v", c.c, err)
+		}
+		if id := (&identity{}); c.want == "" {
+			if got, err := c.c.Config("h", id, nil); got != &id.client || err != nil {
+				t.Errorf("%+v: %v, %v", c.c, got, err)
+			}
+		} else if _, err := c.c.Config("h", id, nil); err == nil {
+			t.Errorf("%+v has a configuration", c.c)
+		}
+	}
+	if _, err := (tlsconf.Server{Identity: true}).Config(nil, nil); err == nil || !strings.Contains(err.Error(), "creel join") {
+		t.Errorf("a server without an identity: %v", err)
+	}
+	if _, err := (tlsconf.Client{Identity: true}).Config("h", nil, nil); err == nil || !strings.Contains(err.Error(), "creel join") {
+		t.Errorf("a client without an identity: %v", err)
+	}
+	id := &identity{}
+	if got, err := (tlsconf.Server{CertFile: cert, KeyFile: key}).Config(id, nil); err != nil || got == &id.server {
+		t.Errorf("a server with files: %v, %v", got, err)
+	}
+	if got, err := (tlsconf.Client{}).Config("h", id, nil); err != nil || got == &id.client {
+		t.Errorf("a client of any server: %v, %v", got, err)
+	}
+	if (tlsconf.Server{}).Enabled() {
+		t.Error("a server without options has TLS")
+	}
+}
+
 // TestHint goes by real errors, for they are other projects' texts.
 func TestHint(t *testing.T) {
 	f := files{t, t.TempDir()}

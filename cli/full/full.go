@@ -4,6 +4,7 @@
 package full
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ func Commands(c *cli.Commands) []*cobra.Command {
 		parent("rollback", "Go back to an earlier version.", f.rollbackDocument()),
 		parent("edit", "Change a thing that the hub has, in an editor.", f.editDocument()),
 		f.ledger(), f.top(), f.query(), f.logs(), f.doctor(),
+		f.login(), f.logout(), f.whoami(), f.tokens(), f.revoke(), f.admit(), f.audit(), f.authority(), f.backup(), f.restore(),
 	}
 	return append(list, f.orders()...)
 }
@@ -47,12 +49,24 @@ type commands struct {
 
 // asking adds the flags of a command that asks a hub.
 func (c *commands) asking(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().StringVar(&c.hub, "hub", "", "`URL` of the hub (default: CREEL_HUB, or the hub whose state directory is here, or http://"+hub.DefaultAddress+")")
-	cmd.Flags().StringVar(&c.token, "token", "", "the hub's `TOKEN` (default: CREEL_TOKEN, or what the hub's state directory says)")
-	cmd.Flags().StringVar(&c.tls.CAFile, "hub-ca", "", "`FILE` with the authorities to trust, PEM (default: CREEL_HUB_CA, or what the hub whose state directory is here says, or the system's)")
+	cmd.Flags().StringVar(&c.hub, "hub", "", "`URL` of the hub (default: CREEL_HUB, or the hub whose state directory is here, or that of creel login, or http://"+hub.DefaultAddress+")")
+	cmd.Flags().StringVar(&c.token, "token", "", "a `TOKEN` of the hub, - reads it from standard input (default: CREEL_TOKEN, or that of creel login, or what the hub's state directory says)")
+	prev := cmd.PreRunE
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) (err error) {
+		if c.token, err = cli.SecretFlag(cmd, "token", c.token); err != nil || prev == nil {
+			return err
+		}
+		return prev(cmd, args)
+	}
+	c.trusting(cmd)
+	return c.WithData(cmd)
+}
+
+// trusting adds the flags that say which hub is the right one, and prove to it who asks.
+func (c *commands) trusting(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.tls.CAFile, "hub-ca", "", "`FILE` with the authorities to trust, PEM (default: CREEL_HUB_CA, or what the hub whose state directory is here says, or what creel login has verified, or the system's)")
 	cmd.Flags().StringVar(&c.tls.CertFile, "hub-cert", "", "`FILE` with the certificate to show to a hub that wants one, PEM (default: CREEL_HUB_CERT)")
 	cmd.Flags().StringVar(&c.tls.KeyFile, "hub-key", "", "`FILE` with its key, PEM (default: CREEL_HUB_KEY)")
-	return c.WithData(cmd)
 }
 
 // answering adds the flag -o as well.
@@ -65,21 +79,36 @@ func (c *commands) answering(cmd *cobra.Command) *cobra.Command {
 func (c *commands) client() (*api.Client, error) {
 	client := &api.Client{URL: first(c.hub, os.Getenv("CREEL_HUB")), Token: first(c.token, os.Getenv("CREEL_TOKEN"))}
 	here, found := c.hubHere()
+	in, err := readLogin()
+	if err != nil {
+		return nil, cli.Exit(cli.ExitNo, err)
+	}
 	if client.URL == "" {
-		client.URL = "http://" + hub.DefaultAddress
-		if found {
-			client.URL = here.URL
-		}
+		client.URL = first(here.URL, in.URL, "http://"+hub.DefaultAddress)
 	}
 	u, err := url.Parse(client.URL)
 	if err != nil || u.Host == "" {
 		return nil, fmt.Errorf("read --hub: must be a URL such as http://%s, got %q", hub.DefaultAddress, client.URL)
 	}
 	own := found && client.URL == here.URL
-	if client.HTTP, err = c.http(u, here, own); err != nil {
+	if in.URL != strings.TrimRight(client.URL, "/") {
+		in = login{} // it is for another hub
+	}
+	if client.HTTP, err = c.http(u, here, own, in.CA); err != nil {
 		return nil, err
 	}
-	if client.Token == "" && (own || isLoopback(u.Hostname())) { // the token is not sent to others
+	switch {
+	case client.Token != "":
+	case in.Token != "":
+		s := &session{next: http.DefaultTransport, login: in}
+		if client.HTTP.Transport != nil {
+			s.next = client.HTTP.Transport
+		}
+		if _, err := s.token(context.Background(), ""); err != nil { // at once, so that an error is told as what it is
+			return nil, failed(err)
+		}
+		client.HTTP = &http.Client{Transport: s}
+	case own || isLoopback(u.Hostname()): // the token is not sent to others
 		text, err := os.ReadFile(filepath.Join(c.DataDir(), "token"))
 		if err == nil {
 			client.Token = strings.TrimSpace(string(text))
@@ -88,8 +117,9 @@ func (c *commands) client() (*api.Client, error) {
 	return client, nil
 }
 
-// http returns what sends requests to the hub at u, which is own if it is the one that is here.
-func (c *commands) http(u *url.URL, here hub.Endpoints, own bool) (*http.Client, error) {
+// http returns what sends requests to the hub at u, which is own if it is the one that is here. known is what creel login
+// has verified, PEM.
+func (c *commands) http(u *url.URL, here hub.Endpoints, own bool, known string) (*http.Client, error) {
 	if u.Scheme != "https" {
 		return http.DefaultClient, nil
 	}
@@ -99,13 +129,18 @@ func (c *commands) http(u *url.URL, here hub.Endpoints, own bool) (*http.Client,
 	if own && o.CAFile == "" {
 		o.CAFile, o.ServerName = here.CAFile, here.ServerName
 	}
+	if o.CAFile == "" && known != "" {
+		secure, err := c.secure(u.Hostname(), known)
+		if err != nil {
+			return nil, err
+		}
+		return &http.Client{Transport: transport(secure)}, nil
+	}
 	secure, err := o.Config(u.Hostname(), nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("read --hub-ca, --hub-cert and --hub-key: %w", err)
 	}
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.TLSClientConfig, t.ForceAttemptHTTP2 = secure, false // HTTP/2 would not say why a certificate is refused
-	return &http.Client{Transport: t}, nil
+	return &http.Client{Transport: transport(secure)}, nil
 }
 
 // hubHere returns what the state directory says of a running hub.
@@ -133,6 +168,8 @@ func failed(err error) error {
 	var e *api.Error
 	hint := tlsconf.Hint(err, "--hub-ca or CREEL_HUB_CA", "--hub-cert and --hub-key")
 	switch {
+	case errors.Is(err, errOtherHub):
+		return cli.Exit(cli.ExitUnreachable, err)
 	case hint != "" && !errors.As(err, &e):
 		return cli.Exit(cli.ExitUnreachable, fmt.Errorf("%w%s", err, hint))
 	case errors.Is(err, api.ErrUnreachable):

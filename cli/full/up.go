@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,13 +26,14 @@ type hubFlags struct {
 	size  string
 	bytes string // a second, of one agent
 	fleet int
+	open  bool // it is not on loopback alone
 }
 
 func (f *hubFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVarP(&f.file, "config", "c", "", "configuration `FILE` of the hub's own agent, which may name the exporter quicklook")
-	flags.StringVar(&f.o.Address, "listen", hub.DefaultAddress, "`ADDRESS` of UI, API and OpAMP")
-	flags.StringVar(&f.o.OpAMP, "opamp", hub.DefaultOpAMP, "second `ADDRESS` for OpAMP agents, or none")
+	flags.StringVar(&f.o.Address, "listen", hub.DefaultAddress, "`ADDRESS` of UI, API and OpAMP; its port may be left out")
+	flags.StringVar(&f.o.OpAMP, "opamp", hub.DefaultOpAMP, "second `ADDRESS` for OpAMP agents, or none; if not given, on the host of --listen")
 	flags.StringSliceVar(&f.o.Etcd, "etcd", nil, "endpoint `URL`s of an etcd cluster, instead of an etcd within")
 	flags.DurationVar(&f.o.Heartbeat, "heartbeat", 0, "least `TIME` between an agent's heartbeats (default 5s; it grows beyond 10 000 agents)")
 	flags.StringVar(&f.size, "max-size", "4GiB", "`SIZE` of the quick look on disk")
@@ -43,8 +41,9 @@ func (f *hubFlags) add(cmd *cobra.Command) {
 	flags.Int64Var(&f.o.AgentRecords, "agent-records", 0, "how many records a second one agent may send: `N`; 0 is no limit")
 	flags.StringVar(&f.bytes, "agent-bytes", "0", "how much one agent may send a second, uncompressed: `SIZE` such as 8MiB; 0 is no limit")
 	flags.StringSliceVar(&f.o.Hosts, "host", nil, "host `NAME`s under which the hub may be asked for, beside its addresses")
+	flags.DurationVar(&f.o.AgentLife, "agent-certificates", 24*time.Hour, "for how much `TIME` an agent's certificate is good; it is renewed at two thirds")
 	flags.BoolVar(&f.o.Insecure, "insecure", false, "allow addresses that are not loopback without TLS")
-	flags.StringVar(&f.o.TLS.CertFile, "tls-cert", "", "`FILE` with the hub's certificate, PEM: its addresses then speak TLS; a file that changes is read again")
+	flags.StringVar(&f.o.TLS.CertFile, "tls-cert", "", "`FILE` with the hub's certificate, PEM, instead of one of its own authority: its addresses then speak TLS; a file that changes is read again")
 	flags.StringVar(&f.o.TLS.KeyFile, "tls-key", "", "`FILE` with the certificate's key, PEM")
 	flags.StringVar(&f.o.TLS.ClientCAFile, "tls-client-ca", "", "`FILE` with authorities, PEM: whoever has no certificate of theirs is refused, browsers too")
 	cmd.MarkFlagFilename("config", "yaml", "yml", "json")
@@ -55,11 +54,21 @@ func (c *commands) hubCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "hub", Short: "Run a hub until it is told to stop.", Args: cobra.NoArgs,
 		Long: "Run a hub: agents report to it, it stores what they send for a first look, and shows it in a browser.\n" +
-			"Without a configuration it takes OTLP in on 127.0.0.1:4317 and 4318.",
+			"Without a configuration it takes OTLP in on ports 4317 and 4318.\n\n" +
+			"Everything is on loopback. On another address, --listen 0.0.0.0 say, the hub speaks TLS with certificates of an\n" +
+			"authority of its own, unless --tls-cert names others; agents need a certificate of that authority (creel join),\n" +
+			"applications and people a token (creel token create, creel login).",
+		Example: "  creel hub\n  creel hub --listen 0.0.0.0 --host hub.example\n  creel hub -c hub.yaml --listen 0.0.0.0 --tls-cert hub.pem --tls-key hub.key",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			f.o.Text = []byte(fmt.Sprintf(hubConfig, "127.0.0.1:4317", "127.0.0.1:4318"))
+			if err := f.addresses(cmd); err != nil {
+				return err
+			}
+			f.o.Text = []byte(fmt.Sprintf(hubConfig, f.otlp(net.JoinHostPort(f.host(), "4317"), net.JoinHostPort(f.host(), "4318"))))
 			return c.runHub(cmd, &f, func(e hub.Endpoints) {
 				fmt.Fprintf(c.Err, "Web UI: %s\n", e.SignIn())
+				if f.open {
+					fmt.Fprintf(c.Err, "To let an agent in: %s\n", c.invitation(cmd))
+				}
 			})
 		},
 	}
@@ -67,16 +76,82 @@ func (c *commands) hubCommand() *cobra.Command {
 	return c.WithData(cmd)
 }
 
+// addresses completes the addresses: --listen may have no port, and agents find OpAMP on the same host.
+func (f *hubFlags) addresses(cmd *cobra.Command) error {
+	_, port, err := net.SplitHostPort(hub.DefaultAddress)
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	host := strings.TrimSuffix(strings.TrimPrefix(f.o.Address, "["), "]")
+	if !strings.Contains(host, ":") || net.ParseIP(host) != nil {
+		f.o.Address = net.JoinHostPort(host, port)
+	}
+	if host, _, err = net.SplitHostPort(f.o.Address); err != nil {
+		return fmt.Errorf("read --listen %s: must be an address with or without a port, such as 0.0.0.0 or 0.0.0.0:%s: %w", f.o.Address, port, err)
+	}
+	f.open = !isLoopback(host)
+	if f.open && !cmd.Flags().Changed("opamp") {
+		_, port, err = net.SplitHostPort(hub.DefaultOpAMP)
+		if err != nil {
+			panic("BUG: " + err.Error())
+		}
+		f.o.OpAMP = net.JoinHostPort(host, port)
+	}
+	return nil
+}
+
+// certifies says whether the hub shows certificates of its own authority, and its default configuration as well.
+func (f *hubFlags) certifies() bool { return f.open && !f.o.TLS.Enabled() && !f.o.Insecure }
+
+// host is where OTLP is taken in if the configuration does not say: where everything is, if that is safe.
+func (f *hubFlags) host() string {
+	host, _, _ := net.SplitHostPort(f.o.Address) // addresses has checked it
+	if !f.certifies() {
+		return "127.0.0.1"
+	}
+	return host
+}
+
+// otlp is the options of the hub's collector of OTLP.
+func (f *hubFlags) otlp(grpc, http string) string {
+	secure := ""
+	if f.certifies() {
+		secure = ", tls: {identity: true}"
+	}
+	return fmt.Sprintf("{grpc: {endpoint: %q%s}, http: {endpoint: %q%[2]s}}", grpc, secure, http)
+}
+
+// invitation is the command that lets an agent in.
+func (c *commands) invitation(cmd *cobra.Command) string {
+	s := os.Args[0] + " token create --role agent"
+	if cmd.Flags().Changed("data") {
+		s += " --data " + quoted(c.DataDir())
+	}
+	return s + "    (it prints what to run there)"
+}
+
+// quoted is a word as a shell takes it.
+func quoted(s string) string {
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !strings.ContainsRune("/.-_:@%+=,", r) && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	}) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
 const hubConfig = `# What a hub runs when it is given no configuration.
 collectors:
   self: {every: 10s}
-  otlp: {grpc: {endpoint: %q}, http: {endpoint: %q}}
+  otlp: %s
 exporters:
-  quicklook: {delivery: {concurrency: 1, spool: {max_size: 1GiB, min_free: 64MiB, when_full: drop_oldest}}}
+  quicklook: ` + quickLook + `
 pipelines:
   received: {from: [otlp], to: [quicklook]}
   own: {from: [self], to: [quicklook]}
 `
+
+const quickLook = "{delivery: {concurrency: 1, spool: {max_size: 1GiB, min_free: 64MiB, when_full: drop_oldest}}}"
 
 func (c *commands) runHub(cmd *cobra.Command, f *hubFlags, ready func(hub.Endpoints)) error {
 	cli.LimitMemory()
@@ -90,6 +165,9 @@ func (c *commands) runHub(cmd *cobra.Command, f *hubFlags, ready func(hub.Endpoi
 	}
 	if f.o.AgentRecords < 0 || bytes < 0 {
 		return errors.New("read --agent-records and --agent-bytes: a limit is above 0, and 0 is none")
+	}
+	if f.o.AgentLife <= 0 {
+		return errors.New("read --agent-certificates: must be above 0s, such as 24h")
 	}
 	if t := f.o.TLS; (t.CertFile == "") != (t.KeyFile == "") || t.ClientCAFile != "" && t.CertFile == "" {
 		return errors.New("read --tls-cert, --tls-key and --tls-client-ca: a certificate needs its key, and only with a certificate can one be asked of clients")
@@ -125,13 +203,16 @@ func (c *commands) up() *cobra.Command {
 			"can be read, and what is sent to it over OTLP. No file is needed. Ports that are taken are passed over.",
 		Example: "  creel up\n  creel up --demo-fleet 50\n  creel up -c examples/hub.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.addresses(cmd); err != nil {
+				return err
+			}
 			f.o.NextPort = true
 			if f.o.Heartbeat == 0 {
 				f.o.Heartbeat = time.Second // it is for looking
 			}
-			found := look()
-			f.o.Text = []byte(found.config())
-			return c.runHub(cmd, &f, func(e hub.Endpoints) { c.welcome(e, found, f.file) })
+			found, at := cli.Look(), findPorts(f.host())
+			f.o.Text = []byte(found.Config(cli.Sends{Agent: "{drain: 2s}", OTLP: f.otlp(at.grpc, at.http), Exporter: "quicklook", Options: quickLook}))
+			return c.runHub(cmd, &f, func(e hub.Endpoints) { c.welcome(cmd, e, found, at, &f) })
 		},
 	}
 	f.add(cmd)
@@ -139,101 +220,66 @@ func (c *commands) up() *cobra.Command {
 	return c.WithData(cmd)
 }
 
-// machine is what up has found to collect from here.
-type machine struct {
-	journal    bool
-	logs       []string // readable log files
-	grpc, http string   // where OTLP can be taken in
+// ports is where OTLP can be taken in.
+type ports struct {
+	grpc, http string
 	moved      []string // what is not where one expects it
 }
 
-// look looks at this machine.
-func look() machine {
-	var m machine
-	if _, err := exec.LookPath("journalctl"); err == nil {
-		for _, dir := range []string{"/var/log/journal", "/run/log/journal"} {
-			if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-				m.journal = true
-			}
-		}
-	}
-	_ = filepath.WalkDir("/var/log", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() || !strings.HasSuffix(path, ".log") {
-			return nil // what cannot be read is not there
-		}
-		if f, err := os.Open(path); err == nil {
-			f.Close()
-			m.logs = append(m.logs, path)
-		}
-		return nil
-	})
-	m.grpc = m.free("OTLP/gRPC", 4317)
-	m.http = m.free("OTLP/HTTP", 4318) // looks at m.grpc
-	return m
+func findPorts(host string) ports {
+	var p ports
+	p.grpc = p.free("OTLP/gRPC", host, 4317)
+	p.http = p.free("OTLP/HTTP", host, 4318) // looks at p.grpc
+	return p
 }
 
 // free returns the first address from port on that nobody listens at.
-func (m *machine) free(what string, port int) string {
-	for p := port; ; p++ {
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(p))
+func (p *ports) free(what, host string, port int) string {
+	for n := port; ; n++ {
+		address := net.JoinHostPort(host, strconv.Itoa(n))
 		l, err := net.Listen("tcp", address)
 		if err == nil {
 			l.Close()
 		}
-		if err != nil && p < port+100 || address == m.grpc {
+		if err != nil && n < port+100 || address == p.grpc {
 			continue
 		}
-		if p != port {
-			m.moved = append(m.moved, fmt.Sprintf("port %d is taken: %s is at %s", port, what, address))
+		if n != port {
+			p.moved = append(p.moved, fmt.Sprintf("port %d is taken: %s is at %s", port, what, address))
 		}
 		return address
 	}
 }
 
-// config returns the configuration for what was found.
-func (m *machine) config() string {
-	var b strings.Builder
-	logs := []string{"otlp"}
-	b.WriteString("# What creel up has made up for this machine.\nagent: {drain: 2s}\ncollectors:\n  host: {every: 5s}\n  self: {every: 10s}\n")
-	fmt.Fprintf(&b, "  otlp: {grpc: {endpoint: %q}, http: {endpoint: %q}}\n", m.grpc, m.http)
-	if m.journal {
-		logs = append(logs, "journald")
-		b.WriteString("  journald: {last: 1000}\n")
-	}
-	if len(m.logs) > 0 {
-		logs = append(logs, "file/var-log")
-		b.WriteString("  file/var-log: {include: [\"/var/log/**/*.log\"], last: 1MiB}\n")
-	}
-	fmt.Fprintf(&b, `exporters:
-  quicklook: {delivery: {concurrency: 1, spool: {max_size: 1GiB, min_free: 64MiB, when_full: drop_oldest}}}
-pipelines:
-  machine: {from: [host], to: [quicklook]}
-  own: {from: [self], to: [quicklook]}
-  received: {from: [%s], to: [quicklook]}
-`, strings.Join(logs, ", "))
-	return b.String()
-}
-
 // welcome says what runs and what one can do with it.
-func (c *commands) welcome(e hub.Endpoints, m machine, file string) {
+func (c *commands) welcome(cmd *cobra.Command, e hub.Endpoints, m cli.Machine, at ports, f *hubFlags) {
 	w := c.Err
 	fmt.Fprintf(w, "\ncreel is up.\n\n  Open      %s\n", e.SignIn())
-	if file == "" {
+	if f.file == "" {
 		fmt.Fprintf(w, "  Collects  metrics of this machine every 5 s, creel's own metrics and log\n")
-		if m.journal {
+		if m.Journal {
 			fmt.Fprintf(w, "            systemd's journal: the last 1 000 entries, and what comes\n")
 		}
-		if n := len(m.logs); n > 0 {
+		if n := len(m.Logs); n > 0 {
 			fmt.Fprintf(w, "            %d log files under /var/log: the last 1 MiB of each, and what comes\n", n)
 		}
-		fmt.Fprintf(w, "  Send OTLP to it: gRPC at %s, HTTP at http://%s\n", m.grpc, m.http)
-		fmt.Fprintf(w, "            OTEL_EXPORTER_OTLP_ENDPOINT=http://%s OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf YOUR-PROGRAM\n", m.http)
-		for _, line := range m.moved {
+		if f.certifies() {
+			fmt.Fprintf(w, "  Send OTLP to it, over TLS: gRPC at %s, HTTP at https://%s\n", at.grpc, at.http)
+			fmt.Fprintf(w, "            applications on other machines need a token: %s token create --role ingest --name YOUR-PROGRAM\n", c.Name)
+		} else {
+			fmt.Fprintf(w, "  Send OTLP to it: gRPC at %s, HTTP at http://%s\n", at.grpc, at.http)
+			fmt.Fprintf(w, "            OTEL_EXPORTER_OTLP_ENDPOINT=http://%s OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf YOUR-PROGRAM\n", at.http)
+		}
+		for _, line := range at.moved {
 			fmt.Fprintf(w, "            (%s)\n", line)
 		}
 	}
-	fmt.Fprintf(w, "  A second agent here:\n            %s agent -c examples/edge.yaml --data run/second --hub %s\n", os.Args[0], e.URL)
-	if e.CAFile != "" {
+	if f.certifies() {
+		fmt.Fprintf(w, "  An agent on another machine:\n            %s\n", c.invitation(cmd))
+	} else {
+		fmt.Fprintf(w, "  A second agent here:\n            %s agent -c examples/edge.yaml --data run/second --hub %s\n", os.Args[0], e.URL)
+	}
+	if e.CAFile != "" && !f.certifies() {
 		name := ""
 		if e.ServerName != "" {
 			name = ", server_name: " + e.ServerName

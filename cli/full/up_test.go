@@ -1,12 +1,16 @@
 package full
 
 import (
+	"fmt"
 	"net"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"github.com/creelhq/creel/agent"
+	"github.com/creelhq/creel/cli"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/hub"
 	"github.com/creelhq/creel/plugins/all"
@@ -23,9 +27,9 @@ func TestPortsThatAreTaken(t *testing.T) {
 	if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port+1))); err == nil {
 		defer l.Close()
 	} // else somebody else has it
-	var m machine
-	m.grpc = m.free("gRPC", port)
-	m.http = m.free("HTTP", port+1)
+	var m ports
+	m.grpc = m.free("gRPC", "127.0.0.1", port)
+	m.http = m.free("HTTP", "127.0.0.1", port+1)
 	for _, address := range []string{m.grpc, m.http} {
 		l, err := net.Listen("tcp", address)
 		if err != nil {
@@ -41,12 +45,65 @@ func TestPortsThatAreTaken(t *testing.T) {
 
 // TestConfigurations: what up and hub make up is right, whatever was found.
 func TestConfigurations(t *testing.T) {
-	full := machine{journal: true, logs: []string{"/var/log/a.log"}, grpc: "127.0.0.1:1", http: "127.0.0.1:2"}
-	bare := machine{grpc: "127.0.0.1:1", http: "127.0.0.1:2"}
-	for name, text := range map[string]string{"full": full.config(), "bare": bare.config(), "hub": hubConfig} {
-		text = strings.NewReplacer("%q", `"127.0.0.1:1"`).Replace(text)
-		if _, err := (agent.Parts{Plugins: append(all.Plugins(), hub.QuickLook())}).Parse(name, []byte(text), config.Env{}); err != nil {
-			t.Errorf("%s: %v\n%s", name, err, text)
+	full, bare := cli.Machine{Journal: true, Logs: []string{"/var/log/a.log"}}, cli.Machine{}
+	for _, f := range []hubFlags{{}, {open: true, o: hub.Options{Address: "0.0.0.0:4380"}}} {
+		otlp := f.otlp("127.0.0.1:1", "127.0.0.1:2")
+		sends := cli.Sends{Agent: "{drain: 2s}", OTLP: otlp, Exporter: "quicklook", Options: quickLook}
+		for name, text := range map[string]string{"full": full.Config(sends), "bare": bare.Config(sends), "hub": fmt.Sprintf(hubConfig, otlp)} {
+			if _, err := (agent.Parts{Plugins: append(all.Plugins(), hub.QuickLook())}).Parse(name, []byte(text), config.Env{}); err != nil {
+				t.Errorf("%s: %v\n%s", name, err, text)
+			}
+			if strings.Count(text, "identity: true") != 2*strings.Count(f.host(), "0.0.0.0") {
+				t.Errorf("%s on %s:\n%s", name, f.host(), text)
+			}
+		}
+	}
+}
+
+// TestAddresses: what is left out of --listen and --opamp.
+func TestAddresses(t *testing.T) {
+	f := func(listen, opamp, wantListen, wantOpAMP, wantOTLP string) {
+		t.Helper()
+		var flags hubFlags
+		cmd := &cobra.Command{}
+		flags.add(cmd)
+		args := []string{}
+		if listen != "" {
+			args = append(args, "--listen", listen)
+		}
+		if opamp != "" {
+			args = append(args, "--opamp", opamp)
+		}
+		if err := cmd.ParseFlags(args); err != nil {
+			t.Fatal(err)
+		}
+		err := flags.addresses(cmd)
+		if wantListen == "" {
+			if err == nil || !strings.Contains(err.Error(), "read --listen") {
+				t.Errorf("%q: %v", listen, err)
+			}
+			return
+		}
+		if err != nil || flags.o.Address != wantListen || flags.o.OpAMP != wantOpAMP || flags.host() != wantOTLP {
+			t.Errorf("%q, %q: %s, %s, %s, %v", listen, opamp, flags.o.Address, flags.o.OpAMP, flags.host(), err)
+		}
+	}
+	f("", "", "127.0.0.1:4380", "127.0.0.1:4320", "127.0.0.1")
+	f("127.0.0.2", "", "127.0.0.2:4380", "127.0.0.1:4320", "127.0.0.1")
+	f("localhost:1", "", "localhost:1", "127.0.0.1:4320", "127.0.0.1")
+	f("0.0.0.0", "", "0.0.0.0:4380", "0.0.0.0:4320", "0.0.0.0")
+	f("0.0.0.0:80", "none", "0.0.0.0:80", "none", "0.0.0.0")
+	f("hub.example", "127.0.0.1:4320", "hub.example:4380", "127.0.0.1:4320", "hub.example")
+	f("::", "", "[::]:4380", "[::]:4320", "::")
+	f("[::1]", "", "[::1]:4380", "127.0.0.1:4320", "127.0.0.1")
+	f(":4380", "", ":4380", ":4320", "")
+	f("a:b:c", "", "", "", "")
+}
+
+func TestQuoted(t *testing.T) {
+	for s, want := range map[string]string{"/var/lib/creel": "/var/lib/creel", "a b": "'a b'", "": "''", "it's": `'it'\''s'`, "$x": "'$x'"} {
+		if got := quoted(s); got != want {
+			t.Errorf("%q: %s", s, got)
 		}
 	}
 }

@@ -19,11 +19,13 @@ import (
 
 // Config is the collector's options.
 type Config struct {
-	GRPC            Server        `name:"grpc" doc:"The gRPC server."`
-	HTTP            Server        `name:"http" doc:"The HTTP server: POST /v1/logs, /v1/metrics, /v1/traces, as protobuf or JSON."`
-	MaxRequestSize  config.Size   `doc:"Bytes of one request, compressed and decompressed." default:"16MiB" min:"1KiB" max:"64MiB"`
-	MaxRequestBytes config.Size   `doc:"Bytes of all requests that are being read over HTTP at the same time; more are told to come again." default:"32MiB" min:"1KiB"`
-	Timeout         time.Duration `doc:"How long a request waits for its records to be safe; then the client is told to send them again." default:"30s" min:"1ms"`
+	GRPC                     Server        `name:"grpc" doc:"The gRPC server."`
+	HTTP                     Server        `name:"http" doc:"The HTTP server: POST /v1/logs, /v1/metrics, /v1/traces, as protobuf or JSON."`
+	MaxRequestSize           config.Size   `doc:"Bytes of one request, compressed and decompressed." default:"16MiB" min:"1KiB" max:"64MiB"`
+	MaxRequestBytes          config.Size   `doc:"Bytes of all requests that are being read over HTTP at the same time; more are told to come again." default:"32MiB" min:"1KiB"`
+	MaxConnections           int           `doc:"Connections from other machines that each server has at the same time. When there are more, one that has not yet sent a request that was let in makes room." default:"10000" min:"1"`
+	MaxConnectionsPerAddress int           `doc:"Of these, those from one address, or one /64 of IPv6. Machines behind one proxy, or one NAT, have one address." default:"2000" min:"1"`
+	Timeout                  time.Duration `doc:"How long a request waits for its records to be safe; then the client is told to send them again." default:"30s" min:"1ms"`
 }
 
 // Server is one of the collector's servers.
@@ -59,15 +61,16 @@ type collector struct {
 	reading atomic.Int64 // bytes of HTTP requests
 	crowd   crowd
 
-	requests, refused *metric.Counter
+	requests, refused, turned *metric.Counter
 }
 
 // server is a listener and what serves on it until ctx is done.
 type server struct {
 	endpoint string
+	protocol string
 	tls      *tls.Config
 	listener net.Listener
-	serve    func(ctx context.Context, l net.Listener, out creel.Sink) error
+	serve    func(ctx context.Context, l net.Listener, t *tls.Config, out creel.Sink) error // t is nil for no TLS
 }
 
 // NewCollector binds the sockets; the collector accepts when it collects.
@@ -75,9 +78,10 @@ func NewCollector(c Config, h creel.Host) (creel.Collector, error) {
 	col := &collector{
 		Config: c, host: h,
 		requests: h.Metrics.Counter("creel.otlp.requests", "Requests that were taken.", "{request}"),
-		refused:  h.Metrics.Counter("creel.otlp.refused", "Requests that were refused: malformed, too large, no room.", "{request}"),
+		refused:  h.Metrics.Counter("creel.otlp.refused", "Requests that were refused: malformed, too large, no room, not authenticated.", "{request}"),
+		turned:   h.Metrics.Counter("creel.otlp.turned_away", "Connections from other machines that were closed because there were too many, or because no request of theirs was let in within 30 s.", "{connection}"),
 	}
-	add := func(s Server, standard string, serve func(context.Context, net.Listener, creel.Sink) error) error {
+	add := func(s Server, protocol, standard string, serve func(context.Context, net.Listener, *tls.Config, creel.Sink) error) error {
 		if !s.Enabled {
 			return nil
 		}
@@ -88,16 +92,16 @@ func NewCollector(c Config, h creel.Host) (creel.Collector, error) {
 		if err != nil {
 			return err
 		}
-		sv := &server{endpoint: s.Endpoint, tls: t, serve: serve}
+		sv := &server{endpoint: s.Endpoint, protocol: protocol, tls: t, serve: serve}
 		if err := col.listen(sv); err != nil {
 			return err
 		}
 		col.servers = append(col.servers, sv)
 		return nil
 	}
-	err := add(c.GRPC, "127.0.0.1:4317", col.serveGRPC)
+	err := add(c.GRPC, creel.OTLPGRPC, "127.0.0.1:4317", col.serveGRPC)
 	if err == nil {
-		err = add(c.HTTP, "127.0.0.1:4318", col.serveHTTP)
+		err = add(c.HTTP, creel.OTLPHTTP, "127.0.0.1:4318", col.serveHTTP)
 	}
 	if err != nil {
 		return nil, errors.Join(err, col.Close())
@@ -106,7 +110,7 @@ func NewCollector(c Config, h creel.Host) (creel.Collector, error) {
 }
 
 func (c *collector) listen(s *server) error {
-	l, err := c.host.Listen("tcp", s.endpoint)
+	l, err := c.host.Listen("tcp", s.endpoint, s.protocol)
 	if err != nil {
 		return err
 	}
@@ -136,15 +140,16 @@ func (c *collector) Collect(ctx context.Context, out creel.Sink) error {
 				continue
 			}
 		}
-		l := s.listener
+		l := newDoor(s.listener, c.MaxConnections, c.MaxConnectionsPerAddress, c.turned)
+		l.verifies = s.tls != nil && s.tls.ClientAuth >= tls.RequireAnyClientCert
 		s.listener = nil
-		if s.tls != nil {
-			t := s.tls.Clone()
+		t := s.tls
+		if t != nil {
+			t = t.Clone()
 			t.NextProtos = []string{"h2", "http/1.1"}
-			l = tls.NewListener(l, t)
 		}
 		go func() {
-			err := s.serve(ctx, l, out)
+			err := s.serve(ctx, l, t, out)
 			l.Close()
 			cancel() // one does not serve without the other
 			ended <- err
@@ -172,10 +177,11 @@ type (
 
 // request is what one request says.
 type request struct {
-	signal     creel.Signal
-	body       []byte
-	parse      func(creel.Signal, []byte, *creel.Memory) (*creel.Batch, error)
-	id, sender string // as on the wire
+	signal creel.Signal
+	body   []byte
+	parse  func(creel.Signal, []byte, *creel.Memory) (*creel.Batch, error)
+	id     string // as on the wire
+	who    who
 }
 
 // follow starts the span of a request whose headers say, as W3C or B3 has it, that it belongs to a trace: if spans are made.
@@ -204,10 +210,9 @@ func (c *collector) take(ctx context.Context, out creel.Sink, r request) error {
 	if records == 0 {
 		asked = nil
 	}
-	var from creel.Sender
+	from := r.who.from
 	if asked != nil {
-		from = parseSender(r.sender)
-		err = asked.Admit(creel.Caller{}, from, r.signal, records, b.Bytes())
+		err = asked.Admit(r.who.caller, from, r.signal, records, b.Bytes())
 	}
 	switch {
 	case err != nil || records == 0:

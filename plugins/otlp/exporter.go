@@ -31,8 +31,14 @@ type ExporterConfig struct {
 
 // Validate checks the endpoint.
 func (c ExporterConfig) Validate() error {
-	if _, err := c.target(); err != nil {
+	t, err := c.target()
+	switch {
+	case err != nil:
 		return config.FieldError("endpoint", err)
+	case c.TLS.Identity && t.plain:
+		return config.FieldError("endpoint", errors.New("is to be reached without TLS, but tls.identity shows who this agent is over TLS only; write https://"))
+	case c.TLS.Identity && c.authorized():
+		return config.FieldError("headers", errors.New("authorization contradicts tls.identity, which sends a token of its own; leave one of them out"))
 	}
 	if c.Encoding == "json" && c.Protocol == "grpc" {
 		return config.FieldError("encoding", errors.New("json goes over HTTP only; set protocol: http"))
@@ -131,11 +137,11 @@ func NewExporter(c ExporterConfig, h creel.Host) (creel.Exporter, error) {
 	}
 	sent := h.Metrics.Counter("creel.otlp.sent", "Bytes of requests, before compression.", "By")
 	x := &exporter{host: h, warnings: make(map[string]bool), warned: h.Metrics.Counter("creel.otlp.warnings", "Answers that took a request with a warning.", "{response}")}
-	from := formatSender(h.Sender)
+	from, token := formatSender(h.Sender), newBearer(c, h)
 	if c.Protocol == "http" {
-		x.sender = newHTTPSender(c, t, secure, from, sent)
+		x.sender = newHTTPSender(c, t, secure, token, from, sent)
 	} else {
-		x.sender, err = newGRPCSender(c, t, secure, from, sent)
+		x.sender, err = newGRPCSender(c, t, secure, token, from, sent)
 	}
 	return x, err
 }
@@ -183,10 +189,12 @@ func unreadable(err error) codec.Result {
 }
 
 // explain adds what to do next to errors that users meet often.
-func explain(err error, endpoint string, plain bool) error {
+func (c ExporterConfig) explain(err error, endpoint string, plain bool) error {
 	hint := ""
 	text := err.Error()
 	switch {
+	case c.TLS.Identity && tlsconf.Hint(err, "", "") != "": // the options that it names are not to be set
+		hint = "; nothing is lost, it is tried again: that is not the hub which this agent belongs to, or it has forgotten its authority, or one of both clocks is wrong; if the hub was set up anew, creel join makes this agent one of its again"
 	case strings.Contains(text, "connection refused"):
 		hint = "; is the receiver running?"
 	case strings.Contains(text, "first record does not look like a TLS handshake"), strings.Contains(text, "server gave HTTP response to HTTPS client"):

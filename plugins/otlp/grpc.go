@@ -2,7 +2,7 @@ package otlp
 
 import (
 	"context"
-	"errors"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"strings"
@@ -42,11 +42,12 @@ func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 }
 
 // serveGRPC serves on l until ctx is done.
-func (c *collector) serveGRPC(ctx context.Context, l net.Listener, out creel.Sink) error {
+func (c *collector) serveGRPC(ctx context.Context, l net.Listener, t *tls.Config, out creel.Sink) error {
 	s := grpc.NewServer(
+		grpc.Creds(handshake{t}), grpc.InTapHandle(c.knock),
 		grpc.ForceServerCodecV2(rawCodec{}), grpc.MaxRecvMsgSize(int(c.MaxRequestSize)),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connectionWindow),
-		grpc.ReadBufferSize(ioBuffer), grpc.WriteBufferSize(ioBuffer),
+		grpc.ReadBufferSize(guestBuffer), grpc.WriteBufferSize(guestBuffer/2),
 		grpc.MaxConcurrentStreams(128), grpc.ConnectionTimeout(10*time.Second), grpc.MaxHeaderListSize(64<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
@@ -78,11 +79,9 @@ func (c *collector) serveGRPC(ctx context.Context, l net.Listener, out creel.Sin
 
 // export answers one call.
 func (c *collector) export(ctx context.Context, out creel.Sink, s creel.Signal, decode func(any) error) (any, error) {
-	said := func(header string) string {
-		if values := metadata.ValueFromIncomingContext(ctx, header); len(values) > 0 {
-			return values[0]
-		}
-		return ""
+	in, ok := ctx.Value(callKey{}).(*call)
+	if !ok {
+		return nil, status.Error(codes.Internal, "BUG: a call has come in that was not looked at")
 	}
 	ctx, span := c.follow(ctx, "grpc", s, func(key string) string { return traceMetadata(ctx, key) })
 	defer span.End()
@@ -92,29 +91,25 @@ func (c *collector) export(ctx context.Context, out creel.Sink, s creel.Signal, 
 		span.Fail(err)
 		return nil, err
 	}
-	err := c.take(ctx, out, request{signal: s, body: body, parse: codec.Parse, id: said(headerBatchID), sender: said(headerSender)})
+	err := c.take(ctx, out, request{signal: s, body: body, parse: codec.Parse, id: in.said(headerBatchID), who: in.who})
 	if err == nil {
 		c.requests.Inc()
 		return mem.BufferSlice{}, nil // full success is no bytes at all
 	}
 	c.refused.Inc()
 	span.Fail(err)
-	if bad := (malformed{}); errors.As(err, &bad) {
-		return nil, status.Error(codes.InvalidArgument, bad.Error())
-	}
-	if no := (forbidden{}); errors.As(err, &no) {
-		return nil, status.Error(codes.PermissionDenied, no.Error())
-	}
-	if ctx.Err() != nil {
-		return nil, status.FromContextError(ctx.Err()).Err()
-	}
-	// OTLP lets RESOURCE_EXHAUSTED with a RetryInfo be sent again as well; all clients know to do so with UNAVAILABLE.
+	return nil, c.status(ctx, err)
+}
+
+// later is the status of a call that is to be made again. OTLP lets RESOURCE_EXHAUSTED with a RetryInfo be sent again as well;
+// all clients know to do so with UNAVAILABLE.
+func (c *collector) later(err error) error {
 	text, after := c.again(err)
 	st, detailErr := status.New(codes.Unavailable, text).WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
 	if detailErr != nil {
-		return nil, status.Error(codes.Unavailable, err.Error())
+		return status.Error(codes.Unavailable, err.Error())
 	}
-	return nil, st.Err()
+	return st.Err()
 }
 
 // traceMetadata returns what trace.Extract asks for.

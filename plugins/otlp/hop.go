@@ -15,6 +15,8 @@ import (
 const (
 	headerBatchID = "creel-batch-id" // 32 hexadecimal digits
 	headerSender  = "creel-sender"   // the agent's id;when it started, Unix nanoseconds;the exporter's id
+
+	canonicalBatchID, canonicalSender = "Creel-Batch-Id", "Creel-Sender" // as net/http has them: to make them so would allocate
 )
 
 // longestSender bounds what is believed to be a sender: names that others choose are kept for a while.

@@ -2,6 +2,7 @@ package otlp
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -25,9 +26,12 @@ const (
 )
 
 // serveHTTP serves on l until ctx is done.
-func (c *collector) serveHTTP(ctx context.Context, l net.Listener, out creel.Sink) error {
+func (c *collector) serveHTTP(ctx context.Context, l net.Listener, t *tls.Config, out creel.Sink) error {
+	if t != nil {
+		l = tls.NewListener(l, t)
+	}
 	s := &http.Server{
-		Handler: c.handler(out), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 3 * time.Minute,
+		Handler: c.handler(out), ConnContext: withGuest, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 3 * time.Minute,
 		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(c.host.Log.Handler(), slog.LevelDebug),
 	}
 	stopped := make(chan struct{})
@@ -76,9 +80,17 @@ func (c *collector) post(w http.ResponseWriter, r *http.Request, out creel.Sink,
 	}
 	ctx, span := c.follow(r.Context(), "http", s, func(header string) string { return traceHeader(r.Header, header) })
 	defer span.End()
-	body, err := c.read(r)
+	g, shown := shownHTTP(r)
+	in, err := c.authenticate(g, shown, s, r.Header.Get(canonicalSender))
+	if err != nil {
+		unread(w, r)
+	}
+	var body []byte
 	if err == nil {
-		err = c.take(ctx, out, request{signal: s, body: body, parse: parse, id: r.Header.Get(headerBatchID), sender: r.Header.Get(headerSender)})
+		body, err = c.read(r)
+	}
+	if err == nil {
+		err = c.take(ctx, out, request{signal: s, body: body, parse: parse, id: r.Header.Get(canonicalBatchID), who: in})
 	}
 	if err == nil {
 		c.requests.Inc()
@@ -94,6 +106,9 @@ func (c *collector) post(w http.ResponseWriter, r *http.Request, out creel.Sink,
 	c.refused.Inc()
 	span.Fail(err)
 	code, st := c.refusal(err)
+	if code == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
 	if st.Retry {
 		w.Header().Set("Retry-After", strconv.FormatInt(seconds(st.RetryDelay), 10))
 	}
@@ -108,6 +123,16 @@ func (c *collector) post(w http.ResponseWriter, r *http.Request, out creel.Sink,
 	_, _ = w.Write(answer) // the client has gone
 }
 
+// unread lets the answer go before the body has come. Over HTTP/1.1 the connection then ends, once what net/http wants of the body
+// has come, which must be soon: it would wait for the body before the answer else, or, in full duplex, take what is left of a body
+// that is late for the next request.
+func unread(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		w.Header().Set("Connection", "close")
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(farewell)) // there is always one
+	}
+}
+
 // traceHeader returns what trace.Extract asks for. It looks first under the names of headers that most requests lack, because
 // to make them of key would allocate.
 func traceHeader(h http.Header, key string) string {
@@ -119,10 +144,12 @@ func traceHeader(h http.Header, key string) string {
 
 // refusal returns what to answer to a request that ended in err.
 func (c *collector) refusal(err error) (code int, st codec.Status) {
-	bad, no, throttled := malformed{}, forbidden{}, (*creel.Throttled)(nil)
+	bad, no, nobody, throttled := malformed{}, forbidden{}, unauthenticated{}, (*creel.Throttled)(nil)
 	switch {
 	case errors.As(err, &bad):
 		return http.StatusBadRequest, codec.Status{Code: int32(codes.InvalidArgument), Message: err.Error()}
+	case errors.As(err, &nobody):
+		return http.StatusUnauthorized, codec.Status{Code: int32(codes.Unauthenticated), Message: err.Error()}
 	case errors.As(err, &no):
 		return http.StatusForbidden, codec.Status{Code: int32(codes.PermissionDenied), Message: err.Error()}
 	case errors.Is(err, errTooLarge):

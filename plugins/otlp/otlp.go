@@ -29,13 +29,20 @@ var Collector = creel.WithWaits(creel.NewCollector("otlp", "Receives logs, metri
 // Exporter is the plugin that sends.
 var Exporter = creel.NewExporter("otlp", "Sends logs, metrics and traces over OTLP, by gRPC or HTTP.", NewExporter).WithExample(exporterExample)
 
-// methods are the gRPC methods of the signals, and paths where they are in HTTP.
+// methods are the gRPC methods of the signals, signals what methods are of, and paths where signals are in HTTP.
 var (
 	methods = map[creel.Signal]string{
 		creel.Logs:    "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 		creel.Metrics: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
 		creel.Traces:  "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
 	}
+	signals = func() map[string]creel.Signal {
+		of := make(map[string]creel.Signal)
+		for s, method := range methods {
+			of[method] = s
+		}
+		return of
+	}()
 	paths = map[creel.Signal]string{creel.Logs: "/v1/logs", creel.Metrics: "/v1/metrics", creel.Traces: "/v1/traces"}
 )
 
@@ -45,6 +52,7 @@ const (
 	streamWindow     = 8 << 20
 	connectionWindow = 16 << 20
 	ioBuffer         = 256 << 10
+	guestBuffer      = 64 << 10 // of the collector's: strangers have it too
 )
 
 // checkBind keeps a server without TLS from the network unless that is asked for.

@@ -62,7 +62,7 @@ type sockets struct {
 	addresses []string
 }
 
-func (s *sockets) Listen(network, address string) (net.Listener, error) {
+func (s *sockets) Listen(network, address, _ string) (net.Listener, error) {
 	l, err := net.Listen(network, "127.0.0.1:0")
 	if err == nil {
 		s.mu.Lock()

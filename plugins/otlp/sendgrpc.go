@@ -32,16 +32,20 @@ import (
 // from a server's about the request's.
 const maxMessage = maxAnswer + 1
 
+// maxAdded is how many headers a request has beside those that all have: authorization, the batch's name, and three of traces.
+const maxAdded = 5
+
 type grpcSender struct {
 	ExporterConfig
 	plain   bool
+	token   *bearer
 	header  []string // keys and values that each request has
 	conn    *grpc.ClientConn
 	sent    *metric.Counter
 	buffers sync.Pool
 }
 
-func newGRPCSender(c ExporterConfig, t target, secure *tls.Config, from string, sent *metric.Counter) (*grpcSender, error) {
+func newGRPCSender(c ExporterConfig, t target, secure *tls.Config, token *bearer, from string, sent *metric.Counter) (*grpcSender, error) {
 	creds := insecure.NewCredentials()
 	if secure != nil {
 		creds = credentials.NewTLS(secure)
@@ -62,7 +66,7 @@ func newGRPCSender(c ExporterConfig, t target, secure *tls.Config, from string, 
 	if err != nil {
 		return nil, fmt.Errorf("make gRPC client: %w", err)
 	}
-	s := &grpcSender{ExporterConfig: c, plain: t.plain, conn: conn, sent: sent}
+	s := &grpcSender{ExporterConfig: c, plain: t.plain, token: token, conn: conn, sent: sent}
 	if from != "" {
 		s.header = append(s.header, headerSender, from)
 	}
@@ -92,7 +96,14 @@ func (s *grpcSender) message(batches []*creel.Batch) mem.BufferSlice {
 }
 
 func (s *grpcSender) send(ctx context.Context, signal creel.Signal, batches []*creel.Batch) (codec.Result, error) {
-	header := s.header[:len(s.header):len(s.header)]
+	header := append(make([]string, 0, len(s.header)+2*maxAdded), s.header...)
+	authorization, err := s.token.header(ctx)
+	if err != nil {
+		return codec.Result{}, err
+	}
+	for _, value := range authorization {
+		header = append(header, "authorization", value)
+	}
 	if id := creel.RequestOf(ctx).ID; !id.IsZero() {
 		header = append(header, headerBatchID, formatID(id))
 	}
@@ -144,7 +155,7 @@ func (s *grpcSender) failure(err error, answered bool) (codec.Result, error) {
 	if answered {
 		return codec.Result{}, s.refusal(st)
 	}
-	lost := explain(fmt.Errorf("%s: %s", st.Code(), brief(st.Message())), s.Endpoint, s.plain)
+	lost := s.explain(fmt.Errorf("%s: %s", st.Code(), brief(st.Message())), s.Endpoint, s.plain)
 	if st.Code() == codes.ResourceExhausted { // HTTP/2's ENHANCE_YOUR_CALM
 		return codec.Result{}, &creel.Throttled{Err: lost}
 	}
@@ -162,10 +173,12 @@ func (s *grpcSender) refusal(st *status.Status) error {
 			after, throttled = max(0, info.GetRetryDelay().AsDuration()), true
 		}
 	}
-	refused := explain(fmt.Errorf("answered %s: %s", st.Code(), brief(st.Message())), s.Endpoint, s.plain)
+	refused := fmt.Errorf("send to %s: answered %s: %s", s.Endpoint, st.Code(), brief(st.Message()))
 	switch st.Code() {
 	case codes.Canceled, codes.DeadlineExceeded, codes.Aborted, codes.OutOfRange, codes.Unavailable, codes.DataLoss:
-	case codes.Unauthenticated, codes.PermissionDenied, codes.ResourceExhausted:
+	case codes.Unauthenticated, codes.PermissionDenied:
+		refused = fmt.Errorf("%w%s", refused, s.remedy())
+	case codes.ResourceExhausted:
 	default:
 		return creel.Permanent(refused)
 	}

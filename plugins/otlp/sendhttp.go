@@ -30,6 +30,7 @@ type httpSender struct {
 	ExporterConfig
 	base              string
 	plain             bool
+	token             *bearer
 	client            http.Client
 	sent              *metric.Counter
 	header            http.Header // that each request has
@@ -38,12 +39,12 @@ type httpSender struct {
 	payloads, buffers sync.Pool
 }
 
-func newHTTPSender(c ExporterConfig, t target, secure *tls.Config, from string, sent *metric.Counter) *httpSender {
+func newHTTPSender(c ExporterConfig, t target, secure *tls.Config, token *bearer, from string, sent *metric.Counter) *httpSender {
 	scheme := "https://"
 	if t.plain {
 		scheme = "http://"
 	}
-	s := &httpSender{ExporterConfig: c, base: scheme + t.address + t.path, plain: t.plain, sent: sent, kind: typeProtobuf, zip: compressors[c.Compression]}
+	s := &httpSender{ExporterConfig: c, base: scheme + t.address + t.path, plain: t.plain, token: token, sent: sent, kind: typeProtobuf, zip: compressors[c.Compression]}
 	if c.Encoding == "json" {
 		s.kind = typeJSON
 	}
@@ -52,7 +53,7 @@ func newHTTPSender(c ExporterConfig, t target, secure *tls.Config, from string, 
 		s.header.Set("Content-Encoding", s.zip.name)
 	}
 	if from != "" {
-		s.header.Set(headerSender, from)
+		s.header.Set(canonicalSender, from)
 	}
 	for k, v := range c.Headers {
 		s.header.Set(k, v)
@@ -60,8 +61,9 @@ func newHTTPSender(c ExporterConfig, t target, secure *tls.Config, from string, 
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
 	s.client = http.Client{
 		Transport: &http.Transport{
-			Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSClientConfig: secure, TLSHandshakeTimeout: 10 * time.Second,
-			ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 256, IdleConnTimeout: 90 * time.Second, DisableCompression: true,
+			Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSClientConfig: secure.Clone(), // an identity's may be others' too: net/http changes it
+			TLSHandshakeTimeout: 10 * time.Second,
+			ForceAttemptHTTP2:   true, MaxIdleConnsPerHost: 256, IdleConnTimeout: 90 * time.Second, DisableCompression: true,
 			WriteBufferSize: ioBuffer, ReadBufferSize: 16 << 10, MaxResponseHeaderBytes: maxHead,
 			HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 20 * time.Second}, // else a dead connection is used on and on
 		},
@@ -109,6 +111,10 @@ func (s *httpSender) encode(batches []*creel.Batch) (*payload, error) {
 }
 
 func (s *httpSender) send(ctx context.Context, signal creel.Signal, batches []*creel.Batch) (codec.Result, error) {
+	authorization, err := s.token.header(ctx)
+	if err != nil {
+		return codec.Result{}, err
+	}
 	p, err := s.encode(batches)
 	defer p.drop()
 	if err != nil {
@@ -122,13 +128,16 @@ func (s *httpSender) send(ctx context.Context, signal creel.Signal, batches []*c
 	req.ContentLength = int64(p.size)
 	req.GetBody = func() (io.ReadCloser, error) { return p.open(), nil } // for a connection that was closed while idle
 	maps.Copy(req.Header, s.header)
+	if authorization != nil {
+		req.Header["Authorization"] = authorization
+	}
 	if id := creel.RequestOf(ctx).ID; !id.IsZero() {
-		req.Header.Set(headerBatchID, formatID(id))
+		req.Header.Set(canonicalBatchID, formatID(id))
 	}
 	s.propagate(ctx, req.Header.Set)
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return codec.Result{}, explain(unwrapURL(err), endpoint, s.plain)
+		return codec.Result{}, s.explain(unwrapURL(err), endpoint, s.plain)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
@@ -138,7 +147,7 @@ func (s *httpSender) send(ctx context.Context, signal creel.Signal, batches []*c
 	if resp.StatusCode/100 == 2 {
 		return s.result(signal, resp, answer, err), nil
 	}
-	return codec.Result{}, refusal(endpoint, resp, answer)
+	return codec.Result{}, s.refusal(endpoint, resp, answer)
 }
 
 // unwrapURL takes off the layer that repeats the URL.
@@ -172,7 +181,7 @@ func (s *httpSender) result(signal creel.Signal, resp *http.Response, answer []b
 // are too. A redirect, and 511, is what a login page answers that stands between here and the far side, which has not seen
 // the records: they are worth another try whatever the far side will say. Servers that are overloaded say so with 429 and
 // 503, and when to come back if they know.
-func refusal(endpoint string, resp *http.Response, answer []byte) error {
+func (s *httpSender) refusal(endpoint string, resp *http.Response, answer []byte) error {
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // no type: plain text
 	message := strings.TrimSpace(string(answer[:min(len(answer), 1000)]))
 	var st codec.Status
@@ -194,7 +203,9 @@ func refusal(endpoint string, resp *http.Response, answer []byte) error {
 			return &creel.Throttled{Err: refused, After: after}
 		}
 		return refused
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired, http.StatusNetworkAuthenticationRequired:
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return fmt.Errorf("%w%s", refused, s.remedy())
+	case http.StatusProxyAuthRequired, http.StatusNetworkAuthenticationRequired:
 		return refused
 	}
 	if resp.StatusCode/100 == 3 {

@@ -32,12 +32,17 @@ type issuer struct {
 // issue writes a certificate and its key. Without an issuer it is its own authority.
 func (by *issuer) issue(t testing.TB, name, cert, key string) *issuer {
 	t.Helper()
+	return by.issueUntil(t, name, cert, key, time.Now().Add(time.Hour))
+}
+
+func (by *issuer) issueUntil(t testing.TB, name, cert, key string, end time.Time) *issuer {
+	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: end,
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
@@ -98,6 +103,37 @@ func TestTLS(t *testing.T) {
 				t.Errorf("%s with %s: %v, got %q", protocol, c.tls, err, got)
 			case c.want != "" && creel.IsPermanent(err) && c.tls != "{insecure: true}":
 				t.Errorf("%s with %s: an error of TLS makes records be dropped: %v", protocol, c.tls, err)
+			}
+		}
+	}
+}
+
+// TestHandshakesThatFail: certificates that are worth nothing, on whichever side, are no reason to drop anything: an export is to be
+// tried again, however often.
+func TestHandshakesThatFail(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	a, b := (*issuer)(nil).issue(t, "a", file("a.pem"), file("a.key")), (*issuer)(nil).issue(t, "b", file("b.pem"), file("b.key"))
+	past := time.Now().Add(-time.Minute)
+	for name, by := range map[string]*issuer{"good": a, "other": b} {
+		by.issue(t, name, file(name+".pem"), file(name+".key"))
+	}
+	a.issueUntil(t, "old", file("old.pem"), file("old.key"), past)
+	for _, c := range []struct{ name, server, client string }{
+		{"the client's has expired", "good", "old"}, {"the client's is of an unknown authority", "good", "other"},
+		{"the server's has expired", "old", "good"}, {"the server's is of an unknown authority", "other", "good"},
+		{"all is well", "good", "good"},
+	} {
+		server := fmt.Sprintf("tls: {cert_file: %s, key_file: %s, client_ca_file: %s}", file(c.server+".pem"), file(c.server+".key"), file("a.pem"))
+		out := &sink{settle: takeAll}
+		grpcAddress, httpAddress := serve(t, fmt.Sprintf("{grpc: {%s}, http: {%s}}", server, server), out)
+		for protocol, address := range map[string]string{"grpc": grpcAddress, "http": httpAddress} {
+			x := open(t, otlp.Exporter, fmt.Sprintf("{endpoint: '%s', protocol: %s, tls: {ca_file: %s, cert_file: %s, key_file: %s}}", address, protocol, file("a.pem"), file(c.client+".pem"), file(c.client+".key")), creel.Host{}).(creel.Exporter)
+			for range 5 {
+				err := x.Export(t.Context(), batches()[:1])
+				if want := map[bool]string{true: "delivered", false: "again"}[c.name == "all is well"]; outcome(err) != want {
+					t.Errorf("%s, over %s: %s, %v", c.name, protocol, outcome(err), err)
+				}
 			}
 		}
 	}

@@ -1,10 +1,12 @@
-// Package admission is a hub's door for data: it holds each agent to a rate, and counts what was taken of it, each batch
-// once.
+// Package admission is a hub's door for data: it asks who sends, holds each agent to a rate, and counts what was taken of it,
+// each batch once.
 //
-// It believes what a sender says of itself. It knows neither how data comes in nor what agents report of it.
+// Of those who need not prove who they are it believes what they say of themselves. It knows neither how data comes in nor
+// what agents report of it.
 package admission
 
 import (
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"strings"
@@ -21,8 +23,18 @@ type Options struct {
 	Records int64 // a second that one agent may send; 0: no limit
 	Bytes   int64 // likewise
 	Senders int   // that are known apart; 0: 50 000
+	Access  Access
 	Metrics *metric.Set
 	Now     func() time.Time // nil: time.Now
+}
+
+// Access knows who may send. A nil Access lets everybody in. It may be called concurrently.
+type Access interface {
+	// Authenticate is creel.Admission's.
+	Authenticate(creel.Credentials, creel.Signal) (creel.Caller, error)
+	// Limit charges an application's token for records, or returns a *creel.Throttled and charges nothing. It must be quick, and
+	// must not call the Admission.
+	Limit(c creel.Caller, records int) error
 }
 
 const (
@@ -47,8 +59,9 @@ type Admission struct {
 	known          atomic.Int64 // senders but for unknown
 	swept          atomic.Int64 // when senders were forgotten
 
-	admitted, throttled result
-	taken, repeated     *metric.Counter
+	admitted, throttled        result
+	strangers, forbidden, over *metric.Counter // requests, by why they were refused
+	taken, repeated            *metric.Counter
 }
 
 // result are the totals of requests that were decided alike.
@@ -102,11 +115,16 @@ func (a *Admission) meter() {
 	of := func(name string) result {
 		m := a.o.Metrics.Sub(metric.Label{Name: "result", Value: name})
 		return result{
-			m.Counter("creel.hub.intake.requests", "Requests with records that the hub has let in, or throttled because their agent was over its limit.", "{request}"),
+			m.Counter("creel.hub.intake.requests", "Requests with records that the hub has let in, or throttled because their sender was over its limit.", "{request}"),
 			m.Counter("creel.hub.intake.records", "Records in them.", "{record}"),
 		}
 	}
 	a.admitted, a.throttled = of("admitted"), of("throttled")
+	refused := func(why string) *metric.Counter {
+		return a.o.Metrics.Sub(metric.Label{Name: "reason", Value: why}).Counter("creel.hub.intake.refused",
+			"Requests that the hub has not let in for who sent them: unauthenticated, they did not show who that is; forbidden, it may not send these; token_limit, its token's records were used up.", "{request}")
+	}
+	a.strangers, a.forbidden, a.over = refused("unauthenticated"), refused("forbidden"), refused("token_limit")
 	a.taken = a.o.Metrics.Counter("creel.hub.intake.taken", "Records of agents that are safe here, each batch once.", "{record}")
 	a.repeated = a.o.Metrics.Counter("creel.hub.intake.repeats", "Records of agents that came once more.", "{record}")
 	a.o.Metrics.GaugeFunc("creel.hub.intake.senders", "Agents whose data the hub has taken within the last hour or so.", "{agent}", func() float64 { return float64(a.known.Load()) })
@@ -175,26 +193,53 @@ func (a *Admission) sweep(now int64) {
 	}
 }
 
-// Authenticate lets everybody in.
-func (a *Admission) Authenticate(creel.Credentials, creel.Signal) (creel.Caller, error) {
-	return creel.Caller{}, nil
+// Authenticate returns who sends, as Access says.
+func (a *Admission) Authenticate(c creel.Credentials, s creel.Signal) (creel.Caller, error) {
+	if a.o.Access == nil {
+		return creel.Caller{}, nil
+	}
+	caller, err := a.o.Access.Authenticate(c, s)
+	switch {
+	case err == nil:
+		return caller, nil
+	case errors.Is(err, creel.ErrUnauthenticated):
+		a.strangers.Inc()
+	default:
+		a.forbidden.Inc()
+	}
+	return creel.Caller{}, err
 }
 
-// Admit lets records in, or returns a *creel.Throttled that says when there will be room.
-func (a *Admission) Admit(_ creel.Caller, from creel.Sender, _ creel.Signal, records, bytes int) error {
+// Admit lets records in, or returns a *creel.Throttled that says when there will be room. An application with a token is held
+// to what one agent may send, each by itself, and to what its token may besides.
+func (a *Admission) Admit(c creel.Caller, from creel.Sender, _ creel.Signal, records, bytes int) error {
 	now := a.now()
-	sh, s := a.lock(from.Agent, now)
+	name := from.Agent
+	if c.Token != "" && c.Agent == "" {
+		name = c.Token
+	}
+	sh, s := a.lock(name, now)
 	r, b := a.records.cost(records), a.bytes.cost(bytes)
 	wait, over := s.records.wait(now, r), a.overRecords
 	if w := s.bytes.wait(now, b); w > wait {
 		wait, over = w, a.overBytes
 	}
+	var err error
 	if wait > 0 {
+		err = &creel.Throttled{Err: over, After: max(time.Duration(wait), time.Millisecond)}
+	} else if c.Token != "" && a.o.Access != nil {
+		// Between looking at the sender's limit and charging it, with the sender locked: so neither is charged for what the other
+		// refuses.
+		if err = a.o.Access.Limit(c, records); err != nil {
+			a.over.Inc()
+		}
+	}
+	if err != nil {
 		s.counts.ThrottledRequests++
 		s.counts.ThrottledRecords += int64(records)
 		sh.mu.Unlock()
 		a.throttled.add(records)
-		return &creel.Throttled{Err: over, After: max(time.Duration(wait), time.Millisecond)}
+		return err
 	}
 	s.records.take(now, r)
 	s.bytes.take(now, b)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/expr"
 	"github.com/creelhq/creel/hub/internal/state"
 )
 
@@ -28,8 +29,15 @@ const (
 	tries        = 10 // when others change the same document at the same time
 )
 
-// Apply writes a document, or tells what that would do. by is who asks.
-func (s *Store) Apply(ctx context.Context, by string, c api.DocumentChange) (api.DocumentApplied, error) {
+// Apply writes a document, or tells what that would do. by is who asks, within which condition on agents' labels: what is
+// new reaches only agents that meet it, whatever its selector says, and somebody who sees only some agents changes no
+// documents but those that were written within the same condition. A document keeps its condition until it is deleted.
+func (s *Store) Apply(ctx context.Context, by string, within expr.Selector, c api.DocumentChange) (api.DocumentApplied, error) {
+	return s.change(ctx, by, within, nil, c)
+}
+
+// change is Apply. bound, if not nil, is the condition that the document is to have.
+func (s *Store) change(ctx context.Context, by string, within expr.Selector, bound *string, c api.DocumentChange) (api.DocumentApplied, error) {
 	next, warnings, err := s.check(c)
 	if err != nil {
 		return api.DocumentApplied{}, err
@@ -39,9 +47,28 @@ func (s *Store) Apply(ctx context.Context, by string, c api.DocumentChange) (api
 		if err != nil {
 			return api.DocumentApplied{}, err
 		}
-		a, err := s.apply(ctx, old, next, by, c)
+		if err := s.owned(old, within); err != nil && !old.Deleted {
+			if asked := (*api.Error)(nil); errors.As(err, &asked) && asked.Code == "not_found" { // but it is there
+				err = &api.Error{Code: "conflict", Message: fmt.Sprintf("the name %s is taken by a document that you may not see: take another", next.name)}
+			}
+			return api.DocumentApplied{}, err
+		}
+		condition := within.String()
+		switch {
+		case bound != nil:
+			condition = *bound
+		case old.Version > 0 && !old.Deleted:
+			condition = old.Within
+		}
+		if err := next.bind(condition); err != nil {
+			return api.DocumentApplied{}, wrong([]api.Problem{{Message: err.Error()}})
+		}
+		a, err := s.apply(ctx, old, next, by, within, c)
 		if errors.Is(err, state.ErrConflict) {
 			continue
+		}
+		if condition != within.String() {
+			a.Warnings = append(a.Warnings, fmt.Sprintf("the document was written within %s, and goes on reaching no other agents: to change that, delete it and write it anew", condition))
 		}
 		a.Warnings = append(a.Warnings, warnings...)
 		return a, err
@@ -97,7 +124,7 @@ func tooMuch(format string, args ...any) error {
 
 // apply makes next the version after old, unless that is what it says already. The error is state.ErrConflict if old is not
 // the newest any more, and that is not what c asks for.
-func (s *Store) apply(ctx context.Context, old *document, next *content, by string, c api.DocumentChange) (api.DocumentApplied, error) {
+func (s *Store) apply(ctx context.Context, old *document, next *content, by string, within expr.Selector, c api.DocumentChange) (api.DocumentApplied, error) {
 	version := old.Version
 	if old.Deleted {
 		version = 0
@@ -111,18 +138,18 @@ func (s *Store) apply(ctx context.Context, old *document, next *content, by stri
 		return api.DocumentApplied{}, &api.Error{Code: "conflict", Message: text}
 	}
 	r := record{
-		Version: old.Version + 1, Text: c.Text, Selector: next.selector.String(), Place: placeAll, By: clip(by), Time: time.Now().UTC(),
-		Note: clip(c.Note), Hash: hashOf(c.Text),
+		Version: old.Version + 1, Text: c.Text, Selector: next.selector.String(), Within: next.within.String(), Place: placeAll,
+		By: clip(by), Time: time.Now().UTC(), Note: clip(c.Note), Hash: hashOf(c.Text),
 	}
 	a := api.DocumentApplied{Outcome: "changed", Differences: s.differences(old, next)}
 	switch {
 	case version == 0:
 		a.Outcome = "created"
-	case old.Text == c.Text:
+	case old.Text == c.Text && old.Within == r.Within:
 		r, a.Outcome = old.record, "unchanged"
 	}
 	var err error
-	if a.Selected, err = s.selected(next); err != nil {
+	if a.Selected, err = s.selected(next, within); err != nil {
 		return api.DocumentApplied{}, err
 	}
 	if len(a.Selected) == 0 {
@@ -165,7 +192,7 @@ const maxSelected = 100
 
 // selected returns the names of the agents that next selects. The error is an *api.Error: which of them would get something
 // that is defined twice, for example.
-func (s *Store) selected(next *content) ([]string, error) {
+func (s *Store) selected(next *content, within expr.Selector) ([]string, error) {
 	names, all := []string{}, s.o.Agents()
 	var rivals []*document // they define something that next does, too
 	for _, d := range s.Current().docs {
@@ -173,7 +200,7 @@ func (s *Store) selected(next *content) ([]string, error) {
 			rivals = append(rivals, d)
 		}
 	}
-	if err := s.turning(next); err != nil {
+	if err := s.turning(next, within); err != nil {
 		return nil, err
 	}
 	for i := range all {
@@ -195,13 +222,17 @@ func (s *Store) selected(next *content) ([]string, error) {
 }
 
 // turning refuses documents whose labels would select documents that give labels.
-func (s *Store) turning(next *content) error {
+func (s *Store) turning(next *content, within expr.Selector) error {
+	agents := s.agents(within)
 	for _, d := range s.Current().docs {
 		if d.name == next.name || d.content == nil {
 			continue
 		}
 		for _, pair := range [][2]*content{{next, d.content}, {d.content, next}} {
 			if label := pair[0].turns(pair[1]); label != "" {
+				if !d.readable(within, agents) {
+					return &api.Error{Code: "conflict", Message: "the document gives agents labels, or is selected by some, and so is another, which you may not see: who gets what might never come to rest; take other labels"}
+				}
 				return &api.Error{Code: "conflict", Message: fmt.Sprintf("document %s gives agents the label %s, by which document %s is selected, and that gives labels as well: who gets what might never come to rest", pair[0].name, label, pair[1].name)}
 			}
 		}
@@ -315,10 +346,14 @@ func (s *Store) prune(ctx context.Context, name string) error {
 	return nil
 }
 
-// Delete deletes a document, or tells only whether it could. That it was is a version of its own.
-func (s *Store) Delete(ctx context.Context, by, name string, dryRun bool) error {
+// Delete deletes a document, or tells only whether it could. That it was is a version of its own. by and within are as for
+// Apply.
+func (s *Store) Delete(ctx context.Context, by string, within expr.Selector, name string, dryRun bool) error {
 	for range tries {
 		old, err := s.newest(ctx, name)
+		if err == nil {
+			err = s.owned(old, within)
+		}
 		switch {
 		case err != nil:
 			return err
@@ -329,7 +364,7 @@ func (s *Store) Delete(ctx context.Context, by, name string, dryRun bool) error 
 		case dryRun:
 			return nil
 		}
-		r := record{Version: old.Version + 1, Place: placeAll, By: clip(by), Time: time.Now().UTC(), Note: "deleted", Deleted: true}
+		r := record{Version: old.Version + 1, Within: old.Within, Place: placeAll, By: clip(by), Time: time.Now().UTC(), Note: "deleted", Deleted: true}
 		err = s.write(ctx, old, &document{name: name, record: r})
 		if errors.Is(err, state.ErrConflict) {
 			continue
@@ -378,9 +413,13 @@ func (s *Store) forgetOne(ctx context.Context, d *document) error {
 	return err
 }
 
-// Rollback makes an earlier version the newest; to 0 is the one before the newest.
-func (s *Store) Rollback(ctx context.Context, by, name string, to int64) (api.DocumentApplied, error) {
+// Rollback makes an earlier version the newest, with the condition that it was written within; to 0 is the one before the
+// newest. by and within are as for Apply.
+func (s *Store) Rollback(ctx context.Context, by string, within expr.Selector, name string, to int64) (api.DocumentApplied, error) {
 	d, err := s.newest(ctx, name)
+	if err == nil {
+		err = s.owned(d, within)
+	}
 	if err != nil {
 		return api.DocumentApplied{}, err
 	}
@@ -396,6 +435,9 @@ func (s *Store) Rollback(ctx context.Context, by, name string, to int64) (api.Do
 	if err != nil {
 		return api.DocumentApplied{}, err
 	}
+	if !within.IsZero() && r.Within != within.String() {
+		return api.DocumentApplied{}, noVersion(name, r.Version)
+	}
 	if r.Deleted {
 		return api.DocumentApplied{}, &api.Error{Code: "bad_request", Message: fmt.Sprintf("version %d of document %s is its deletion: creel delete deletes it", r.Version, name)}
 	}
@@ -403,7 +445,7 @@ func (s *Store) Rollback(ctx context.Context, by, name string, to int64) (api.Do
 	if d.Deleted {
 		now = 0
 	}
-	return s.Apply(ctx, by, api.DocumentChange{Text: r.Text, Version: &now, Note: fmt.Sprintf("rolled back to version %d", r.Version)})
+	return s.change(ctx, by, within, &r.Within, api.DocumentChange{Text: r.Text, Version: &now, Note: fmt.Sprintf("rolled back to version %d", r.Version)})
 }
 
 // before returns the last version before d that is no deletion.

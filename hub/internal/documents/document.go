@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -29,6 +30,7 @@ type record struct {
 	Version  int64     `json:"version"`
 	Text     string    `json:"text"`
 	Selector string    `json:"selector,omitempty"`
+	Within   string    `json:"within,omitempty"` // what an agent must meet beside Selector: who wrote it sees no others
 	Place    string    `json:"place"`
 	By       string    `json:"by"`
 	Time     time.Time `json:"time"`
@@ -40,7 +42,7 @@ type record struct {
 // api returns r as the API has it.
 func (r *record) api(name string) api.Document {
 	return api.Document{
-		Name: name, Version: r.Version, Selector: r.Selector, Place: r.Place, Hash: r.Hash, By: r.By, Time: r.Time, Note: r.Note,
+		Name: name, Version: r.Version, Selector: r.Selector, Within: r.Within, Place: r.Place, Hash: r.Hash, By: r.By, Time: r.Time, Note: r.Note,
 		Text: r.Text, Deleted: r.Deleted,
 	}
 }
@@ -51,10 +53,11 @@ func hashOf(text string) string {
 	return hex.EncodeToString(sum[:6])
 }
 
-// A content is what a document's text says. It is immutable.
+// A content is what a document's text says, and whom it can reach. It is immutable once others see it.
 type content struct {
 	name     string
 	selector expr.Selector
+	within   expr.Selector // an agent must meet it as well: see bind
 	root     *config.Node
 	ids      map[string]*config.Node // what it defines, such as exporters.otlp/hub
 	labels   []string                // that it gives to agents
@@ -65,7 +68,20 @@ func (c *content) selects(labels map[string]string) bool {
 	if labels[roleLabel] == roleHub && !c.selector.Names(roleLabel) {
 		return false
 	}
-	return c.selector.Match(labels)
+	return c.selector.Match(labels) && c.within.Match(labels)
+}
+
+// bind says which agents c can reach at most.
+func (c *content) bind(within string) (err error) {
+	if c.within, err = expr.ParseSelector(within); err != nil {
+		return fmt.Errorf("read the condition %q that it was written within: %w", within, err)
+	}
+	for _, label := range c.labels {
+		if c.within.Names(label) {
+			return fmt.Errorf("the document gives agents the label %s, and reaches only agents that meet %s: who gets it could have another, and lose it again", label, within)
+		}
+	}
+	return nil
 }
 
 var (
@@ -178,7 +194,7 @@ func (c *content) label(label string, n *config.Node, errs *config.Errors) {
 // decide who gives, and never come to rest.
 func (c *content) turns(other *content) string {
 	for _, label := range c.labels {
-		if len(other.labels) > 0 && other.selector.Names(label) {
+		if len(other.labels) > 0 && (other.selector.Names(label) || other.within.Names(label)) {
 			return label
 		}
 	}

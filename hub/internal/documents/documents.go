@@ -19,6 +19,7 @@ import (
 
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/expr"
 	"github.com/creelhq/creel/hub/internal/state"
 )
 
@@ -137,11 +138,18 @@ func (s *Store) take(e state.Entry) bool {
 
 // read reads a document out of the control state.
 func read(name string, e state.Entry) *document {
-	d := &document{name: name, revision: e.Revision}
-	if err := json.Unmarshal(e.Value, &d.record); err != nil {
-		d.err = fmt.Errorf("read document %s: %w", name, err)
-		return d
+	var r record
+	if err := json.Unmarshal(e.Value, &r); err != nil {
+		return &document{name: name, revision: e.Revision, err: fmt.Errorf("read document %s: %w", name, err)}
 	}
+	d := r.document(name)
+	d.revision = e.Revision
+	return d
+}
+
+// document returns r with what its text says.
+func (r *record) document(name string) *document {
+	d := &document{name: name, record: *r}
 	if d.Deleted {
 		return d
 	}
@@ -152,7 +160,9 @@ func read(name string, e state.Entry) *document {
 	case c.name != name:
 		d.err = fmt.Errorf("read document %s: its text says that it is %s", name, c.name)
 	default:
-		d.content = c
+		if d.err = c.bind(d.Within); d.err == nil {
+			d.content = c
+		}
 	}
 	return d
 }
@@ -175,10 +185,15 @@ func (s *Store) renew() {
 	close(*s.changed.Swap(&next))
 }
 
-// List returns the documents by name, as far as this hub has heard. It leaves out their text.
-func (s *Store) List() api.DocumentList {
-	l, agents := api.DocumentList{Documents: []api.Document{}}, s.o.Agents()
+// List returns the documents by name, as far as this hub has heard. It leaves out their text. Who sees only agents within a
+// condition sees the documents that reach one of these, and those that were written within the same condition, here and
+// elsewhere.
+func (s *Store) List(within expr.Selector) api.DocumentList {
+	l, agents := api.DocumentList{Documents: []api.Document{}}, s.agents(within)
 	for _, d := range s.Current().docs {
+		if !d.readable(within, agents) {
+			continue
+		}
 		one := d.api(d.name)
 		one.Text = ""
 		one.Agents, _ = d.count(agents)
@@ -188,22 +203,26 @@ func (s *Store) List() api.DocumentList {
 }
 
 // Get returns a version of a document, 0 for the newest, and how that is on the agents.
-func (s *Store) Get(ctx context.Context, name string, version int64) (api.DocumentDetail, error) {
+func (s *Store) Get(ctx context.Context, within expr.Selector, name string, version int64) (api.DocumentDetail, error) {
 	d, err := s.newest(ctx, name)
 	if err != nil {
 		return api.DocumentDetail{}, err
 	}
+	agents := s.agents(within)
 	switch {
-	case d.Version == 0:
+	case d.Version == 0 || !d.readable(within, agents):
 		return api.DocumentDetail{}, unknown(name)
 	case version == 0 && d.Deleted:
 		return api.DocumentDetail{}, deleted(name, &d.record)
 	case version == 0 || version == d.Version:
 		detail := api.DocumentDetail{Document: d.api(name)}
-		detail.Agents, detail.Placed = d.count(s.o.Agents())
+		detail.Agents, detail.Placed = d.count(agents)
 		return detail, nil
 	}
 	r, err := s.past(ctx, name, version)
+	if err == nil && !r.document(name).readable(within, agents) {
+		err = noVersion(name, version)
+	}
 	if err != nil {
 		return api.DocumentDetail{}, err
 	}
@@ -211,12 +230,13 @@ func (s *Store) Get(ctx context.Context, name string, version int64) (api.Docume
 }
 
 // History returns the versions of a document that are remembered, newest first, with their text.
-func (s *Store) History(ctx context.Context, name string) (api.DocumentHistory, error) {
+func (s *Store) History(ctx context.Context, within expr.Selector, name string) (api.DocumentHistory, error) {
 	d, err := s.newest(ctx, name)
 	if err != nil {
 		return api.DocumentHistory{}, err
 	}
-	if d.Version == 0 {
+	agents := s.agents(within)
+	if d.Version == 0 || !d.readable(within, agents) {
 		return api.DocumentHistory{}, unknown(name)
 	}
 	h := api.DocumentHistory{Versions: []api.Document{d.api(name)}}
@@ -225,7 +245,7 @@ func (s *Store) History(ctx context.Context, name string) (api.DocumentHistory, 
 		return h, err
 	}
 	for _, r := range slices.Backward(old) {
-		if r.Version < d.Version {
+		if r.Version < d.Version && r.document(name).readable(within, agents) {
 			h.Versions = append(h.Versions, r.api(name))
 		}
 	}
@@ -254,7 +274,7 @@ func (s *Store) history(ctx context.Context, name string) ([]record, error) {
 func (s *Store) past(ctx context.Context, name string, version int64) (*record, error) {
 	e, err := s.o.Store.Get(ctx, historyKey(name, version))
 	if errors.Is(err, state.ErrNotFound) {
-		return nil, &api.Error{Code: "not_found", Message: fmt.Sprintf("document %s has no version %d, or not any more: the last %d are kept", name, version, maxVersions)}
+		return nil, noVersion(name, version)
 	}
 	if err != nil {
 		return nil, away(err)
@@ -294,6 +314,10 @@ func (s *Store) newest(ctx context.Context, name string) (*document, error) {
 
 func unknown(name string) error {
 	return &api.Error{Code: "not_found", Message: fmt.Sprintf("there is no document %q; creel get documents lists them", name)}
+}
+
+func noVersion(name string, version int64) error {
+	return &api.Error{Code: "not_found", Message: fmt.Sprintf("document %s has no version %d, or not any more: the last %d are kept", name, version, maxVersions)}
 }
 
 func deleted(name string, r *record) error {

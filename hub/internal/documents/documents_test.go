@@ -15,12 +15,16 @@ import (
 
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/control"
+	"github.com/creelhq/creel/expr"
 	"github.com/creelhq/creel/hub/internal/documents"
 	"github.com/creelhq/creel/hub/internal/state"
 	"github.com/creelhq/creel/report"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// everybody is the condition of those who see all agents.
+var everybody expr.Selector
 
 type fataler interface {
 	Helper()
@@ -53,7 +57,7 @@ func code(err error) string {
 
 func apply(t fataler, d *documents.Store, text string) api.DocumentApplied {
 	t.Helper()
-	a, err := d.Apply(context.Background(), "ann", api.DocumentChange{Text: text})
+	a, err := d.Apply(context.Background(), "ann", everybody, api.DocumentChange{Text: text})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,33 +116,33 @@ func TestLifeOfADocument(t *testing.T) {
 		await(t, other, "the change", func(s *documents.Set) bool { return offered(s) == "web@2" })
 		zero, one_ := int64(0), int64(1)
 		for _, v := range []*int64{&zero, &one_} {
-			if _, err := other.Apply(t.Context(), "bob", api.DocumentChange{Text: first, Version: v}); code(err) != "conflict" || !strings.Contains(err.Error(), "at version 2, by ann") {
+			if _, err := other.Apply(t.Context(), "bob", everybody, api.DocumentChange{Text: first, Version: v}); code(err) != "conflict" || !strings.Contains(err.Error(), "at version 2, by ann") {
 				t.Errorf("a change of version %d: %v", *v, err)
 			}
 		}
-		if a, err := other.Apply(t.Context(), "bob", api.DocumentChange{Text: first, DryRun: true}); err != nil || a.Outcome != "changed" || a.Document.Version != 3 {
+		if a, err := other.Apply(t.Context(), "bob", everybody, api.DocumentChange{Text: first, DryRun: true}); err != nil || a.Outcome != "changed" || a.Document.Version != 3 {
 			t.Errorf("a trial: %+v, %v", a, err)
 		}
-		if err := other.Delete(t.Context(), "bob", "web", true); err != nil || offered(other.Current()) != "web@2" {
+		if err := other.Delete(t.Context(), "bob", everybody, "web", true); err != nil || offered(other.Current()) != "web@2" {
 			t.Errorf("a trial to delete: %v, %s", err, offered(other.Current()))
 		}
-		if a, err := other.Rollback(t.Context(), "bob", "web", 0); err != nil || a.Document.Version != 3 || a.Document.Text != first || a.Document.Note != "rolled back to version 1" {
+		if a, err := other.Rollback(t.Context(), "bob", everybody, "web", 0); err != nil || a.Document.Version != 3 || a.Document.Text != first || a.Document.Note != "rolled back to version 1" {
 			t.Errorf("rolled back: %+v, %v", a, err)
 		}
-		if err := d.Delete(t.Context(), "bob", "web", false); err != nil {
+		if err := d.Delete(t.Context(), "bob", everybody, "web", false); err != nil {
 			t.Error(err)
 		}
-		if err := d.Delete(t.Context(), "bob", "web", false); code(err) != "not_found" {
+		if err := d.Delete(t.Context(), "bob", everybody, "web", false); code(err) != "not_found" {
 			t.Errorf("deleted twice: %v", err)
 		}
 		await(t, other, "the deletion", func(s *documents.Set) bool { return offered(s) == "" })
-		if _, err := other.Get(t.Context(), "web", 0); code(err) != "not_found" || !strings.Contains(err.Error(), "creel rollback") {
+		if _, err := other.Get(t.Context(), everybody, "web", 0); code(err) != "not_found" || !strings.Contains(err.Error(), "creel rollback") {
 			t.Errorf("what is deleted: %v", err)
 		}
-		if a, err := other.Rollback(t.Context(), "bob", "web", 2); err != nil || a.Document.Version != 5 || a.Outcome != "created" {
+		if a, err := other.Rollback(t.Context(), "bob", everybody, "web", 2); err != nil || a.Document.Version != 5 || a.Outcome != "created" {
 			t.Errorf("brought back: %+v, %v", a, err)
 		}
-		h, err := d.History(t.Context(), "web")
+		h, err := d.History(t.Context(), everybody, "web")
 		var list []string
 		for _, v := range h.Versions {
 			list = append(list, fmt.Sprint(v.Version, v.Deleted, v.Text == second))
@@ -146,22 +150,22 @@ func TestLifeOfADocument(t *testing.T) {
 		if got := strings.Join(list, ", "); err != nil || got != "5 false true, 4 true false, 3 false false, 2 false true, 1 false false" {
 			t.Errorf("the history is %s, %v", got, err)
 		}
-		if got, err := d.Get(t.Context(), "web", 2); err != nil || got.Text != second || got.Version != 2 {
+		if got, err := d.Get(t.Context(), everybody, "web", 2); err != nil || got.Text != second || got.Version != 2 {
 			t.Errorf("version 2 is %+v, %v", got, err)
 		}
 		for what, err := range map[string]error{
-			"unknown":         func() error { _, err := d.Get(t.Context(), "nobody", 0); return err }(),
-			"unknown version": func() error { _, err := d.Get(t.Context(), "web", 99); return err }(),
-			"no name":         func() error { _, err := d.Get(t.Context(), "../web", 0); return err }(),
-			"no history":      func() error { _, err := d.History(t.Context(), "nobody"); return err }(),
-			"no rollback":     func() error { _, err := d.Rollback(t.Context(), "bob", "nobody", 0); return err }(),
-			"no such version": func() error { _, err := d.Rollback(t.Context(), "bob", "web", 77); return err }(),
+			"unknown":         func() error { _, err := d.Get(t.Context(), everybody, "nobody", 0); return err }(),
+			"unknown version": func() error { _, err := d.Get(t.Context(), everybody, "web", 99); return err }(),
+			"no name":         func() error { _, err := d.Get(t.Context(), everybody, "../web", 0); return err }(),
+			"no history":      func() error { _, err := d.History(t.Context(), everybody, "nobody"); return err }(),
+			"no rollback":     func() error { _, err := d.Rollback(t.Context(), "bob", everybody, "nobody", 0); return err }(),
+			"no such version": func() error { _, err := d.Rollback(t.Context(), "bob", everybody, "web", 77); return err }(),
 		} {
 			if code(err) != "not_found" {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
-		if _, err := d.Rollback(t.Context(), "bob", "web", 4); code(err) != "bad_request" {
+		if _, err := d.Rollback(t.Context(), "bob", everybody, "web", 4); code(err) != "bad_request" {
 			t.Errorf("rolled back to a deletion: %v", err)
 		}
 	}
@@ -193,7 +197,7 @@ func TestWhatIsRefused(t *testing.T) {
 	}})
 	f := func(text, at, want string) {
 		t.Helper()
-		_, err := d.Apply(t.Context(), "ann", api.DocumentChange{Text: text})
+		_, err := d.Apply(t.Context(), "ann", everybody, api.DocumentChange{Text: text})
 		var e *api.Error
 		if !errors.As(err, &e) || e.Code != "bad_request" || len(e.Problems) != 1 {
 			t.Errorf("%q: %v", text, err)
@@ -233,7 +237,7 @@ func TestWhatIsRefused(t *testing.T) {
 	if a := apply(t, d, "{\"document\": \"json\",\n\t\"exporters\": {\"debug\": {}}}"); a.Outcome != "created" {
 		t.Errorf("JSON: %+v", a)
 	}
-	if _, err := d.Apply(t.Context(), "ann", api.DocumentChange{Text: "document: big\n#" + strings.Repeat("x", api.MaxDocument)}); code(err) != "too_much" {
+	if _, err := d.Apply(t.Context(), "ann", everybody, api.DocumentChange{Text: "document: big\n#" + strings.Repeat("x", api.MaxDocument)}); code(err) != "too_much" {
 		t.Errorf("a document that is too large: %v", err)
 	}
 }
@@ -273,7 +277,7 @@ func TestDefinedTwice(t *testing.T) {
 	d := open(t, new(state.Memory).Open(), documents.Options{Agents: func() []documents.Agent { return agents }})
 	apply(t, d, "document: one\nselector: site == \"north\"\nexporters: {debug: {}}")
 	apply(t, d, "document: two\nselector: site == \"south\"\nexporters:\n  debug: {}")
-	_, err := d.Apply(t.Context(), "ann", api.DocumentChange{Text: "document: two\nselector: site != \"\"\nexporters:\n  debug: {}"})
+	_, err := d.Apply(t.Context(), "ann", everybody, api.DocumentChange{Text: "document: two\nselector: site != \"\"\nexporters:\n  debug: {}"})
 	var e *api.Error
 	if !errors.As(err, &e) || e.Code != "conflict" || len(e.Problems) != 1 || e.Problems[0].Line != 4 || e.Problems[0].Path != "exporters.debug" {
 		t.Fatalf("defined twice: %+v", err)
@@ -303,7 +307,7 @@ func TestLabelsComeToRest(t *testing.T) {
 	apply(t, d, "document: leaf\nselector: team == \"a\"\nagent: {log: {level: debug}}")
 	apply(t, d, "document: other\nagent: {log: {format: json}}")
 	for _, text := range []string{"document: two\nselector: team == \"a\"\nagent: {labels: {rack: b}}", "document: two\nagent: {labels: {site: south}}"} {
-		if _, err := d.Apply(t.Context(), "ann", api.DocumentChange{Text: text}); code(err) != "conflict" || !strings.Contains(err.Error(), "come to rest") {
+		if _, err := d.Apply(t.Context(), "ann", everybody, api.DocumentChange{Text: text}); code(err) != "conflict" || !strings.Contains(err.Error(), "come to rest") {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
@@ -321,7 +325,7 @@ func TestUnreadable(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, d, "what it cannot read", func(s *documents.Set) bool { return strings.Contains(offered(s), "cannot be had yet") })
-	if err := d.Delete(t.Context(), "ann", "newer", false); err != nil || offered(d.Current()) != "good@1" {
+	if err := d.Delete(t.Context(), "ann", everybody, "newer", false); err != nil || offered(d.Current()) != "good@1" {
 		t.Errorf("after it was deleted: %s, %v", offered(d.Current()), err)
 	}
 }
@@ -343,11 +347,11 @@ func TestStatus(t *testing.T) {
 		t.Helper()
 		x.ID, x.Name, x.Labels = "id", "alpha", map[string]string{"site": "north"}
 		agents = []documents.Agent{x, {ID: "other", Labels: map[string]string{"site": "south"}}}
-		got, err := d.Get(t.Context(), "web", 0)
+		got, err := d.Get(t.Context(), everybody, "web", 0)
 		if want := (api.Placed{Agent: "id", Name: "alpha", Status: status, Version: version, Error: problem}); err != nil || len(got.Placed) != 1 || got.Placed[0] != want {
 			t.Errorf("%+v: %+v, %v", x, got.Placed, err)
 		}
-		n := d.List().Documents[0].Agents
+		n := d.List(everybody).Documents[0].Agents
 		if n.Selected != 1 || n.Running+n.Waiting+n.Failed != 1 || n.Running == 1 != (status == "running") || n.Waiting == 1 != (status == "waiting") {
 			t.Errorf("%s counts as %+v", status, n)
 		}
@@ -373,7 +377,7 @@ func TestBounds(t *testing.T) {
 	for i := range 60 {
 		apply(t, d, fmt.Sprintf("document: small\nagent: {labels: {n: '%d'}}", i))
 	}
-	if h, err := d.History(t.Context(), "small"); err != nil || len(h.Versions) != 50 || h.Versions[0].Version != 60 || h.Versions[49].Version != 11 {
+	if h, err := d.History(t.Context(), everybody, "small"); err != nil || len(h.Versions) != 50 || h.Versions[0].Version != 60 || h.Versions[49].Version != 11 {
 		t.Errorf("%d versions are kept, %v", len(h.Versions), err)
 	}
 	for i := range 110 {
@@ -386,7 +390,7 @@ func TestBounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, d, "the last", func(s *documents.Set) bool { return strings.Contains(offered(s), "last") })
-	if err := d.Delete(t.Context(), "ann", "last", false); err != nil {
+	if err := d.Delete(t.Context(), "ann", everybody, "last", false); err != nil {
 		t.Fatal(err)
 	}
 	list, _, err := s.List(t.Context(), "documents/gone-")
@@ -407,12 +411,12 @@ func TestBudget(t *testing.T) {
 		if i > 100 {
 			t.Fatal("large documents can be changed without an end")
 		}
-		_, err = d.Apply(t.Context(), "ann", api.DocumentChange{Text: fmt.Sprintf("document: large\nagent: {labels: {m: '%d'}}%s", i, padding)})
+		_, err = d.Apply(t.Context(), "ann", everybody, api.DocumentChange{Text: fmt.Sprintf("document: large\nagent: {labels: {m: '%d'}}%s", i, padding)})
 	}
 	if code(err) != "too_much" || !strings.Contains(err.Error(), "last hour") {
 		t.Errorf("they end with %v", err)
 	}
-	if h, err := d.History(t.Context(), "large"); err != nil || len(h.Versions) != 3 {
+	if h, err := d.History(t.Context(), everybody, "large"); err != nil || len(h.Versions) != 3 {
 		t.Errorf("%d large versions are kept, %v", len(h.Versions), err)
 	}
 }
@@ -447,7 +451,7 @@ func TestModel(t *testing.T) {
 			}
 			done[a.Outcome]++
 		case 3:
-			err := d.Delete(t.Context(), "ann", name, false)
+			err := d.Delete(t.Context(), "ann", everybody, name, false)
 			if (err == nil) != (last(name) != "") {
 				t.Fatalf("delete %s: %v", name, err)
 			}
@@ -466,7 +470,7 @@ func TestModel(t *testing.T) {
 					want = cmp.Or(text, want)
 				}
 			}
-			a, err := d.Rollback(t.Context(), "ann", name, int64(to))
+			a, err := d.Rollback(t.Context(), "ann", everybody, name, int64(to))
 			if (err == nil) != (want != "") || err == nil && a.Document.Text != want {
 				t.Fatalf("%s of %d versions is rolled back to %d: %+v, want %q, %v", name, n, to, a, want, err)
 			}
@@ -484,7 +488,7 @@ func TestModel(t *testing.T) {
 		for _, d := range hubs {
 			await(t, d, strings.Join(want, " "), func(s *documents.Set) bool { return offered(s) == strings.Join(want, " ") })
 		}
-		h, err := hubs[random.IntN(2)].History(t.Context(), name)
+		h, err := hubs[random.IntN(2)].History(t.Context(), everybody, name)
 		if n := len(model[name]); n > 0 && (err != nil || len(h.Versions) != min(n, kept)) {
 			t.Fatalf("%s has %d versions, want the last of %d: %v", name, len(h.Versions), n, err)
 		}

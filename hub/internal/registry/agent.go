@@ -1,9 +1,11 @@
 package registry
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -31,7 +33,8 @@ type record struct {
 	Name       string            `json:"name"`
 	Type       string            `json:"type"`
 	Version    string            `json:"version"`
-	Labels     map[string]string `json:"labels"`
+	Labels     map[string]string `json:"labels"`           // Pinned among them
+	Pinned     map[string]string `json:"pinned,omitempty"` // labels that it has whatever it says, by its identity
 	Connection api.Connection    `json:"connection"`
 	Cause      string            `json:"cause,omitempty"`
 	Config     string            `json:"config,omitempty"`
@@ -113,10 +116,11 @@ func short(s string) string {
 func (a *agent) save() { a.r.keeper.put(agentsPrefix+a.ID, a.record, false) }
 
 // connect notes that the agent is there: with a connection, or polling if conn is nil.
-func (a *agent) connect(conn *control.Conn, from string) {
+func (a *agent) connect(conn *control.Conn, who visitor, from string) {
 	a.mu.Lock()
 	old := a.conn
 	a.conn, a.session = conn, wanted{}
+	a.known(who)
 	if a.timer != nil {
 		a.timer.Stop()
 		a.timer = nil
@@ -215,6 +219,7 @@ func (a *agent) report(m *protobufs.AgentToServer, beat *control.Beat, first boo
 		keep = a.judge(h) || keep
 	}
 	if beat != nil {
+		a.session.trusts = cmp.Or(beat.Authorities, a.session.trusts)
 		keep = a.tells(beat) || keep
 	}
 	if s := m.RemoteConfigStatus; s != nil {
@@ -247,16 +252,15 @@ func (a *agent) describe(d *protobufs.AgentDescription) bool {
 		}
 	}
 	kind, version := attrs["service.name"], attrs["service.version"]
-	name := attrs["host.name"]
-	if name == "" {
-		name = attrs["service.instance.id"]
-	}
-	if name == "" {
-		name = a.ID
-	}
+	instance := attrs["service.instance.id"]
 	for _, k := range []string{"service.name", "service.version", "service.instance.id"} {
 		delete(attrs, k)
 	}
+	if a.session.identified {
+		delete(attrs, roleLabel) // a hub's own agent needs no identity there
+	}
+	maps.Copy(attrs, a.Pinned)
+	name := cmp.Or(attrs["host.name"], instance, a.ID)
 	same := a.Name == name && a.Type == kind && a.Version == version && fmt.Sprint(a.Labels) == fmt.Sprint(attrs)
 	a.Name, a.Type, a.Version, a.Labels = name, kind, version, attrs
 	if !same {

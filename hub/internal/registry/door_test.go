@@ -42,7 +42,7 @@ func TestRecordsThatNeverCame(t *testing.T) {
 	if d.Unexplained != 12 || !strings.HasPrefix(d.Cause, "exporters.otlp: 12 records ") || !strings.Contains(d.Cause, "it has sent 112, and the hub has taken 100") || d.Timeline[0].Kind != report.Degraded {
 		t.Errorf("%d unexplained, the cause is %q, the timeline %+v", d.Unexplained, d.Cause, d.Timeline[0])
 	}
-	if n := w.reg.Counts()[report.Degraded]; n != 1 {
+	if n := w.reg.Counts(everybody)[report.Degraded]; n != 1 {
 		t.Errorf("%d agents are degraded", n)
 	}
 	l, err := w.reg.Ledger(api.LedgerQuery{})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/control"
+	"github.com/creelhq/creel/expr"
 	"github.com/creelhq/creel/report"
 )
 
@@ -65,13 +66,26 @@ func (r *Registry) all() []*agent {
 	return slices.Collect(maps.Values(r.agents))
 }
 
-// Counts returns how many agents there are of each status.
-func (r *Registry) Counts() map[string]int {
+// seen returns the agents whose labels meet a condition.
+func (r *Registry) seen(within expr.Selector) []*agent {
+	list := r.all()
+	if within.IsZero() {
+		return list
+	}
+	return slices.DeleteFunc(list, func(a *agent) bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return !within.Match(a.selectable())
+	})
+}
+
+// Counts returns how many agents there are of each status, of those whose labels meet a condition.
+func (r *Registry) Counts(within expr.Selector) map[string]int {
 	counts := make(map[string]int, len(worst))
 	for _, s := range worst {
 		counts[s] = 0
 	}
-	for _, a := range r.all() {
+	for _, a := range r.seen(within) {
 		a.mu.Lock()
 		h, _ := a.verdict()
 		x := api.Agent{Connection: a.Connection, Health: h}
@@ -81,8 +95,8 @@ func (r *Registry) Counts() map[string]int {
 	return counts
 }
 
-// List returns a page of the fleet, worst first. The error is an *api.Error about q.
-func (r *Registry) List(q api.AgentQuery) (api.AgentList, error) {
+// List returns a page of the agents whose labels meet a condition, worst first. The error is an *api.Error about q.
+func (r *Registry) List(within expr.Selector, q api.AgentQuery) (api.AgentList, error) {
 	match, err := matcher(q)
 	if err != nil {
 		return api.AgentList{}, err
@@ -96,7 +110,7 @@ func (r *Registry) List(q api.AgentQuery) (api.AgentList, error) {
 		list.Counts[s] = 0
 	}
 	var rows []api.Agent
-	for _, a := range r.all() {
+	for _, a := range r.seen(within) {
 		a.mu.Lock()
 		x := a.row()
 		a.mu.Unlock()
@@ -206,10 +220,10 @@ func matcher(q api.AgentQuery) (func(*api.Agent) bool, error) {
 	}, nil
 }
 
-// Agent returns all about one agent: that with an id, or the only one whose id begins so or that is called so. The error is
-// an *api.Error.
-func (r *Registry) Agent(id string) (api.AgentDetail, error) {
-	a, err := r.find(id)
+// Agent returns all about one agent: that with an id, or the only one whose id begins so or that is called so. Those whose
+// labels do not meet a condition are not there. The error is an *api.Error.
+func (r *Registry) Agent(within expr.Selector, id string) (api.AgentDetail, error) {
+	a, err := r.find(within, id)
 	if err != nil {
 		return api.AgentDetail{}, err
 	}
@@ -217,9 +231,9 @@ func (r *Registry) Agent(id string) (api.AgentDetail, error) {
 }
 
 // find returns the one agent that is meant.
-func (r *Registry) find(id string) (*agent, error) {
+func (r *Registry) find(within expr.Selector, id string) (*agent, error) {
 	var found, called []*agent
-	for _, a := range r.all() {
+	for _, a := range r.seen(within) {
 		if a.ID == id { // which never changes
 			return a, nil
 		}

@@ -58,6 +58,10 @@ func badRequest(reason, format string, args ...any) error {
 
 // serveConn serves one WebSocket until it is over.
 func (r *Registry) serveConn(w http.ResponseWriter, req *http.Request) {
+	who, ok := r.enter(w, req)
+	if !ok {
+		return
+	}
 	r.mu.Lock()
 	if r.closed {
 		r.mu.Unlock()
@@ -91,11 +95,17 @@ func (r *Registry) serveConn(w http.ResponseWriter, req *http.Request) {
 		}
 		first := a == nil
 		if first {
+			if err = r.matches(who, id, m, req); err != nil {
+				break
+			}
 			if a = r.get(id); a == nil {
 				err = &refusal{"too_many", protobufs.ServerErrorResponseType_ServerErrorResponseType_Unavailable, "the hub knows too many agents already"}
 				break
 			}
-			a.connect(conn, req.RemoteAddr)
+			a.connect(conn, who, req.RemoteAddr)
+			if err = r.still(who, req); err != nil {
+				break
+			}
 		} else if a.ID != id {
 			err = badRequest("identity", "the connection is agent %s's: another instance_uid must connect for itself", a.ID)
 			break
@@ -120,7 +130,11 @@ func (r *Registry) serveConn(w http.ResponseWriter, req *http.Request) {
 func (r *Registry) end(conn *control.Conn, a *agent, err error, goodbye bool) {
 	var refused *refusal
 	var wrong *control.ProtocolError
+	var stranger *control.Refusal
 	errors.As(err, &refused)
+	if errors.As(err, &stranger) {
+		refused = badRequest(stranger.Code, "%s", stranger.Error()).(*refusal)
+	}
 	if errors.As(err, &wrong) {
 		refused = badRequest("malformed", "%s", wrong.Reason).(*refusal)
 	}
@@ -189,7 +203,7 @@ func (r *Registry) hear(a *agent, m *protobufs.AgentToServer, first bool) (*prot
 	}
 	if beat != nil {
 		h := r.Heartbeat()
-		lease := control.Lease{Nonce: beat.Nonce, Hub: r.o.Hub, Expires: missed * h, Heartbeat: h}
+		lease := control.Lease{Nonce: beat.Nonce, Hub: r.o.Hub, Expires: missed * h, Heartbeat: h, Authorities: a.toTrust()}
 		reply.CustomMessage = lease.Message()
 	}
 	return reply, nil
@@ -197,10 +211,17 @@ func (r *Registry) hear(a *agent, m *protobufs.AgentToServer, first bool) (*prot
 
 // servePoll serves one message of an agent that polls over HTTP.
 func (r *Registry) servePoll(w http.ResponseWriter, req *http.Request) {
+	who, ok := r.enter(w, req)
+	if !ok {
+		return
+	}
 	m, err := r.readPoll(w, req)
 	var id string
 	if err == nil {
 		id, err = agentID(m)
+	}
+	if err == nil {
+		err = r.matches(who, id, m, req)
 	}
 	var a *agent
 	if err == nil {
@@ -212,8 +233,11 @@ func (r *Registry) servePoll(w http.ResponseWriter, req *http.Request) {
 	}
 	var reply *protobufs.ServerToAgent
 	if err == nil {
-		first := a.poll(req.RemoteAddr)
-		if reply, err = r.hear(a, m, first); reply == nil && err == nil {
+		first := a.poll(who, req.RemoteAddr)
+		if err = r.still(who, req); err == nil {
+			reply, err = r.hear(a, m, first)
+		}
+		if reply == nil && err == nil {
 			reply = &protobufs.ServerToAgent{InstanceUid: m.InstanceUid, Capabilities: capabilities}
 		}
 	}
@@ -222,7 +246,11 @@ func (r *Registry) servePoll(w http.ResponseWriter, req *http.Request) {
 	}
 	var tooLarge *http.MaxBytesError
 	var refused *refusal
+	var stranger *control.Refusal
 	switch {
+	case errors.As(err, &stranger):
+		r.turnAway(w, stranger)
+		return
 	case errors.As(err, &tooLarge):
 		r.rejected("malformed")
 		http.Error(w, fmt.Sprintf("the message is over %d bytes", r.o.MaxMessage), http.StatusRequestEntityTooLarge)
@@ -267,15 +295,16 @@ func (r *Registry) readPoll(w http.ResponseWriter, req *http.Request) (*protobuf
 }
 
 // poll notes that an agent without a connection was heard, and reports whether it was not there before.
-func (a *agent) poll(from string) (first bool) {
+func (a *agent) poll(who visitor, from string) (first bool) {
 	a.mu.Lock()
 	first = a.Connection != "connected" || a.conn != nil
 	a.mu.Unlock()
 	if first {
-		a.connect(nil, from)
+		a.connect(nil, who, from)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.known(who)
 	a.LastSeen = time.Now().UTC()
 	a.wait("it does not poll any more", a.LastSeen.Add(missed*foreignHeartbeat-missed*a.r.Heartbeat()))
 	a.Cause = ""

@@ -25,17 +25,19 @@ import (
 
 // Options configure a Registry. Hub and Store are required.
 type Options struct {
-	Hub        string           // this hub's id
-	Store      state.Store      // what must outlive the hub is there
-	Heartbeat  time.Duration    // least interval between an agent's heartbeats; 0: 5 s. Beyond 2000 agents a second it grows
-	MaxMessage int64            // bytes; 0: control.MaxMessage
-	MaxAgents  int              // that are remembered; 0: 100 000
-	Door       Door             // what was taken of agents' data; nil: that is not known
-	Shared     bool             // other hubs take data of the same agents: what agents have sent is not compared with what this hub took
-	Documents  *documents.Store // what agents shall run; nil: nothing
-	Patience   time.Duration    // how long a difference between them must last to be told; 0: a minute
-	Log        *slog.Logger
-	Metrics    *metric.Set
+	Hub         string           // this hub's id
+	Store       state.Store      // what must outlive the hub is there
+	Heartbeat   time.Duration    // least interval between an agent's heartbeats; 0: 5 s. Beyond 2000 agents a second it grows
+	MaxMessage  int64            // bytes; 0: control.MaxMessage
+	MaxAgents   int              // that are remembered; 0: 100 000
+	Door        Door             // what was taken of agents' data; nil: that is not known
+	Shared      bool             // other hubs take data of the same agents: what agents have sent is not compared with what this hub took
+	Documents   *documents.Store // what agents shall run; nil: nothing
+	Gate        Gate             // who may come in; nil: everybody
+	Authorities func() string    // control.FingerprintOfBundle of what agents with an identity are to trust; nil: they are not told
+	Patience    time.Duration    // how long a difference between them must last to be told; 0: a minute
+	Log         *slog.Logger
+	Metrics     *metric.Set
 }
 
 // perSecond is how many heartbeats a second a hub takes.
@@ -62,6 +64,7 @@ type Registry struct {
 	over sync.WaitGroup
 
 	connected atomic.Int64
+	expelled  atomic.Int64 // how often Expel was called
 	changed   atomic.Pointer[chan struct{}]
 }
 

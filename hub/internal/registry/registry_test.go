@@ -23,12 +23,16 @@ import (
 
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/control"
+	"github.com/creelhq/creel/expr"
 	"github.com/creelhq/creel/hub/internal/registry"
 	"github.com/creelhq/creel/hub/internal/state"
 	"github.com/creelhq/creel/report"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// everybody is the condition of those who see all agents.
+var everybody expr.Selector
 
 // world is a registry behind a real socket.
 type world struct {
@@ -149,7 +153,7 @@ func (w *world) await(id, what string, ok func(api.AgentDetail) bool) api.AgentD
 	deadline := time.After(20 * time.Second)
 	for {
 		changed := w.reg.Changed()
-		d, err := w.reg.Agent(id)
+		d, err := w.reg.Agent(everybody, id)
 		if err == nil && ok(d) {
 			return d
 		}
@@ -237,10 +241,10 @@ func TestHubStartsAgain(t *testing.T) {
 	for _, f := range agents[1:] {
 		w.await(f.id, "back", func(d api.AgentDetail) bool { return connected(d) && d.Effective != "" })
 	}
-	if d, err := w.reg.Agent(agents[0].id); err != nil || d.Connection != api.Disconnected || d.Name != "agent-00" {
+	if d, err := w.reg.Agent(everybody, agents[0].id); err != nil || d.Connection != api.Disconnected || d.Name != "agent-00" {
 		t.Errorf("the one that had gone is %+v, %v", d.Agent, err)
 	}
-	if n := w.reg.Counts()[report.Healthy]; n != 19 {
+	if n := w.reg.Counts(everybody)[report.Healthy]; n != 19 {
 		t.Errorf("%d are healthy", n)
 	}
 }
@@ -400,7 +404,7 @@ func TestListPages(t *testing.T) {
 		q.Limit = 4
 		var names []string
 		for {
-			list, err := w.reg.List(q)
+			list, err := w.reg.List(everybody, q)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -427,7 +431,7 @@ func TestListPages(t *testing.T) {
 	f(api.AgentQuery{Search: last}, 1, "agent-24")
 	f(api.AgentQuery{Status: string(api.Lost)}, 0, "")
 	for _, q := range []api.AgentQuery{{Status: "sad"}, {Label: "rack"}, {Cursor: "?"}, {Limit: 1001}, {Limit: -1}} {
-		if _, err := w.reg.List(q); err == nil {
+		if _, err := w.reg.List(everybody, q); err == nil {
 			t.Errorf("%+v is answered", q)
 		}
 	}
@@ -448,7 +452,7 @@ func TestDiskQueuesInTheList(t *testing.T) {
 	})
 	var names []string
 	for q := (api.AgentQuery{Limit: 1}); ; {
-		list, err := w.reg.List(q)
+		list, err := w.reg.List(everybody, q)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/control"
+	"github.com/creelhq/creel/expr"
 	"github.com/creelhq/creel/hub/internal/documents"
 	"github.com/creelhq/creel/hub/internal/state"
 	"github.com/creelhq/creel/report"
@@ -22,7 +23,9 @@ import (
 // wanted is what an agent was asked for in one connection, and what it has said to that.
 type wanted struct {
 	capabilities uint64
-	described    bool // its labels are those of now
+	described    bool   // its labels are those of now
+	identified   bool   // it has shown a certificate
+	trusts       string // Beat.Authorities
 	remote       control.RemoteStatus
 	offered      string // hash of the last offer
 	offeredAt    time.Time
@@ -36,6 +39,8 @@ const (
 
 	// agentLabel is a label that every agent has for selectors: its id.
 	agentLabel = "creel.agent.id"
+	// roleLabel says that an agent is a hub's own.
+	roleLabel = "creel.role"
 )
 
 // followDocuments offers all agents what documents say whenever that changes. Sending does not wait for an agent: one that
@@ -301,17 +306,17 @@ var commands = []string{"pause", "resume", "drain", "restart", "stop"}
 
 // Order asks an agent (that with an id, or the only one whose id begins so or that is called so) to do something. It is told
 // at once if it is connected, else when it connects, until it has said that it is done; a newer order replaces an older one.
-// The error is an *api.Error.
-func (r *Registry) Order(ctx context.Context, id, do, by, cause string) (api.Order, error) {
+// Only agents within a condition on their labels are meant. The error is an *api.Error.
+func (r *Registry) Order(ctx context.Context, within expr.Selector, id, do, by, cause string) (api.Order, error) {
 	if !slices.Contains(commands, do) {
 		return api.Order{}, &api.Error{Code: "bad_request", Message: fmt.Sprintf("do must be one of %s, got %q", strings.Join(commands, ", "), do)}
 	}
-	a, err := r.find(id)
+	a, err := r.find(within, id)
 	if err != nil {
 		return api.Order{}, err
 	}
 	a.mu.Lock()
-	kind, role := a.Type, a.Labels["creel.role"]
+	kind, role := a.Type, a.Labels[roleLabel]
 	a.mu.Unlock()
 	switch {
 	case kind != control.AgentType:

@@ -69,7 +69,7 @@ func (f *fleet) again() {
 
 func (f *fleet) apply(text string) api.DocumentApplied {
 	f.t.Helper()
-	a, err := f.docs.Apply(f.t.Context(), "ann", api.DocumentChange{Text: text})
+	a, err := f.docs.Apply(f.t.Context(), "ann", everybody, api.DocumentChange{Text: text})
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -227,11 +227,11 @@ func TestDocumentsReachAgents(t *testing.T) {
 	p.mu.Unlock()
 	p.client.Notify()
 	here.await(p.id, "moved", is("id running, south running"))
-	if err := there.docs.Delete(t.Context(), "ann", "south", false); err != nil {
+	if err := there.docs.Delete(t.Context(), "ann", everybody, "south", false); err != nil {
 		t.Fatal(err)
 	}
 	d := here.await(p.id, "without it", is("id running"))
-	if err := here.docs.Delete(t.Context(), "ann", "id", false); err != nil {
+	if err := here.docs.Delete(t.Context(), "ann", everybody, "id", false); err != nil {
 		t.Fatal(err)
 	}
 	here.await(p.id, "told that there is nothing", func(api.AgentDetail) bool { return strings.HasSuffix(p.seen(), " []") })
@@ -274,7 +274,7 @@ func TestWhatFailedIsNotOfferedAgain(t *testing.T) {
 	if n := strings.Count(kinds(d), "refused"); n != 1 {
 		t.Errorf("the timeline after a restart of the hub is %s", kinds(d))
 	}
-	if _, err := f.docs.Rollback(t.Context(), "ann", "web", 1); err != nil {
+	if _, err := f.docs.Rollback(t.Context(), "ann", everybody, "web", 1); err != nil {
 		t.Fatal(err)
 	}
 	f.await(p.id, "running what was before", is("web running"))
@@ -293,7 +293,7 @@ func TestConflictIsTold(t *testing.T) {
 	if d.Intended.Conflict != "documents one and two both define exporters.debug" || statuses(d) != "one waiting, two waiting" {
 		t.Errorf("the conflict is %q, the documents %s", d.Intended.Conflict, statuses(d))
 	}
-	if err := f.docs.Delete(t.Context(), "ann", "one", false); err != nil {
+	if err := f.docs.Delete(t.Context(), "ann", everybody, "one", false); err != nil {
 		t.Fatal(err)
 	}
 	f.await(p.id, "running the other", is("two running"))
@@ -341,7 +341,7 @@ func TestSlowAgent(t *testing.T) {
 				return strings.HasSuffix(p.seen(), fmt.Sprintf("[large@%d]", versions+1))
 			})
 		}
-		d, err := f.reg.Agent(id.String())
+		d, err := f.reg.Agent(everybody, id.String())
 		closed = err != nil || d.Cause != ""
 	}
 	d := f.await(id.String(), "left behind", func(d api.AgentDetail) bool { return !connected(d) })
@@ -405,7 +405,7 @@ func TestOrders(t *testing.T) {
 	f := newFleet(t, m.Open())
 	p := f.peer("alpha", nil)
 	f.await(p.id, "connected", func(d api.AgentDetail) bool { return connected(d) && d.Name == "alpha" })
-	o, err := f.reg.Order(t.Context(), "alpha", "pause", "ann", "repairs")
+	o, err := f.reg.Order(t.Context(), everybody, "alpha", "pause", "ann", "repairs")
 	if err != nil || o.Do != "pause" || o.Done {
 		t.Fatalf("ordered: %+v, %v", o, err)
 	}
@@ -421,7 +421,7 @@ func TestOrders(t *testing.T) {
 	p.stop()
 	f.await(p.id, "gone", func(d api.AgentDetail) bool { return !connected(d) })
 	for _, do := range []string{"pause", "resume"} { // the newer one replaces the other
-		if o, err = f.reg.Order(t.Context(), p.id[:30], do, "ann", ""); err != nil {
+		if o, err = f.reg.Order(t.Context(), everybody, p.id[:30], do, "ann", ""); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -437,7 +437,7 @@ func TestOrders(t *testing.T) {
 	f.again()
 	f.await(p.id, "back", done(o.ID))
 	other := newFleet(t, m.Open())
-	if o, err = other.reg.Order(t.Context(), p.id, "pause", "bob", ""); err != nil {
+	if o, err = other.reg.Order(t.Context(), everybody, p.id, "pause", "bob", ""); err != nil {
 		t.Fatal(err)
 	}
 	f.await(p.id, "told by the other hub", done(o.ID))
@@ -453,7 +453,7 @@ func TestOrders(t *testing.T) {
 	hub := f.peer("hub", map[string]string{"creel.role": "hub"})
 	f.await(hub.id, "connected", func(d api.AgentDetail) bool { return connected(d) && d.Name == "hub" })
 	for what, ask := range map[string][2]string{"bad_request": {p.id, "dance"}, "not_found": {"nobody", "pause"}, "bad_request ": {hub.id, "stop"}} {
-		_, err := f.reg.Order(t.Context(), ask[0], ask[1], "ann", "")
+		_, err := f.reg.Order(t.Context(), everybody, ask[0], ask[1], "ann", "")
 		var e *api.Error
 		if !errors.As(err, &e) || e.Code != strings.TrimSpace(what) {
 			t.Errorf("%v: %v", ask, err)

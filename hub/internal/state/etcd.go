@@ -75,7 +75,8 @@ func (s *etcd) Get(ctx context.Context, key string) (Entry, error) {
 	if len(resp.Kvs) == 0 {
 		return Entry{}, ErrNotFound
 	}
-	return Entry{key, resp.Kvs[0].Value, resp.Kvs[0].ModRevision}, nil
+	kv := resp.Kvs[0]
+	return Entry{key, kv.Value, kv.ModRevision, kv.Lease != 0}, nil
 }
 
 // List asks page by page, all at the revision of the first.
@@ -91,7 +92,7 @@ func (s *etcd) List(ctx context.Context, prefix string) ([]Entry, int64, error) 
 			revision = resp.Header.Revision
 		}
 		for _, kv := range resp.Kvs {
-			list = append(list, Entry{strings.TrimPrefix(string(kv.Key), root), kv.Value, kv.ModRevision})
+			list = append(list, Entry{strings.TrimPrefix(string(kv.Key), root), kv.Value, kv.ModRevision, kv.Lease != 0})
 		}
 		if !resp.More {
 			return list, revision, nil
@@ -185,7 +186,7 @@ func (s *etcd) Watch(ctx context.Context, prefix string, after int64, f func(Ent
 			return fmt.Errorf("watch %s: %w", prefix, err)
 		}
 		for _, e := range resp.Events {
-			entry := Entry{Key: strings.TrimPrefix(string(e.Kv.Key), root), Revision: e.Kv.ModRevision}
+			entry := Entry{Key: strings.TrimPrefix(string(e.Kv.Key), root), Revision: e.Kv.ModRevision, Leased: e.Kv.Lease != 0}
 			if e.Type == clientv3.EventTypePut {
 				if entry.Value = e.Kv.Value; entry.Value == nil {
 					entry.Value = []byte{}

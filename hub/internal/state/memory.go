@@ -33,7 +33,7 @@ func (m *Memory) Open() Store { return &memoryStore{m: m, lost: make(chan struct
 // change makes a new revision. m.mu is held.
 func (m *Memory) change(key string, value []byte, owner *memoryStore) int64 {
 	m.revision++
-	e := Entry{Key: key, Value: bytes.Clone(value), Revision: m.revision}
+	e := Entry{Key: key, Value: bytes.Clone(value), Revision: m.revision, Leased: owner != nil}
 	if m.entries == nil {
 		m.entries = make(map[string]memoryEntry)
 	}

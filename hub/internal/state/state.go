@@ -14,6 +14,7 @@ type Entry struct {
 	Key      string
 	Value    []byte // nil in an Event of a deletion
 	Revision int64
+	Leased   bool // it disappears with the lease of the Store that has put it
 }
 
 // A Condition must hold for a Put or Delete; else it fails with ErrConflict.

@@ -289,9 +289,14 @@ func TestLease(t *testing.T) {
 		if _, err := hub.Put(t.Context(), "agents/1", []byte("x"), false, Always()); err != nil {
 			t.Fatal(err)
 		}
-		_, revision, err := other.List(t.Context(), "")
+		list, revision, err := other.List(t.Context(), "")
 		if err != nil {
 			t.Fatal(err)
+		}
+		for _, e := range list {
+			if e.Leased != strings.HasPrefix(e.Key, "sessions/") {
+				t.Errorf("%s is leased: %v", e.Key, e.Leased)
+			}
 		}
 		gone := errors.New("gone")
 		ended := make(chan error, 1)

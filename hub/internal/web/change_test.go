@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/expr"
 )
 
 // papers are documents that note what is asked of them.
@@ -34,23 +35,31 @@ func (p *papers) asked() []string {
 	return p.calls
 }
 
-func (p *papers) List() api.DocumentList {
+// who says who asks, and within what.
+func who(by string, within expr.Selector) string {
+	if within.IsZero() {
+		return by
+	}
+	return by + " within " + within.String()
+}
+
+func (p *papers) List(expr.Selector) api.DocumentList {
 	p.note("list")
 	return api.DocumentList{Documents: []api.Document{}}
 }
 
-func (p *papers) Get(_ context.Context, name string, version int64) (api.DocumentDetail, error) {
+func (p *papers) Get(_ context.Context, _ expr.Selector, name string, version int64) (api.DocumentDetail, error) {
 	p.note("get %s %d", name, version)
 	return api.DocumentDetail{Document: api.Document{Name: name}}, nil
 }
 
-func (p *papers) History(_ context.Context, name string) (api.DocumentHistory, error) {
+func (p *papers) History(_ context.Context, _ expr.Selector, name string) (api.DocumentHistory, error) {
 	p.note("history %s", name)
 	return api.DocumentHistory{}, nil
 }
 
-func (p *papers) Apply(_ context.Context, by string, c api.DocumentChange) (api.DocumentApplied, error) {
-	p.note("apply by %s: %d bytes", by, len(c.Text))
+func (p *papers) Apply(_ context.Context, by string, within expr.Selector, c api.DocumentChange) (api.DocumentApplied, error) {
+	p.note("apply by %s: %d bytes", who(by, within), len(c.Text))
 	switch c.Text {
 	case "stale":
 		return api.DocumentApplied{}, &api.Error{Code: "conflict", Message: "it is at version 3"}
@@ -60,18 +69,18 @@ func (p *papers) Apply(_ context.Context, by string, c api.DocumentChange) (api.
 	return api.DocumentApplied{Outcome: "created"}, nil
 }
 
-func (p *papers) Delete(_ context.Context, by, name string, dryRun bool) error {
-	p.note("delete %s by %s, dry %v", name, by, dryRun)
+func (p *papers) Delete(_ context.Context, by string, within expr.Selector, name string, dryRun bool) error {
+	p.note("delete %s by %s, dry %v", name, who(by, within), dryRun)
 	return nil
 }
 
-func (p *papers) Rollback(_ context.Context, by, name string, to int64) (api.DocumentApplied, error) {
-	p.note("rollback %s by %s to %d", name, by, to)
+func (p *papers) Rollback(_ context.Context, by string, within expr.Selector, name string, to int64) (api.DocumentApplied, error) {
+	p.note("rollback %s by %s to %d", name, who(by, within), to)
 	return api.DocumentApplied{}, nil
 }
 
-func (r *room) Order(_ context.Context, agent, do, by, cause string) (api.Order, error) {
-	r.papers.note("order %s to %s by %s: %s", agent, do, by, cause)
+func (r *room) Order(_ context.Context, within expr.Selector, agent, do, by, cause string) (api.Order, error) {
+	r.papers.note("order %s to %s by %s: %s", agent, do, who(by, within), cause)
 	return api.Order{ID: "1", Do: do, By: by}, nil
 }
 
@@ -95,19 +104,19 @@ func TestChanges(t *testing.T) {
 	c := api.Client{URL: server.URL, Token: testToken}
 	ctx := t.Context()
 	for want, ask := range map[string]func() error{
-		"list":                    func() error { _, err := c.Documents(ctx); return err },
-		"get web 0":               func() error { _, err := c.Document(ctx, "web", api.DocumentQuery{}); return err },
-		"get web 7":               func() error { _, err := c.Document(ctx, "web", api.DocumentQuery{Version: 7}); return err },
-		"history we b":            func() error { _, err := c.DocumentHistory(ctx, "we b"); return err },
-		"apply by token: 2 bytes": func() error { _, err := c.ApplyDocument(ctx, api.DocumentChange{Text: "{}"}); return err },
-		"apply by token: 1048576 bytes": func() error {
+		"list":                   func() error { _, err := c.Documents(ctx); return err },
+		"get web 0":              func() error { _, err := c.Document(ctx, "web", api.DocumentQuery{}); return err },
+		"get web 7":              func() error { _, err := c.Document(ctx, "web", api.DocumentQuery{Version: 7}); return err },
+		"history we b":           func() error { _, err := c.DocumentHistory(ctx, "we b"); return err },
+		"apply by root: 2 bytes": func() error { _, err := c.ApplyDocument(ctx, api.DocumentChange{Text: "{}"}); return err },
+		"apply by root: 1048576 bytes": func() error {
 			_, err := c.ApplyDocument(ctx, api.DocumentChange{Text: strings.Repeat("\n", api.MaxDocument)})
 			return err
 		},
-		"delete web by token, dry false":  func() error { return c.DeleteDocument(ctx, "web", api.DocumentDeletion{}) },
-		"delete web by token, dry true":   func() error { return c.DeleteDocument(ctx, "web", api.DocumentDeletion{DryRun: true}) },
-		"rollback web by token to 3":      func() error { _, err := c.RollBackDocument(ctx, "web", api.Rollback{To: 3}); return err },
-		"order a1 to pause by token: why": func() error { _, err := c.Order(ctx, "a1", api.OrderRequest{Do: "pause", Cause: "why"}); return err },
+		"delete web by root, dry false":  func() error { return c.DeleteDocument(ctx, "web", api.DocumentDeletion{}) },
+		"delete web by root, dry true":   func() error { return c.DeleteDocument(ctx, "web", api.DocumentDeletion{DryRun: true}) },
+		"rollback web by root to 3":      func() error { _, err := c.RollBackDocument(ctx, "web", api.Rollback{To: 3}); return err },
+		"order a1 to pause by root: why": func() error { _, err := c.Order(ctx, "a1", api.OrderRequest{Do: "pause", Cause: "why"}); return err },
 	} {
 		if err := ask(); err != nil {
 			t.Errorf("%s: %v", want, err)
@@ -121,7 +130,7 @@ func TestChanges(t *testing.T) {
 	}
 	cookie := signedIn(t, server)
 	resp, body := request{method: "DELETE", path: api.Prefix + "/documents/web", cookie: cookie, origin: server.URL}.do(t, server)
-	if got := r.papers.asked(); resp.StatusCode != http.StatusNoContent || body != "" || !slices.Equal(got, []string{"delete web by browser, dry false"}) {
+	if got := r.papers.asked(); resp.StatusCode != http.StatusNoContent || body != "" || !slices.Equal(got, []string{"delete web by root, dry false"}) {
 		t.Errorf("a browser: %s %q, heard %q", resp.Status, body, got)
 	}
 }
@@ -150,9 +159,10 @@ func TestRefusedChanges(t *testing.T) {
 		"by another's page":              {request{method: "POST", path: orders, cookie: cookie, origin: "https://evil.example", content: "text/plain", body: `{"do":"stop"}`}, 403, "forbidden"},
 		"by another's page as JSON":      {request{method: "POST", path: orders, cookie: cookie, origin: "https://evil.example", content: kind, body: `{"do":"stop"}`}, 403, "forbidden"},
 		"by a page of another port":      {request{method: "POST", path: orders, cookie: cookie, host: "localhost:1", origin: "http://localhost:2", content: kind, body: `{"do":"stop"}`}, 403, "forbidden"},
-		"by a form, without an origin":   {request{method: "POST", path: orders, cookie: cookie, content: "text/plain", body: `{"do":"stop"}`}, 400, "bad_request"},
-		"by a form that is encoded":      {request{method: "POST", path: orders, cookie: cookie, content: "application/x-www-form-urlencoded", body: "do=stop"}, 400, "bad_request"},
-		"of no type":                     {request{method: "POST", path: orders, cookie: cookie, body: `{"do":"stop"}`}, 400, "bad_request"},
+		"without an origin":              {request{method: "POST", path: orders, cookie: cookie, content: kind, body: `{"do":"stop"}`}, 403, "forbidden"},
+		"by a form":                      {request{method: "POST", path: orders, cookie: cookie, host: "localhost:1", origin: "http://localhost:1", content: "text/plain", body: `{"do":"stop"}`}, 400, "bad_request"},
+		"by a form that is encoded":      {request{method: "POST", path: orders, cookie: cookie, host: "localhost:1", origin: "http://localhost:1", content: "application/x-www-form-urlencoded", body: "do=stop"}, 400, "bad_request"},
+		"of no type":                     {request{method: "POST", path: orders, token: testToken, body: `{"do":"stop"}`}, 400, "bad_request"},
 		"asking whether it may":          {request{method: "OPTIONS", path: orders, cookie: cookie, origin: "https://evil.example"}, 403, "forbidden"},
 		"deleting from another's page":   {request{method: "DELETE", path: documents + "/web", cookie: cookie, origin: "https://evil.example"}, 403, "forbidden"},
 		"nonsense":                       {request{method: "PUT", path: documents, token: testToken, content: kind, body: `x`}, 400, "bad_request"},

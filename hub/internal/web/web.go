@@ -1,15 +1,12 @@
 // Package web is the hub's HTTP: the API, the pages, Prometheus' query API and the way in for agents, behind checks of
 // host, origin and token.
 //
-// It asks the rooms behind it and holds nothing itself but who is signed in.
+// Who may do what is in one place, for every operation alike: see Server.serve. It asks the rooms behind it and holds nothing
+// itself.
 package web
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
@@ -25,30 +22,36 @@ import (
 
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/control"
+	"github.com/creelhq/creel/expr"
 )
 
-// Fleet is what the hub knows of agents.
+// Fleet is what the hub knows of agents: of those whose labels meet a condition, where one is asked for. The others are not
+// there.
 type Fleet interface {
 	http.Handler // their OpAMP
-	List(q api.AgentQuery) (api.AgentList, error)
-	Agent(id string) (api.AgentDetail, error)
+	List(within expr.Selector, q api.AgentQuery) (api.AgentList, error)
+	Agent(within expr.Selector, id string) (api.AgentDetail, error)
+	Counts(within expr.Selector) map[string]int // by status
 	Ledger(q api.LedgerQuery) (api.Ledger, error)
 	Configurations() []api.Configuration
 	Configuration(id string) (api.Configuration, bool)
 	Changed() <-chan struct{}
 
 	// Order asks an agent, or the only one whose id begins so, to do something. by is who asks.
-	Order(ctx context.Context, agent, do, by, cause string) (api.Order, error)
+	Order(ctx context.Context, within expr.Selector, agent, do, by, cause string) (api.Order, error)
+	// Confirmed counts the connected agents that trust what they are to trust by now, and names those that do not.
+	Confirmed() (confirmed int, behind []string)
 }
 
-// Documents is what the hub hands out. by is who asks. Errors are an *api.Error where the request is to blame.
+// Documents is what the hub hands out. by is who asks, who sees only agents within a condition on their labels. Errors are an
+// *api.Error where the request is to blame.
 type Documents interface {
-	List() api.DocumentList
-	Get(ctx context.Context, name string, version int64) (api.DocumentDetail, error) // version 0: the newest
-	History(ctx context.Context, name string) (api.DocumentHistory, error)
-	Apply(ctx context.Context, by string, c api.DocumentChange) (api.DocumentApplied, error)
-	Delete(ctx context.Context, by, name string, dryRun bool) error
-	Rollback(ctx context.Context, by, name string, to int64) (api.DocumentApplied, error) // to 0: the one before the newest
+	List(within expr.Selector) api.DocumentList
+	Get(ctx context.Context, within expr.Selector, name string, version int64) (api.DocumentDetail, error) // version 0: the newest
+	History(ctx context.Context, within expr.Selector, name string) (api.DocumentHistory, error)
+	Apply(ctx context.Context, by string, within expr.Selector, c api.DocumentChange) (api.DocumentApplied, error)
+	Delete(ctx context.Context, by string, within expr.Selector, name string, dryRun bool) error
+	Rollback(ctx context.Context, by string, within expr.Selector, name string, to int64) (api.DocumentApplied, error) // to 0: the one before the newest
 }
 
 // Rows is the store of logs and spans.
@@ -61,10 +64,9 @@ type Rows interface {
 	Services(ctx context.Context, w api.Window) (api.ServiceList, error)
 }
 
-// Options are what a Server serves. All are required but Hosts.
+// Options are what a Server serves. All but Hosts are required.
 type Options struct {
-	Token     string   // whoever has it may do everything
-	Hosts     []string // names, beside loopback and the addresses of the machine, under which the hub may be asked for
+	Hosts     []string // names, beside loopback and the addresses of the machine, under which the hub may be asked for; nil: none
 	Version   string
 	Log       *slog.Logger
 	Hub       func() api.Hub
@@ -74,21 +76,46 @@ type Options struct {
 	Rows      Rows
 	Prom      http.Handler // Prometheus' query API, under /api/v1
 	Pages     fs.FS        // the web UI
+
+	Access      Access // who may do what
+	Audit       Audit
+	Gate        Gate
+	Authority   Authority
+	Flood       Flood
+	Certificate func() api.Certificate                 // that the hub shows; zero: none
+	Backup      func(context.Context, io.Writer) error // writes the hub's state as a tar stream
+	Join        func(api.AccessTokenCreated) string    // what to run on a host that is to join with a token; "": none can
 }
 
 const (
-	cookieName   = "creel_session"
 	queryTimeout = 30 * time.Second
 	maxQueries   = 16                  // that are answered at once; more wait
 	maxBody      = 4 * api.MaxDocument // of a request: a text grows as JSON
 	bodyTimeout  = 10 * time.Second    // for reading it
 )
 
+// policy is what pages of the hub may do: load what the hub itself serves, and nothing else. The editor of documents makes
+// style elements; attributes of style, which text that was smuggled into a page could have, are refused.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; style-src-elem 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; font-src 'self'; " +
+	"frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+
+// headers are set on every answer. Strict-Transport-Security is not among them: it is for all ports of a host, of which most
+// may be served by others and without TLS, browsers ignore it for addresses, and with a certificate of the hub's own
+// authority it would lock out whoever has not imported that yet.
+var headers = map[string]string{
+	"Content-Security-Policy":      policy,
+	"Cross-Origin-Opener-Policy":   "same-origin",
+	"Cross-Origin-Resource-Policy": "same-origin",
+	"Permissions-Policy":           "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
+	"Referrer-Policy":              "no-referrer",
+	"X-Content-Type-Options":       "nosniff",
+}
+
 // A Server answers the hub's HTTP requests.
 type Server struct {
 	Options
 	mux     *http.ServeMux
-	session string // the cookie's value
+	cross   *http.CrossOriginProtection
 	slots   chan struct{}
 	openAPI []byte
 	stop    context.CancelFunc
@@ -97,9 +124,7 @@ type Server struct {
 
 // New returns a Server.
 func New(o Options) *Server {
-	mac := hmac.New(sha256.New, []byte(o.Token))
-	mac.Write([]byte("session"))
-	s := &Server{Options: o, mux: http.NewServeMux(), session: hex.EncodeToString(mac.Sum(nil)), slots: make(chan struct{}, maxQueries)}
+	s := &Server{Options: o, mux: http.NewServeMux(), cross: http.NewCrossOriginProtection(), slots: make(chan struct{}, maxQueries)}
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	var err error
 	if s.openAPI, err = json.MarshalIndent(api.OpenAPI(o.Version), "", "  "); err != nil {
@@ -113,26 +138,21 @@ func New(o Options) *Server {
 func (s *Server) Close() { s.stop() }
 
 func (s *Server) routes() {
-	for id, h := range s.operations() {
-		i := slices.IndexFunc(api.Operations(), func(o api.Operation) bool { return o.ID == id })
-		o := api.Operations()[i]
-		if !o.Stream {
-			h = s.limited(h)
-		}
-		s.mux.Handle(o.Method+" "+api.Prefix+o.Path, s.authenticated(h))
+	handlers := s.operations()
+	for _, o := range api.Operations() {
+		s.mux.Handle(o.Method+" "+api.Prefix+o.Path, s.serve(o, handlers[o.ID]))
 	}
 	s.mux.HandleFunc("GET "+api.Prefix+"/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(s.openAPI) // the client has gone
 	})
-	s.mux.HandleFunc("POST "+api.Prefix+"/login", s.login)
-	s.mux.HandleFunc("POST "+api.Prefix+"/logout", func(w http.ResponseWriter, r *http.Request) {
-		http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", MaxAge: -1, HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode})
-		w.WriteHeader(http.StatusNoContent)
-	})
+	s.mux.HandleFunc("GET "+api.Prefix+"/backup", s.backup)
+	s.mux.HandleFunc("POST "+api.Prefix+"/logout", s.logout)
 	s.mux.HandleFunc("GET /signin", s.signIn)
-	s.mux.Handle("/prom/", s.authenticated(s.limited(http.StripPrefix("/prom", s.Prom))))
+	s.mux.Handle("/prom/", s.serve(api.Operation{ID: "prom", Role: api.Viewer}, s.prom))
 	s.mux.Handle(control.Path, s.Fleet)
+	s.mux.Handle(identityPath, s.Gate)
+	s.mux.HandleFunc("GET "+keysPath, s.keys)
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	s.mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, &api.Error{Code: "not_found", Message: "there is no " + r.Method + " " + r.URL.Path + "; " + api.Prefix + "/openapi.json lists what there is"})
@@ -140,26 +160,38 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("/", s.page)
 }
 
+const (
+	identityPath = "/v1/identity/"
+	keysPath     = "/.well-known/jwks.json"
+)
+
 // ServeHTTP answers a request, if it comes from somebody who may ask at all.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	for name, value := range headers {
+		w.Header().Set(name, value)
+	}
 	if !s.knownHost(r) {
 		fail(w, &api.Error{Code: "forbidden", Message: "this hub is not known as " + r.Host + ": ask for it by its address, or start it with --host " + hostOf(r.Host)})
 		return
 	}
-	if origin := r.Header.Get("Origin"); origin != "" && !sameOrigin(origin, r.Host) {
+	if origin := r.Header.Get("Origin"); origin != "" && !sameOrigin(origin, r) {
 		fail(w, &api.Error{Code: "forbidden", Message: "pages of " + origin + " may not use this hub"})
 		return
 	}
-	h := w.Header()
-	h.Set("Content-Security-Policy", "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
+	if s.cross.Check(r) != nil {
+		fail(w, &api.Error{Code: "forbidden", Message: "another site's page has asked for this; pages may only use the hub that they are of"})
+		return
+	}
 	s.mux.ServeHTTP(w, r)
 }
 
 // knownHost reports whether the request is for a name that a web page of somebody else cannot have: else its name could
-// be pointed at this machine (DNS rebinding).
+// be pointed at this machine (DNS rebinding). Agents know the hub by its certificate, under whatever name they reach it: over
+// TLS, a page of somebody else does not get as far as here under its own name.
 func (s *Server) knownHost(r *http.Request) bool {
+	if r.TLS != nil && (r.URL.Path == control.Path || r.URL.Path == keysPath || strings.HasPrefix(r.URL.Path, identityPath)) {
+		return true
+	}
 	host := hostOf(r.Host)
 	if host == "localhost" || slices.Contains(s.Hosts, host) {
 		return true
@@ -183,81 +215,9 @@ func hostOf(hostport string) string {
 	return strings.ToLower(strings.Trim(hostport, "[]"))
 }
 
-func sameOrigin(origin, host string) bool {
+func sameOrigin(origin string, r *http.Request) bool {
 	u, err := url.Parse(origin)
-	return err == nil && strings.EqualFold(u.Host, host)
-}
-
-// authenticated lets those through who have the token, or the cookie that it was changed for.
-func (s *Server) authenticated(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.who(r) == "" {
-			fail(w, &api.Error{Code: "unauthorized", Message: "sign in: open the link that the hub printed when it was started, or send its token as a bearer token; the token is in the file token of the hub's state directory"})
-			return
-		}
-		h.ServeHTTP(w, r)
-	})
-}
-
-// who says who asks, as far as that is known: whoever has the token, a browser that is signed in, or "" for neither.
-func (s *Server) who(r *http.Request) string {
-	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok && equal(token, s.Token) {
-		return "token"
-	}
-	if c, err := r.Cookie(cookieName); err == nil && equal(c.Value, s.session) {
-		return "browser"
-	}
-	return ""
-}
-
-func equal(a, b string) bool {
-	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
-	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
-}
-
-// limited answers so many requests at once, each within queryTimeout.
-func (s *Server) limited(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), queryTimeout)
-		defer cancel()
-		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
-		case <-ctx.Done():
-			fail(w, &api.Error{Code: "unavailable", Message: "the hub is busy with other requests; try again"})
-			return
-		}
-		h.ServeHTTP(w, r.WithContext(ctx))
-	})
-}
-
-// login changes the token for a cookie.
-func (s *Server) login(w http.ResponseWriter, r *http.Request) {
-	var body struct{ Token string }
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<10)).Decode(&body); err != nil {
-		fail(w, &api.Error{Code: "bad_request", Message: `the body must be {"token": "…"}`})
-		return
-	}
-	if !s.enter(w, r, body.Token) {
-		return
-	}
-	w.WriteHeader(http.StatusNoContent)
-}
-
-// signIn is the link that the hub prints.
-func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
-	if s.enter(w, r, r.URL.Query().Get("token")) {
-		http.Redirect(w, r, "/fleet", http.StatusSeeOther)
-	}
-}
-
-func (s *Server) enter(w http.ResponseWriter, r *http.Request, token string) bool {
-	if !equal(token, s.Token) {
-		fail(w, &api.Error{Code: "unauthorized", Message: "the token is not this hub's"})
-		return false
-	}
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: s.session, Path: "/", MaxAge: 30 * 24 * 3600, HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode})
-	return true
+	return err == nil && strings.EqualFold(u.Host, r.Host) && (r.TLS == nil || u.Scheme == "https")
 }
 
 // page serves the UI: a file of it, or, for the paths that the UI makes up itself, its entrance.
@@ -293,6 +253,10 @@ func fail(w http.ResponseWriter, err error) {
 	code, ok := statusOf[e.Code]
 	if !ok {
 		code = http.StatusInternalServerError
+	}
+	if code == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="creel"`)
+		w.Header().Set("Connection", "close") // the next attempt passes whoever counts failures
 	}
 	answer(w, code, e)
 }

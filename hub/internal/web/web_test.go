@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,10 @@ import (
 	"time"
 
 	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/expr"
+	"github.com/creelhq/creel/hub/internal/access"
+	"github.com/creelhq/creel/hub/internal/audit"
+	"github.com/creelhq/creel/hub/internal/state"
 )
 
 // room is a fleet and a store that answer what the tests say.
@@ -28,16 +33,37 @@ type room struct {
 
 func (r *room) ServeHTTP(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "opamp") }
 
-func (r *room) List(q api.AgentQuery) (api.AgentList, error) {
+func (r *room) List(within expr.Selector, q api.AgentQuery) (api.AgentList, error) {
 	if q.Status == "wrong" {
 		return api.AgentList{}, &api.Error{Code: "bad_request", Message: "status is wrong"}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return api.AgentList{Agents: r.agents, Total: len(r.agents)}, nil
+	l := api.AgentList{Agents: slices.DeleteFunc(slices.Clone(r.agents), func(a api.Agent) bool { return !within.Match(a.Labels) })}
+	l.Total = len(l.Agents)
+	return l, nil
 }
 
-func (r *room) Agent(id string) (api.AgentDetail, error) {
+func (r *room) Counts(within expr.Selector) map[string]int {
+	l, err := r.List(within, api.AgentQuery{})
+	if err != nil {
+		panic(err)
+	}
+	return map[string]int{"healthy": l.Total}
+}
+
+func (r *room) Confirmed() (int, []string) { return 7, slices.Repeat([]string{"behind"}, 200) }
+
+func (r *room) Agent(within expr.Selector, id string) (api.AgentDetail, error) {
+	l, err := r.List(within, api.AgentQuery{})
+	if err != nil {
+		return api.AgentDetail{}, err
+	}
+	for _, a := range l.Agents {
+		if strings.HasPrefix(a.ID, id) {
+			return api.AgentDetail{Agent: a}, nil
+		}
+	}
 	return api.AgentDetail{}, &api.Error{Code: "not_found", Message: "no agent " + id}
 }
 
@@ -58,7 +84,7 @@ func (r *room) Changed() <-chan struct{} {
 func (r *room) add(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.agents = append(r.agents, api.Agent{Name: name})
+	r.agents = append(r.agents, api.Agent{ID: "id-" + name, Name: name, Labels: map[string]string{"host.name": name}})
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
@@ -94,22 +120,57 @@ func (r *room) Services(context.Context, api.Window) (api.ServiceList, error) {
 
 const testToken = "the-token"
 
+// house is a Server, and what is behind it: the rooms of the test, real tokens and a real audit log.
+type house struct {
+	*room
+	server *httptest.Server
+	access *access.Access
+	log    *audit.Log
+	state  *troubled
+}
+
+// serve returns a Server with everything that there can be, and its fleet.
 func serve(t *testing.T) (*httptest.Server, *room) {
+	h := newHouse(t, nil)
+	return h.server, h.room
+}
+
+func newHouse(t *testing.T, change func(*Options)) *house {
 	t.Helper()
 	r := &room{changed: make(chan struct{}), search: func(context.Context) error { return nil }}
-	s := New(Options{
-		Token: testToken, Hosts: []string{"hub.example"}, Version: "1", Log: slog.New(slog.DiscardHandler), Hub: func() api.Hub { return api.Hub{ID: "h"} }, Fleet: r, Rows: r, Documents: &r.papers, Schema: []byte(`{"title":"creel document"}`),
-		Prom:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "prom "+r.URL.Path) }),
-		Pages: fstest.MapFS{"index.html": {Data: []byte("<title>page</title>")}, "assets/a.js": {Data: []byte("script")}},
-	})
-	server := httptest.NewUnstartedServer(s)
-	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	server.Start()
+	h := &house{room: r, state: &troubled{Store: new(state.Memory).Open()}}
+	var err error
+	if h.access, err = access.Open(t.Context(), access.Options{Store: h.state, Secret: new(state.Secret), Root: testToken}); err != nil {
+		t.Fatal(err)
+	}
+	if h.log, err = audit.Open(t.Context(), audit.Options{Store: h.state, Hub: "h"}); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{
+		Hosts: []string{"hub.example"}, Version: "1", Log: slog.New(slog.DiscardHandler), Hub: func() api.Hub { return api.Hub{ID: "h", QuickLook: api.QuickLook{Bytes: 1}} },
+		Fleet: r, Rows: r, Documents: &r.papers, Schema: []byte(`{"title":"creel document"}`),
+		Prom:   http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "prom "+r.URL.Path) }),
+		Pages:  fstest.MapFS{"index.html": {Data: []byte("<title>page</title>")}, "assets/a.js": {Data: []byte("script")}},
+		Access: h.access, Audit: h.log, Gate: (*doorkeeper)(r), Authority: (*notary)(r), Flood: (*dam)(r), Join: func(c api.AccessTokenCreated) string { return "creel join " + c.Text },
+		Certificate: func() api.Certificate { return api.Certificate{Own: true} },
+	}
+	if change != nil {
+		change(&o)
+	}
+	s := New(o)
+	h.server = httptest.NewUnstartedServer(s)
+	h.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	h.server.Start()
 	t.Cleanup(func() {
 		s.Close()
-		server.Close()
+		h.server.Close()
+		h.log.Close()
+		h.access.Close()
+		if err := h.state.Close(); err != nil {
+			t.Error(err)
+		}
 	})
-	return server, r
+	return h
 }
 
 type request struct {
@@ -138,7 +199,7 @@ func (q request) do(t *testing.T, server *httptest.Server) (*http.Response, stri
 		req.Header.Set("Authorization", "Bearer "+q.token)
 	}
 	if q.cookie != "" {
-		req.AddCookie(&http.Cookie{Name: cookieName, Value: q.cookie})
+		req.AddCookie(&http.Cookie{Name: plainCookie, Value: q.cookie})
 	}
 	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := client.Do(req)
@@ -187,7 +248,7 @@ func TestWhoMayAsk(t *testing.T) {
 		"what is not there":                    {request{path: "/api/creel/v1/nothing", token: testToken}, 404},
 		"with a method that is not there":      {request{method: "DELETE", path: hub, token: testToken}, 404},
 		"posting to a page":                    {request{method: "POST", path: "/fleet"}, 404},
-		"signing in with the token":            {request{method: "POST", path: api.Prefix + "/login", body: `{"token":"the-token"}`}, 204},
+		"signing in with the token":            {request{method: "POST", path: api.Prefix + "/login", body: `{"token":"the-token"}`}, 200},
 		"signing in with another":              {request{method: "POST", path: api.Prefix + "/login", body: `{"token":"x"}`}, 401},
 		"signing in with nonsense":             {request{method: "POST", path: api.Prefix + "/login", body: `x`}, 400},
 		"signing in with much":                 {request{method: "POST", path: api.Prefix + "/login", body: `{"token":"` + strings.Repeat("x", 10_000) + `"}`}, 400},
@@ -243,7 +304,7 @@ func TestHeaders(t *testing.T) {
 	page, _ := request{path: "/explore/logs"}.do(t, server)
 	asset, _ := request{path: "/assets/a.js"}.do(t, server)
 	answer, _ := request{path: api.Prefix + "/hub", token: testToken}.do(t, server)
-	if csp := page.Header.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'self'") || !strings.Contains(csp, "frame-ancestors 'none'") {
+	if csp := page.Header.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'; script-src 'self'; style-src 'self';") || !strings.Contains(csp, "frame-ancestors 'none'") {
 		t.Errorf("policy %q", csp)
 	}
 	for want, have := range map[string]string{"no-cache": page.Header.Get("Cache-Control"), "public, max-age=31536000, immutable": asset.Header.Get("Cache-Control"), "no-store": answer.Header.Get("Cache-Control")} {

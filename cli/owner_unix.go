@@ -1,0 +1,29 @@
+//go:build unix
+
+package cli
+
+import (
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+	"syscall"
+)
+
+// CheckOwner keeps a state directory from getting files that whoever it belongs to cannot read: root would make such ones in
+// that of a service.
+func CheckOwner(data string) error {
+	info, err := os.Stat(data)
+	if err != nil {
+		return nil // it will be made
+	}
+	owner := info.Sys().(*syscall.Stat_t).Uid
+	if int64(owner) == int64(os.Geteuid()) {
+		return nil
+	}
+	name := strconv.FormatUint(uint64(owner), 10)
+	if u, err := user.LookupId(name); err == nil {
+		name = u.Username
+	}
+	return fmt.Errorf("state directory %s belongs to user %s; run this as that one: sudo -u %[2]s …", data, name)
+}

@@ -46,7 +46,11 @@ type Grant struct {
 	Certificate []byte        `json:"certificate"` // PEM: the agent's, and those that lead to its authority
 	Authorities []byte        `json:"authorities"` // PEM: what to trust, instead of what was trusted before
 	Lifetime    time.Duration `json:"lifetime"`    // nanoseconds, from now on: whatever the agent's clock says
-	Hub         Addresses     `json:"hub"`
+
+	// System says that the hub shows a certificate for its host's name that the agent's machine may trust as well, by the
+	// authorities of its system: who of them issues the next one nobody knows.
+	System bool      `json:"system,omitempty"`
+	Hub    Addresses `json:"hub"`
 }
 
 // Addresses is where a hub is reached by whoever has reached it at URL's host.

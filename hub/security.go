@@ -94,7 +94,7 @@ func (h *hub) openSecurity(ctx context.Context) error {
 func (h *hub) openGate(ctx context.Context) error {
 	var err error
 	h.gate, err = gate.Open(ctx, gate.Options{
-		Store: h.state, Authority: trusted{h}, Tokens: h.access, Addresses: h.addresses, Expel: h.registry.Expel, Log: h.log, Metrics: h.metrics,
+		Store: h.state, Authority: trusted{h}, Tokens: h.access, System: h.public, Addresses: h.addresses, Expel: h.registry.Expel, Log: h.log, Metrics: h.metrics,
 		Audit: func(ctx context.Context, e api.AuditEntry) { _ = h.audit.Add(ctx, e) }, // it has logged why not
 	})
 	if err == nil {
@@ -172,6 +172,25 @@ func (h *hub) brought() []byte {
 		return nil
 	}
 	return pair.Certificate[len(pair.Certificate)-1]
+}
+
+// public reports whether the certificate that was brought is of an authority that this machine's system trusts.
+func (h *hub) public() bool {
+	if h.brought() == nil {
+		return false
+	}
+	pair, err := h.secure.GetCertificate(nil)
+	if err != nil {
+		return false
+	}
+	o := x509.VerifyOptions{Intermediates: x509.NewCertPool()}
+	for _, der := range pair.Certificate[1:] {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			o.Intermediates.AddCert(c)
+		}
+	}
+	_, err = pair.Leaf.Verify(o)
+	return err == nil
 }
 
 // fingerprint returns that of what new tokens say is to be found at the hub.

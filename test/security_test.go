@@ -101,7 +101,7 @@ func (o *open) web(h *host) *http.Client {
 
 func (o *open) startHub() *process {
 	o.Helper()
-	p := o.run(o.hub, "hub", "hub", "--listen", "0.0.0.0", "--data", o.path("hub"), "--agent-certificates", "8s", "--heartbeat", "200ms")
+	p := o.run(o.hub, "hub", "hub", "--listen", "0.0.0.0", "--data", o.path("hub"), "--agent-certificates", "5s", "--heartbeat", "200ms")
 	eventually(o.T, "the hub runs", func() bool {
 		_, err := os.Stat(o.path("hub/hub.json"))
 		return err == nil
@@ -132,7 +132,10 @@ func (o *open) restart(p *process) *process {
 func TestNetwork(t *testing.T) {
 	o := newOpen(t)
 	hub := o.startHub()
+	began := time.Now()
+	step := func(what string) { t.Logf("%s after %v", what, time.Since(began).Round(time.Millisecond)) }
 	o.closed(hub)
+	step("closed")
 
 	config := o.write("agent.yaml", fmt.Sprintf(`
 agent: {labels: {site: north}, hub: {url: "https://%[2]s:4380"}}
@@ -149,10 +152,15 @@ pipelines: {lines: {from: [file], to: [otlp]}}
 	if out, code := o.says(o.stranger, append(line, "--no-run", "--data", o.path("late"))...); code == 0 || !strings.Contains(out, "token create") {
 		t.Errorf("a token that was used: exit code %d:\n%s", code, out)
 	}
+	step("joined")
 	o.revokes(id)
+	step("revoked and admitted")
 	o.outlives(hub)
+	step("outlived")
 	o.cloned(config, id)
+	step("cloned")
 	o.people(id)
+	step("people")
 
 	n := stop()
 	o.wantLines(n)

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -215,8 +216,12 @@ func (i *Identity) Refused(r *control.Refusal) {
 	}
 	i.mu.Lock()
 	var why *control.Refusal
-	if i.soon = true; !errors.As(i.err, &why) { // the hub is there again: what it did not refuse need not wait
-		i.wait = time.Now()
+	now := time.Now()
+	switch i.soon = true; {
+	case !errors.As(i.err, &why): // the hub is there again: what it did not refuse need not wait
+		i.wait = now
+	case i.wait.After(now.Add(minBackoff)): // it may have changed its mind, but is not asked in a circle
+		i.wait = now.Add(rand.N(minBackoff))
 	}
 	i.mu.Unlock()
 	i.look()

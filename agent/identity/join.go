@@ -196,7 +196,7 @@ func (j *join) take(asked request, g *control.Grant, shown []*x509.Certificate) 
 	if err != nil {
 		return fmt.Errorf("join the hub at %s: %w", j.url, err)
 	}
-	if err := verifyChain(shown, c.roots, x509.ExtKeyUsageServerAuth, begin(shown)); err != nil {
+	if err := c.verifyHub(shown, begin(shown)); err != nil {
 		return fmt.Errorf("join the hub at %s: its certificate is of none of the authorities that it tells its agents to trust, so that they could not reach it: %w; the hub's certificate, or what it names as its authorities, must change", j.url, err)
 	}
 	if !j.same {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -292,4 +293,30 @@ func TestDamaged(t *testing.T) {
 			t.Errorf("kept are %v", kept)
 		}
 	})
+}
+
+// TestSystem: where the hub says that it may, a certificate of the system's authorities counts as well, but not as a hub's own name.
+func TestSystem(t *testing.T) {
+	now := time.Now()
+	own, web, other := newAuthority(t, "own", now), newAuthority(t, "web", now), newAuthority(t, "other", now)
+	c := &credentials{roots: own.pool()}
+	trusts := func(c *credentials, shown *tls.Certificate) bool {
+		list := []*x509.Certificate{shown.Leaf}
+		return c.verifyHub(list, now.Add(time.Minute)) == nil
+	}
+	id := uuid.NewString()
+	hub, site, forged, strange := own.server(id, now, time.Hour), web.server("", now, time.Hour, "hub.example"), web.server(id, now, time.Hour), other.server("", now, time.Hour, "hub.example")
+	if !trusts(c, hub) || trusts(c, site) {
+		t.Error("without the system's authorities, only the hub's own counts")
+	}
+	c.system = web.pool()
+	if !trusts(c, hub) || !trusts(c, site) {
+		t.Error("with the system's authorities, both count")
+	}
+	if trusts(c, forged) {
+		t.Error("an authority of the system makes itself a hub")
+	}
+	if trusts(c, strange) {
+		t.Error("an authority of nobody's counts")
+	}
 }

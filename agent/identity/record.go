@@ -30,6 +30,7 @@ type record struct {
 	Key         string            `json:"key,omitempty"`         // PEM
 	Certificate string            `json:"certificate,omitempty"` // PEM: the agent's, and those that lead to its authority
 	Authorities string            `json:"authorities,omitempty"` // PEM: what to trust
+	System      bool              `json:"system,omitempty"`      // trust the system's authorities as well, for the hub's name
 	Lifetime    time.Duration     `json:"lifetime,omitempty"`    // nanoseconds, since Granted
 	Granted     time.Time         `json:"granted,omitzero"`      // by this machine's clock
 	Hub         control.Addresses `json:"hub,omitzero"`
@@ -77,7 +78,7 @@ func (r *record) grant(agent string, asked request, g *control.Grant, now time.T
 	next := *r
 	next.Agent, next.Key, next.Hub = agent, asked.Key, g.Hub
 	next.Certificate, next.Authorities = string(g.Certificate), string(g.Authorities)
-	next.Lifetime, next.Granted = g.Lifetime, now.Round(0).UTC()
+	next.System, next.Lifetime, next.Granted = g.System, g.Lifetime, now.Round(0).UTC()
 	if _, err := next.credentials(); err != nil {
 		return fmt.Errorf("take the certificate that the hub has made: %w", err)
 	}
@@ -106,8 +107,9 @@ type credentials struct {
 	pair      *tls.Certificate
 	peer      control.Peer
 	roots     *x509.CertPool
-	bundle    string   // its fingerprint
-	prints    []string // the fingerprints of its certificates
+	system    *x509.CertPool // nil: they are not trusted
+	bundle    string         // its fingerprint
+	prints    []string       // the fingerprints of its certificates
 	lifetime  time.Duration
 	granted   time.Time     // by this machine's clock
 	began     time.Time     // when this process began to count, by the monotonic clock
@@ -135,6 +137,11 @@ func (r *record) credentials() (*credentials, error) {
 	list, err := certificatesOf(r.Authorities)
 	if err != nil {
 		return nil, fmt.Errorf("read the authorities: %w", err)
+	}
+	if r.System {
+		if c.system, err = x509.SystemCertPool(); err != nil {
+			return nil, fmt.Errorf("read the system's authorities: %w", err)
+		}
 	}
 	c.roots = x509.NewCertPool()
 	var ders [][]byte

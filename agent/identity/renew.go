@@ -114,7 +114,7 @@ func (i *Identity) take(asked *request, g *control.Grant, shown []*x509.Certific
 		if r.Renewal == nil || r.Renewal.Key != asked.Key {
 			return errReplaced
 		}
-		old := r.Authorities
+		authorities, system := r.Authorities, r.System
 		if err := r.grant(r.Agent, *asked, g, i.o.Now()); err != nil {
 			return err
 		}
@@ -122,9 +122,9 @@ func (i *Identity) take(asked *request, g *control.Grant, shown []*x509.Certific
 		if c, err = r.credentials(); err != nil {
 			return err
 		}
-		if untrusted = verifyChain(shown, c.roots, x509.ExtKeyUsageServerAuth, begin(shown)); untrusted != nil {
+		if untrusted = c.verifyHub(shown, begin(shown)); untrusted != nil {
 			// With what it hands out this agent could not talk to it any more.
-			r.Authorities = old
+			r.Authorities, r.System = authorities, system
 			c, err = r.credentials()
 		}
 		return err

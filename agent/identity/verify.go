@@ -25,6 +25,19 @@ func verifyChain(chain []*x509.Certificate, roots *x509.CertPool, usage x509.Ext
 	return err
 }
 
+// verifyHub checks the certificates that a hub has shown, as they were at a time. One that names a hub must be of the bundle: the
+// system's authorities certify names of hosts, and nothing else.
+func (c *credentials) verifyHub(chain []*x509.Certificate, at time.Time) error {
+	err := verifyChain(chain, c.roots, x509.ExtKeyUsageServerAuth, at)
+	if err == nil || c.system == nil || len(chain) == 0 {
+		return err
+	}
+	if _, other := control.PeerOf(chain[0]); other == nil {
+		return err
+	}
+	return verifyChain(chain, c.system, x509.ExtKeyUsageServerAuth, at)
+}
+
 // begin is when all certificates of a chain had begun to be valid.
 func begin(chain []*x509.Certificate) time.Time {
 	return slices.MaxFunc(chain, func(a, b *x509.Certificate) int { return a.NotBefore.Compare(b.NotBefore) }).NotBefore
@@ -63,9 +76,9 @@ func (i *Identity) verify(cs tls.ConnectionState) error {
 		return errors.New("verify the hub's certificate: it has sent none")
 	}
 	leaf, now := cs.PeerCertificates[0], i.o.Now()
-	late := verifyChain(cs.PeerCertificates, c.roots, x509.ExtKeyUsageServerAuth, now)
+	late := c.verifyHub(cs.PeerCertificates, now)
 	if late != nil {
-		if err := verifyChain(cs.PeerCertificates, c.roots, x509.ExtKeyUsageServerAuth, begin(cs.PeerCertificates)); err != nil {
+		if err := c.verifyHub(cs.PeerCertificates, begin(cs.PeerCertificates)); err != nil {
 			return fmt.Errorf("verify the hub's certificate: %w; it is of no authority of the hub that this agent has joined: is the URL right? If the hub was made anew, join it with creel join URL --token TOKEN --again", err)
 		}
 	}

@@ -23,7 +23,7 @@ import (
 const (
 	maxCSR    = 16 << 10
 	maxOwed   = 1000
-	again     = time.Minute // after which who was refused may ask again
+	again     = 10 * time.Second // after which who was refused may ask again
 	joinAgain = "on a machine of the hub: creel token create --role agent; then run the line that it prints on the agent's host"
 )
 
@@ -220,7 +220,7 @@ func (g *Gate) grant(v *visit, key crypto.PublicKey, p control.Peer) (*control.G
 	if err != nil {
 		return nil, fmt.Errorf("make a certificate of agent %s: %w", p.ID, err)
 	}
-	return &control.Grant{Certificate: chain, Authorities: bundle, Lifetime: life, Hub: g.o.Addresses(hostOf(v.Host))}, nil
+	return &control.Grant{Certificate: chain, Authorities: bundle, Lifetime: life, System: g.o.System(), Hub: g.o.Addresses(hostOf(v.Host))}, nil
 }
 
 // hostOf returns the host of what may have a port.
@@ -308,6 +308,9 @@ func (g *Gate) enter(ctx context.Context, v *visit, h holder) (record, error) {
 		if h.expired != nil {
 			return rec, h.expired
 		}
+		if rec.Admitted == h.print {
+			return rec, &control.Refusal{Code: control.Expired, Text: "agent " + h.ID + " is admitted again, and must renew its certificate before anything else", Remedy: "it does so by itself"}
+		}
 		switch rec.claim(h.Generation, h.print) {
 		case newer:
 			known := rec.Generation
@@ -316,9 +319,6 @@ func (g *Gate) enter(ctx context.Context, v *visit, h holder) (record, error) {
 				g.restored(ctx, v, h, known)
 			}
 		case stranger:
-			if rec.Admitted == h.print {
-				return rec, &control.Refusal{Code: control.Expired, Text: "agent " + h.ID + " is admitted again, and must renew its certificate before anything else", Remedy: "it does so by itself"}
-			}
 			err = g.cloned(ctx, v, h, rec, revision)
 		}
 		if errors.Is(err, state.ErrConflict) {

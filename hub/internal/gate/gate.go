@@ -48,6 +48,7 @@ type Options struct {
 	Authority Authority
 	Tokens    Tokens
 
+	System    func() bool                                 // whether agents may trust their systems' authorities as well; nil: they may not
 	Addresses func(host string) control.Addresses         // where the hub is, for who has reached it at a host; nil: not told
 	Expel     func(agent, why string)                     // ends an agent's connections; it must not block. nil: there are none
 	Audit     func(ctx context.Context, e api.AuditEntry) // nil: nobody is told
@@ -88,6 +89,9 @@ type standing struct {
 func Open(ctx context.Context, o Options) (*Gate, error) {
 	if o.Addresses == nil {
 		o.Addresses = func(string) control.Addresses { return control.Addresses{} }
+	}
+	if o.System == nil {
+		o.System = func() bool { return false }
 	}
 	if o.Expel == nil {
 		o.Expel = func(string, string) {}
@@ -170,6 +174,8 @@ func (g *Gate) hear(e state.Entry) (id, why string) {
 		return id, "it was revoked by " + rec.Revocation.By
 	case rec.Replaced:
 		return id, "its identity was given to another holder"
+	case rec.Admitted != "":
+		return id, "two have its identity, and the one that was admitted renews it now"
 	}
 	return id, ""
 }

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"crypto/x509"
 	"errors"
 	"math/rand/v2"
 	"net"
@@ -213,5 +214,45 @@ func TestWindowModel(t *testing.T) {
 	}
 	if taking < 1000 || refusing < 1000 {
 		t.Errorf("seed %d: %d were taken, %d refused", seed, taking, refusing)
+	}
+}
+
+// TestRenewed: a connection that stands shows the certificate that it began with. A JWT that the agent has asked for with a newer one
+// counts there, one of another agent's does not.
+func TestRenewed(t *testing.T) {
+	old, renewed, others := certificate(t), certificate(t), certificate(t)
+	holders := map[*x509.Certificate]string{old: agentID, renewed: agentID, others: "01890000-0000-7000-8000-000000000000"}
+	a := open(t, new(state.Memory).Open(), newClock(), func(o *Options) {
+		o.Holder = func(chain []*x509.Certificate) string { return holders[chain[0]] }
+	})
+	jwt, err := a.JWT(Principal{Name: "web1", Role: api.Enrol, Agent: agentID}, renewed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.cache.get(digest(jwt.Token)) == nil {
+		t.Error("a hub verifies what it has signed itself")
+	}
+	for cert, want := range map[*x509.Certificate]bool{old: true, renewed: true, others: false, certificate(t): false} {
+		a.cache.forget()
+		for range 2 { // cold, and cached
+			if who, err := a.Bearer(jwt.Token, showing(cert)); (err == nil) != want || want && who.Agent != agentID {
+				t.Errorf("a connection with a certificate of %q: %+v, %v", holders[cert], who, err)
+			}
+		}
+	}
+}
+
+// TestVerified: whom the listener's own authorities have let in needs no token, and one that is shown counts.
+func TestVerified(t *testing.T) {
+	a := open(t, new(state.Memory).Open(), newClock())
+	far := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
+	c := creel.Credentials{Local: far, Remote: far, Verified: true}
+	if who, err := a.Authenticate(c, creel.Logs); err != nil || who != (creel.Caller{}) {
+		t.Errorf("nothing shown: %+v, %v", who, err)
+	}
+	token := create(t, a, api.AccessTokenRequest{Role: api.Ingest, Signals: []string{"logs"}})
+	c.Authorization = "Bearer " + token.Text
+	if who, err := a.Authenticate(c, creel.Logs); err != nil || who.Token != token.ID {
+		t.Errorf("a token shown: %+v, %v", who, err)
 	}
 }

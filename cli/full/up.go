@@ -100,13 +100,13 @@ func (f *hubFlags) addresses(cmd *cobra.Command) error {
 	return nil
 }
 
-// certifies says whether the hub shows certificates of its own authority, and its default configuration as well.
-func (f *hubFlags) certifies() bool { return f.open && !f.o.TLS.Enabled() && !f.o.Insecure }
+// secure says whether the hub speaks TLS, and its default configuration as well, where it can be reached from the network.
+func (f *hubFlags) secure() bool { return f.open && !f.o.Insecure }
 
 // host is where OTLP is taken in if the configuration does not say: where everything is, if that is safe.
 func (f *hubFlags) host() string {
 	host, _, _ := net.SplitHostPort(f.o.Address) // addresses has checked it
-	if !f.certifies() {
+	if !f.secure() {
 		return "127.0.0.1"
 	}
 	return host
@@ -115,7 +115,7 @@ func (f *hubFlags) host() string {
 // otlp is the options of the hub's collector of OTLP.
 func (f *hubFlags) otlp(grpc, http string) string {
 	secure := ""
-	if f.certifies() {
+	if f.secure() {
 		secure = ", tls: {identity: true}"
 	}
 	return fmt.Sprintf("{grpc: {endpoint: %q%s}, http: {endpoint: %q%[2]s}}", grpc, secure, http)
@@ -263,7 +263,7 @@ func (c *commands) welcome(cmd *cobra.Command, e hub.Endpoints, m cli.Machine, a
 		if n := len(m.Logs); n > 0 {
 			fmt.Fprintf(w, "            %d log files under /var/log: the last 1 MiB of each, and what comes\n", n)
 		}
-		if f.certifies() {
+		if f.secure() {
 			fmt.Fprintf(w, "  Send OTLP to it, over TLS: gRPC at %s, HTTP at https://%s\n", at.grpc, at.http)
 			fmt.Fprintf(w, "            applications on other machines need a token: %s token create --role ingest --name YOUR-PROGRAM\n", c.Name)
 		} else {
@@ -274,12 +274,12 @@ func (c *commands) welcome(cmd *cobra.Command, e hub.Endpoints, m cli.Machine, a
 			fmt.Fprintf(w, "            (%s)\n", line)
 		}
 	}
-	if f.certifies() {
+	if f.secure() {
 		fmt.Fprintf(w, "  An agent on another machine:\n            %s\n", c.invitation(cmd))
 	} else {
 		fmt.Fprintf(w, "  A second agent here:\n            %s agent -c examples/edge.yaml --data run/second --hub %s\n", os.Args[0], e.URL)
 	}
-	if e.CAFile != "" && !f.certifies() {
+	if e.CAFile != "" && !f.secure() {
 		name := ""
 		if e.ServerName != "" {
 			name = ", server_name: " + e.ServerName

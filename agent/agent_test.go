@@ -390,3 +390,18 @@ func TestJSONLogAndLevels(t *testing.T) {
 		t.Error("what is below the level is logged")
 	}
 }
+
+// TestSomebodyElses: a state directory that somebody else has made is not used.
+func TestSomebodyElses(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make one")
+	}
+	dir := t.TempDir()
+	if err := os.Chown(dir, 65534, -1); err != nil {
+		t.Fatal(err)
+	}
+	_, err := agent.LockDir(dir)
+	if err == nil || !strings.Contains(err.Error(), "belongs to user") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -47,6 +47,9 @@ func LockDir(path string) (unlock func(), err error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w; name another with --data", err)
 	}
+	if err := CheckOwner(path); err != nil {
+		return nil, err
+	}
 	if err := os.Chmod(path, 0o700); err != nil {
 		return nil, fmt.Errorf("protect state directory: %w; name another with --data", err)
 	}

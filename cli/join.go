@@ -64,7 +64,7 @@ func (c *Commands) belong(ctx context.Context, address, token string, f joinFlag
 	if c.AgentData() != data {
 		return fmt.Errorf("join %s: %s is the state directory of a hub that runs; name another with --data", address, data)
 	}
-	if err := CheckOwner(data); err != nil {
+	if err := agent.CheckOwner(data); err != nil {
 		return Exit(ExitNo, err)
 	}
 	had, err := identity.Open(agent.IdentityDir(data), identity.Options{})

@@ -20,6 +20,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/creelhq/creel/agent"
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/cli"
 	"github.com/creelhq/creel/hub"
@@ -150,7 +151,7 @@ func (c *commands) restore() *cobra.Command {
 			"a hub was in the directory is moved aside.",
 		Example: "  creel restore hub-2026-11-26.tar --data /var/lib/creel",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := cli.CheckOwner(c.DataDir()); err != nil {
+			if err := agent.CheckOwner(c.DataDir()); err != nil {
 				return cli.Exit(cli.ExitNo, err)
 			}
 			from := cmd.InOrStdin()

@@ -1,6 +1,6 @@
 //go:build unix
 
-package cli
+package agent
 
 import (
 	"fmt"
@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// CheckOwner keeps a state directory from getting files that whoever it belongs to cannot read: root would make such ones in
-// that of a service.
+// CheckOwner keeps to state directories of one's own. In that of a service, root would make files that the service cannot read; in
+// that of somebody else, who has made it in good time, they would see and change everything.
 func CheckOwner(data string) error {
 	info, err := os.Stat(data)
 	if err != nil {

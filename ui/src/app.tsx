@@ -1,8 +1,11 @@
 import { Component, type ReactNode, useEffect, useState } from 'react'
-import { type Failure, signOut } from './api/client'
-import type { Hub } from './api/types'
-import { useGet } from './api/use'
+import type { Failure } from './api/client'
+import type { Operation } from './api/operations'
+import { useSession } from './api/session'
+import type { Hub, Me } from './api/types'
+import { useAgain, useGet } from './api/use'
 import { useKeys } from './keys'
+import { AccessPage } from './pages/access'
 import { AgentPage } from './pages/agent'
 import { DocumentPage, NewDocumentPage } from './pages/document'
 import { DocumentsPage, newDocument } from './pages/documents'
@@ -10,23 +13,63 @@ import { FleetPage } from './pages/fleet'
 import { LedgerPage } from './pages/ledger'
 import { LogsPage } from './pages/logs'
 import { MetricsPage } from './pages/metrics'
-import { SignInPage } from './pages/signin'
+import { SignIn } from './pages/signin'
 import { TracePage } from './pages/trace'
 import { TracesPage } from './pages/traces'
+import { MeContext, Menu, NotForYou, refusal } from './parts/me'
+import { Trouble } from './parts/state'
 import { Link, navigate, type Place, usePlace } from './router'
 import { text } from './text'
 import { nextTheme, useTheme } from './theme'
 
-const places = [
-  { key: 'f', to: '/fleet', name: text.nav.fleet, also: '/agents/' },
-  { key: 'd', to: '/documents', name: text.nav.documents },
-  { key: 'b', to: '/ledger', name: text.nav.ledger },
-  { key: 'm', to: '/explore/metrics', name: text.nav.metrics },
-  { key: 'l', to: '/explore/logs', name: text.nav.logs },
-  { key: 't', to: '/explore/traces', name: text.nav.traces },
+interface Destination {
+  key: string // after g
+  to: string
+  name: string
+  needs: Operation
+  also?: string // whose pages are of it as well
+}
+
+const places: Destination[] = [
+  { key: 'f', to: '/fleet', name: text.nav.fleet, needs: 'listAgents', also: '/agents/' },
+  { key: 'd', to: '/documents', name: text.nav.documents, needs: 'listDocuments' },
+  { key: 'b', to: '/ledger', name: text.nav.ledger, needs: 'getLedger' },
+  { key: 'm', to: '/explore/metrics', name: text.nav.metrics, needs: 'searchLogs' }, // as Prometheus' query API does
+  { key: 'l', to: '/explore/logs', name: text.nav.logs, needs: 'searchLogs' },
+  { key: 't', to: '/explore/traces', name: text.nav.traces, needs: 'searchTraces' },
+  { key: 'a', to: '/access', name: text.nav.access, needs: 'listKnocks' },
 ]
 
+const isAt = (place: Place, d: Destination) => place.path.startsWith(d.to) || (d.also !== undefined && place.path.startsWith(d.also))
+
+const retry = 5000 // milliseconds
+
+// App shows nothing before it knows who asks.
 export function App() {
+  const me = useGet<Me>('/me')
+  const { out, doubts } = useSession()
+  const { again } = me
+  useEffect(() => {
+    if (doubts) again()
+  }, [doubts, again])
+  return (
+    <>
+      {me.value ? <Shell me={me.value} key={JSON.stringify([me.value.name, me.value.role, me.value.within])} /> : !out && me.failure && <Waiting failure={me.failure} again={again} />}
+      {out && <SignIn again={me.value !== undefined} />}
+    </>
+  )
+}
+
+function Waiting({ failure, again }: { failure: Failure; again: () => void }) {
+  useAgain(again, retry)
+  return (
+    <main className="empty">
+      <Trouble failure={failure} />
+    </main>
+  )
+}
+
+function Shell({ me }: { me: Me }) {
   const place = usePlace()
   const hub = useGet<Hub>('/hub')
   const [help, setHelp] = useState(false)
@@ -35,22 +78,21 @@ export function App() {
     t: nextTheme,
     '?': () => setHelp(true),
     '/': () => document.querySelector<HTMLElement>('[data-search]')?.focus(),
-    Escape: () => setHelp(false),
+    ...(help ? { Escape: () => setHelp(false) } : {}),
   })
-  if (hub.failure?.code === 'unauthorized') return <SignInPage done={hub.again} />
+  const needs = places.find((p) => isAt(place, p))?.needs
+  const no = needs && refusal(me, needs)
   return (
-    <>
+    <MeContext value={me}>
       <a className="skip" href="#main">
         {text.nav.skip}
       </a>
-      <Bar place={place} hub={hub.value} failure={hub.failure} showHelp={() => setHelp(true)} />
+      <Bar me={me} place={place} hub={hub.value} failure={hub.failure} showHelp={() => setHelp(true)} />
       <main id="main" key={place.path.split('/').slice(0, 3).join('/')}>
-        <Fence>
-          <Page place={place} />
-        </Fence>
+        <Fence>{no ? <NotForYou why={no} /> : <Page place={place} />}</Fence>
       </main>
       {help && <Help close={() => setHelp(false)} />}
-    </>
+    </MeContext>
   )
 }
 
@@ -66,13 +108,14 @@ function Page({ place }: { place: Place }) {
   if (first === 'documents' && second === newDocument) return <NewDocumentPage />
   if (first === 'documents') return second ? <DocumentPage name={second} key={second} place={place} /> : <DocumentsPage />
   if (first === 'ledger' && !second) return <LedgerPage />
+  if (first === 'access' && !second) return <AccessPage place={place} />
   if (first === 'explore' && second === 'metrics') return <MetricsPage place={place} />
   if (first === 'explore' && second === 'logs') return <LogsPage place={place} />
   if (first === 'explore' && second === 'traces') return third ? <TracePage id={third} key={third} /> : <TracesPage place={place} />
   return <p className="empty">{text.state.notFound}</p>
 }
 
-function Bar({ place, hub, failure, showHelp }: { place: Place; hub?: Hub | undefined; failure?: Failure | undefined; showHelp: () => void }) {
+function Bar({ me, place, hub, failure, showHelp }: { me: Me; place: Place; hub?: Hub | undefined; failure?: Failure | undefined; showHelp: () => void }) {
   const { theme } = useTheme()
   return (
     <header className="bar">
@@ -82,7 +125,7 @@ function Bar({ place, hub, failure, showHelp }: { place: Place; hub?: Hub | unde
       </Link>
       <nav>
         {places.map((p) => (
-          <Link key={p.to} to={p.to} aria-current={place.path.startsWith(p.to) || (p.also && place.path.startsWith(p.also)) ? 'page' : undefined}>
+          <Link key={p.to} to={p.to} aria-current={isAt(place, p) ? 'page' : undefined} title={refusal(me, p.needs)} className={refusal(me, p.needs) && 'off'}>
             {p.name}
           </Link>
         ))}
@@ -101,9 +144,7 @@ function Bar({ place, hub, failure, showHelp }: { place: Place; hub?: Hub | unde
       <button type="button" className="plain" onClick={showHelp} title={text.keys.help} aria-label={text.keys.help}>
         ?
       </button>
-      <button type="button" className="plain" onClick={() => void signOut().then(() => location.assign('/'))}>
-        {text.signIn.out}
-      </button>
+      <Menu me={me} />
     </header>
   )
 }

@@ -48,7 +48,8 @@ export function span(ms: number): string {
   if (s < 60) return `${s} s`
   if (s < 3600) return `${Math.floor(s / 60)} min`
   if (s < 48 * 3600) return `${Math.floor(s / 3600)} h`
-  return `${Math.floor(s / 86400)} d`
+  if (s < 2 * 365 * 86400) return `${Math.floor(s / 86400)} d`
+  return `${Math.floor(s / (365 * 86400))} y`
 }
 
 export function ago(then: string | number, now: number): string {

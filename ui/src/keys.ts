@@ -1,8 +1,11 @@
 import { useEffect, useRef } from 'react'
 
+// fieldOf is where a key was pressed, in the editor's shadow as well.
+const fieldOf = (e: KeyboardEvent) => (e.composedPath()[0] ?? e.target) as HTMLElement
+
 // typing reports whether keys belong to a field.
 function typing(e: KeyboardEvent): boolean {
-  const t = e.target as HTMLElement
+  const t = fieldOf(e)
   return t.isContentEditable || ['INPUT', 'TEXTAREA', 'SELECT'].includes(t.tagName)
 }
 
@@ -13,7 +16,7 @@ export function useKeys(keys: Record<string, () => void>): void {
     const down = (e: KeyboardEvent) => {
       if (e.ctrlKey || e.metaKey || e.altKey || e.defaultPrevented) return
       if (typing(e)) {
-        if (e.key === 'Escape') (e.target as HTMLElement).blur()
+        if (e.key === 'Escape') fieldOf(e).blur()
         return
       }
       const two = e.timeStamp - last.current.at < 1000 ? `${last.current.key} ${e.key}` : e.key

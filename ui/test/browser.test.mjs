@@ -9,12 +9,15 @@ import os from 'node:os'
 import path from 'node:path'
 import { after, before, test } from 'node:test'
 import { chromium } from 'playwright-core'
+import { faultless, watch } from './watched.mjs'
 
 const creel = process.env.CREEL ?? path.resolve(import.meta.dirname, '../../bin/creel')
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'creel-ui-'))
 const patience = 30_000
 const children = []
-let hub, token, browser, page, otlp
+let hub, token, browser, page, otlp, watched
+
+faultless(() => watched)
 
 function start(...args) {
   const log = fs.openSync(path.join(dir, `log-${children.length}`), 'w')
@@ -64,10 +67,9 @@ before(async () => {
   otlp = endpoints.listen.find((e) => e.component === 'collectors.otlp').address
   second(sending())
   browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox'] })
-  page = await (await browser.newContext({ viewport: { width: 1400, height: 900 }, colorScheme: 'light' })).newPage()
+  watched = await watch(await (await browser.newContext({ viewport: { width: 1400, height: 900 }, colorScheme: 'light' })).newPage(), hub)
+  page = watched.page
   page.setDefaultTimeout(patience)
-  page.on('pageerror', (e) => assert.fail(`the page has failed: ${e.stack}`))
-  page.on('request', (r) => assert.ok(r.url().startsWith(hub) || r.url().startsWith('data:'), `the page asks ${r.url()}`))
 })
 
 after(async () => {
@@ -228,7 +230,7 @@ test('by keyboard, light and dark', async () => {
   await page.keyboard.press('k')
   await page.keyboard.press('Enter')
   await see('#timeline')
-  for (const [keys, title] of [['gb', 'Ledger'], ['gl', 'Logs'], ['gt', 'Traces'], ['gm', 'Metrics'], ['gf', 'Fleet']]) {
+  for (const [keys, title] of [['gb', 'Ledger'], ['gl', 'Logs'], ['gt', 'Traces'], ['gm', 'Metrics'], ['ga', 'Access'], ['gf', 'Fleet']]) {
     for (const k of keys) await page.keyboard.press(k)
     await see(`h1:text("${title}")`)
     if (keys === 'gb') {
@@ -390,7 +392,7 @@ test('what others change meanwhile is neither lost nor overwritten', async () =>
   await page.locator('.would .changed').waitFor()
   const theirs = `document: extra\n${north}collectors: {generate: {rate: 9}}\npipelines: {extra: {from: [generate], to: [otlp/hub]}}\n`
   await page.evaluate((text) => fetch('/api/creel/v1/documents', { method: 'PUT', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ text }) }), theirs)
-  await page.locator('.notice', { hasText: 'browser has made version 4' }).waitFor()
+  await page.locator('.notice', { hasText: 'root has made version 4' }).waitFor()
   assert.match(await field().innerText(), /rate: 6/)
   await page.getByRole('button', { name: 'Show theirs' }).click()
   await page.locator('.notice .added:has-text("rate: 9")').waitFor()
@@ -402,7 +404,7 @@ test('what others change meanwhile is neither lost nor overwritten', async () =>
   await page.evaluate(() => history.back())
   await until('one is asked twice', () => asked === 2)
   page.off('dialog', stay)
-  assert.match(page.url(), /\/documents\/extra$/, 'one stays')
+  await until('one stays', () => /\/documents\/extra$/.test(page.url()))
   await page.getByRole('button', { name: 'Go on with mine' }).click()
   await page.locator('.would .changed del:text-is("9")').waitFor()
   await page.getByRole('button', { name: 'Discard changes' }).click()

@@ -6,11 +6,14 @@ import path from 'node:path'
 import { after, before, test } from 'node:test'
 import { chromium } from 'playwright-core'
 import { serve } from './served.mjs'
+import { faultless, watch } from './watched.mjs'
 
 const id = '0b6f0d5e-1c1a-4b7e-9a55-5f0a5f0a5f0a'
 const now = Date.now()
 const time = (secondsAgo) => new Date(now - secondsAgo * 1000).toISOString()
-let hub, browser, page
+let hub, browser, page, watched
+
+faultless(() => watched)
 
 const totals = { in: 1_200_000, out: 900_000, dropped: 0, queued: 0, dead_lettered: 3, spooled: 0 }
 const row = {
@@ -64,9 +67,9 @@ before(async () => {
   hub = await serve()
   hub.set('/hub', { id: 'hub', version: '0.5.0', started: time(9000), agents: { healthy: 1 }, listen: [], quick_look: { bytes: 0, series: 0 } })
   browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox'] })
-  page = await (await browser.newContext({ viewport: { width: 1400, height: 900 }, colorScheme: 'light' })).newPage()
+  watched = await watch(await (await browser.newContext({ viewport: { width: 1400, height: 900 }, colorScheme: 'light' })).newPage(), hub.url)
+  page = watched.page
   page.setDefaultTimeout(10_000)
-  page.on('pageerror', (e) => assert.fail(`the page has failed: ${e.stack}`))
 })
 
 after(async () => {

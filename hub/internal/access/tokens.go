@@ -342,7 +342,7 @@ func spent(t *token, again string) *control.Refusal {
 	if t == nil {
 		return nil
 	}
-	return &control.Refusal{Code: control.TokenSpent, Text: fmt.Sprintf("the token %s was used %d times, and is for no more", t.ID, t.Used), Remedy: again + ", with as many uses as there are agents"}
+	return &control.Refusal{Code: control.TokenSpent, Text: fmt.Sprintf("the token %s was used, and is for no more than %d", t.ID, t.Used), Remedy: again + ", with as many uses as there are agents"}
 }
 
 func busy(err error) *control.Refusal {

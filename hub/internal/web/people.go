@@ -59,7 +59,7 @@ func told(t api.AccessToken) string {
 		text += ", within " + t.Within
 	}
 	if t.Role == api.Enrol {
-		text += fmt.Sprintf(", %d uses", t.Uses)
+		text += fmt.Sprintf(", for %d", t.Uses)
 	}
 	return text
 }

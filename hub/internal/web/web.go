@@ -94,9 +94,8 @@ const (
 	bodyTimeout  = 10 * time.Second    // for reading it
 )
 
-// policy is what pages of the hub may do: load what the hub itself serves, and nothing else. The editor of documents makes
-// style elements; attributes of style, which text that was smuggled into a page could have, are refused.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; style-src-elem 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; font-src 'self'; " +
+// policy is what pages of the hub may do: load what the hub itself serves, and nothing else.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; " +
 	"frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
 // headers are set on every answer. Strict-Transport-Security is not among them: it is for all ports of a host, of which most

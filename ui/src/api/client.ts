@@ -1,8 +1,11 @@
 // How the pages ask the hub. Who is signed in has a cookie; nothing is kept here.
 
+import { reader } from './events'
+import { session } from './session'
 import type { ErrorBody, Problem } from './types'
 
 const prefix = '/api/creel/v1'
+const silence = 45_000 // milliseconds, in which the hub has sent something three times if the stream is alive
 
 // A Failure is an answer that is no success. Its code is the API's; "unreachable" if there was no answer. Its problems are
 // those of a text that was refused.
@@ -28,7 +31,8 @@ export function query(params: Params): string {
   return s ? '?' + s : ''
 }
 
-async function answer(url: string, init: RequestInit): Promise<unknown> {
+// ask returns an answer that is a success. That the hub does not know who asks ends the session, unless it was asked for that.
+async function ask(url: string, init: RequestInit): Promise<Response> {
   let response: Response
   try {
     response = await fetch(url, init)
@@ -36,13 +40,16 @@ async function answer(url: string, init: RequestInit): Promise<unknown> {
     if (init.signal?.aborted) throw e
     throw new Failure('unreachable', String(e))
   }
-  if (response.status === 204) return null
-  const body: unknown = await response.json().catch(() => null)
-  if (!response.ok) {
-    const e = body as (Partial<ErrorBody> & { error?: string; errorType?: string }) | null
-    throw new Failure(e?.code ?? e?.errorType ?? String(response.status), e?.message ?? e?.error ?? response.statusText, e?.problems)
-  }
-  return body
+  if (response.ok) return response
+  if (response.status === 401 && url !== prefix + '/login') session.ended()
+  if (response.status === 403 && url !== prefix + '/login' && url !== prefix + '/me') session.doubted()
+  const e = (await response.json().catch(() => null)) as (Partial<ErrorBody> & { error?: string; errorType?: string }) | null
+  throw new Failure(e?.code ?? e?.errorType ?? String(response.status), e?.message ?? e?.error ?? response.statusText, e?.problems)
+}
+
+async function answer(url: string, init: RequestInit): Promise<unknown> {
+  const response = await ask(url, init)
+  return response.status === 204 ? null : response.json().catch(() => null)
 }
 
 // get asks one of the hub's operations.
@@ -72,40 +79,49 @@ export async function promGet<T>(path: string, params: Params = {}, signal?: Abo
   return ((await answer('/prom/api/v1' + path + query(params), { signal: signal ?? null })) as { data: T }).data
 }
 
+// signIn changes a token for a cookie, which no script can read. The answer's token for programs is not looked at.
 export async function signIn(token: string): Promise<void> {
-  await answer(prefix + '/login', { method: 'POST', body: JSON.stringify({ token }) })
+  await ask(prefix + '/login', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ token }) })
+  session.begun()
 }
 
 export async function signOut(): Promise<void> {
-  await answer(prefix + '/logout', { method: 'POST' })
+  await ask(prefix + '/logout', { method: 'POST' })
 }
 
 // watch calls on with each event, until the returned function is called. failed is told why there are none, and
-// undefined when there are again. It tries for ever.
+// undefined when there are again. It tries for ever. An EventSource would not say why it ends, nor notice that nothing comes.
 export function watch<T>(path: string, params: Params, event: string, on: (value: T) => void, failed: (why?: Failure) => void): () => void {
-  let source: EventSource | undefined
+  let ended = false
   let timer: ReturnType<typeof setTimeout> | undefined
-  const abort = new AbortController()
-  const open = () => {
-    source = new EventSource(prefix + path + query(params))
-    source.addEventListener(event, (e) => {
+  let abort = new AbortController()
+  const open = async () => {
+    abort = new AbortController()
+    const dead = () => abort.abort(new Failure('unreachable', 'nothing comes from the hub'))
+    let watchdog = setTimeout(dead, silence)
+    try {
+      const response = await ask(prefix + path + query(params), { headers: { Accept: 'text/event-stream' }, signal: abort.signal })
+      if (!response.body) throw new Failure('unreachable', 'the answer has no body')
       failed(undefined)
-      on(JSON.parse((e as MessageEvent<string>).data) as T)
-    })
-    source.onerror = () => {
-      source?.close()
-      // An EventSource does not say what went wrong: the hub itself does.
-      get('/hub', {}, abort.signal).then(
-        () => failed(undefined),
-        (e: unknown) => !abort.signal.aborted && failed(e as Failure),
-      )
-      timer = setTimeout(open, 1000 + Math.random() * 1000)
+      const read = reader((name, data) => name === event && on(JSON.parse(data) as T))
+      const stream = response.body.pipeThrough(new TextDecoderStream()).getReader()
+      for (;;) {
+        const { done, value } = await stream.read()
+        if (done || ended) break
+        clearTimeout(watchdog)
+        watchdog = setTimeout(dead, silence)
+        read(value)
+      }
+    } catch (e) {
+      if (!ended) failed(e instanceof Failure ? e : new Failure('unreachable', String(e)))
     }
+    clearTimeout(watchdog)
+    if (!ended) timer = setTimeout(() => void open(), 1000 + Math.random() * 1000)
   }
-  open()
+  void open()
   return () => {
-    abort.abort()
+    ended = true
     clearTimeout(timer)
-    source?.close()
+    abort.abort()
   }
 }

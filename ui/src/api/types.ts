@@ -385,6 +385,8 @@ export interface Document {
   time: string
   /** From 1; every change makes the next, a rollback as well. */
   version: number
+  /** What an agent must meet beside the selector, because who wrote the document sees no others; none if they see all. */
+  within?: string
 }
 
 export interface DocumentAgents {
@@ -442,6 +444,8 @@ export interface DocumentDetail {
   time: string
   /** From 1; every change makes the next, a rollback as well. */
   version: number
+  /** What an agent must meet beside the selector, because who wrote the document sees no others; none if they see all. */
+  within?: string
 }
 
 export interface DocumentHistory {
@@ -608,6 +612,8 @@ export interface LoginRequest {
 }
 
 export interface LoginResponse {
+  /** What to trust at this hub from now on, PEM: its own authority, which may be about to change; none if its certificate was brought. */
+  authorities?: string
   /** How long it is worth something. */
   seconds: number
   token: string
@@ -722,6 +728,7 @@ export interface ReportEndpoint {
   address: string
   component: string
   network: string
+  protocol?: string
 }
 
 export interface ReportExporter {

@@ -1,5 +1,6 @@
 import { useCallback, useEffect, useRef, useState } from 'react'
 import { type Failure, get, type Params, watch } from './client'
+import { useSession } from './session'
 
 // Answer is what is known: the last value, and why there is no newer one.
 export interface Answer<T> {
@@ -8,14 +9,16 @@ export interface Answer<T> {
   loading: boolean
 }
 
-// useAsked asks when the key changes, and again when asked to; the last value stays until the next is there.
+// useAsked asks when the key changes, when somebody has signed in, and again when asked to; the last value stays until the
+// next is there.
 export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Promise<T>): Answer<T> & { again: () => void } {
   const [state, set] = useState<Answer<T>>({ loading: true })
   const [round, setRound] = useState(0)
   const latest = useRef(ask)
   latest.current = ask
+  const { out, round: signedIn } = useSession()
   useEffect(() => {
-    if (key === null) return
+    if (key === null || out) return
     const abort = new AbortController()
     set((s) => ({ ...s, loading: true }))
     latest.current(abort.signal).then(
@@ -23,7 +26,7 @@ export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Pr
       (failure: Failure) => !abort.signal.aborted && set((s) => ({ ...s, failure, loading: false })),
     )
     return () => abort.abort()
-  }, [key, round])
+  }, [key, round, out, signedIn])
   return { ...state, again: useCallback(() => setRound((n) => n + 1), []) }
 }
 
@@ -32,21 +35,22 @@ export function useGet<T>(path: string | null, params: Params = {}): Answer<T> &
   return useAsked<T>(path === null ? null : path + JSON.stringify(params), (signal) => get<T>(path ?? '', params, signal))
 }
 
+// useWatch watches one of the hub's streams while somebody is signed in.
+export function useWatch<T>(path: string, params: Params, event: string, on: (value: T) => void, failed: (why?: Failure) => void): void {
+  const latest = useRef({ on, failed })
+  latest.current = { on, failed }
+  const { out, round } = useSession()
+  const key = path + JSON.stringify(params)
+  useEffect(() => {
+    if (out) return
+    return watch<T>(path, params, event, (value) => latest.current.on(value), (why) => latest.current.failed(why))
+  }, [key, out, round]) // eslint-disable-line -- path and params are in key
+}
+
 // useWatched has the newest event of one of the hub's streams.
 export function useWatched<T>(path: string, params: Params, event: string): Answer<T> {
   const [state, set] = useState<Answer<T>>({ loading: true })
-  const key = path + JSON.stringify(params)
-  useEffect(
-    () =>
-      watch<T>(
-        path,
-        params,
-        event,
-        (value) => set({ value, loading: false }),
-        (failure) => set((s) => ({ ...s, failure, loading: false })),
-      ),
-    [key], // eslint-disable-line -- path and params are in key
-  )
+  useWatch<T>(path, params, event, (value) => set({ value, loading: false }), (failure) => set((s) => ({ ...s, failure, loading: s.loading && !failure })))
   return state
 }
 

@@ -1,20 +1,27 @@
-import { useEffect } from 'react'
-import type { AgentDetail, ReportComponent } from '../api/types'
-import { useNow, useWatched } from '../api/use'
+import { useEffect, useState } from 'react'
+import type { AgentDetail, KnockList, ReportComponent } from '../api/types'
+import { useAgain, useGet, useNow, useWatched } from '../api/use'
 import { ago, bytes, stamp, whole } from '../format'
 import { Graph } from '../parts/graph'
 import { Intended } from '../parts/intended'
+import { IdentityTrouble, Revoke } from '../parts/knocking'
 import { Ledger } from '../parts/ledger'
 import { Life, Timeline } from '../parts/life'
+import { useRefusal } from '../parts/me'
 import { farSideOf, SpoolCell } from '../parts/spool'
 import { Known, Stage, Status, statusOf } from '../parts/state'
 import { Link } from '../router'
 import { text } from '../text'
 
 const t = text.agent
+const r = text.access.revoked
+const every = 3000 // milliseconds
 
 export function AgentPage({ id }: { id: string }) {
   const agent = useWatched<AgentDetail>(`/agents/${encodeURIComponent(id)}/watch`, {}, 'agent')
+  const noKnocks = useRefusal('listKnocks')
+  const knocks = useGet<KnockList>(noKnocks ? null : '/knocks')
+  useAgain(knocks.again, every)
   const there = agent.value !== undefined
   useEffect(() => {
     if (there && location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView()
@@ -24,14 +31,19 @@ export function AgentPage({ id }: { id: string }) {
       <Link to="/fleet" className="back">
         ← {t.back}
       </Link>
-      <Known answer={agent}>{(d) => <Detail d={d} />}</Known>
+      {knocks.value && <IdentityTrouble id={agent.value?.id ?? id} name={agent.value?.name ?? ''} list={knocks.value} again={knocks.again} />}
+      <Known answer={agent}>{(d) => <Detail d={d} knocks={knocks.value} again={knocks.again} />}</Known>
     </div>
   )
 }
 
-function Detail({ d }: { d: AgentDetail }) {
+function Detail({ d, knocks, again }: { d: AgentDetail; knocks: KnockList | undefined; again: () => void }) {
   const now = useNow(1000)
   const host = d.labels['host.name']
+  const seesAll = !useRefusal('searchLogs')
+  const mayRevoke = !useRefusal('revokeAgent')
+  const [revoking, setRevoking] = useState(false)
+  const ofHub = d.labels['creel.role'] === 'hub'
   return (
     <>
       <div className="head">
@@ -41,9 +53,15 @@ function Detail({ d }: { d: AgentDetail }) {
         <span className="space warn why" title={d.cause}>
           {d.cause}
         </span>
-        {host && <Link to={`/explore/metrics?host=${encodeURIComponent(host)}`}>{t.metrics}</Link>}
-        {host && <Link to={`/explore/logs?filter=${encodeURIComponent('host.name=' + host)}`}>{t.logs}</Link>}
+        {host && seesAll && <Link to={`/explore/metrics?host=${encodeURIComponent(host)}`}>{t.metrics}</Link>}
+        {host && seesAll && <Link to={`/explore/logs?filter=${encodeURIComponent('host.name=' + host)}`}>{t.logs}</Link>}
+        {mayRevoke && !knocks?.revoked?.some((x) => x.agent === d.id) && (
+          <button type="button" disabled={ofHub} title={ofHub ? r.revokeHub : r.revokeHelp} onClick={() => setRevoking(true)}>
+            {r.revoke}
+          </button>
+        )}
       </div>
+      {revoking && <Revoke id={d.id} name={d.name} close={() => setRevoking(false)} done={again} />}
       <dl className="facts">
         <Fact name={t.id} value={<span className="mono">{d.id}</span>} />
         <Fact name={t.version} value={`${d.type} ${d.version}`} />

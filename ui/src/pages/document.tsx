@@ -6,7 +6,8 @@ import { ago, since, stamp, whole } from '../format'
 import { Compare, Differences } from '../parts/compare'
 import { Dialog } from '../parts/dialog'
 import { Draft } from '../parts/draft'
-import { AgentLink, Counted, documentPath, failed, PlacedStatus } from '../parts/placed'
+import { NotForYou, useRefusal } from '../parts/me'
+import { AgentLink, Counted, documentPath, failed, PlacedStatus, Within } from '../parts/placed'
 import { Known, Trouble } from '../parts/state'
 import { change, Link, navigate, type Place, useGuard } from '../router'
 import { text } from '../text'
@@ -24,6 +25,9 @@ export function DocumentPage({ name, place }: { name: string; place: Place }) {
   const [changed, setChanged] = useState(0)
   const [mine, setMine] = useState<string>() // what is not applied yet
   const [asked, ask] = useState<'delete' | { version: number }>()
+  const fixed = useRefusal('applyDocument')
+  const mayDelete = !useRefusal('deleteDocument')
+  const mayRollBack = !useRefusal('rollBackDocument')
   const d = document.value
   const deleted = document.failure?.code === 'not_found'
   const young = Date.now() - Math.max(changed, d ? Date.parse(d.time) : 0) < patience
@@ -44,7 +48,7 @@ export function DocumentPage({ name, place }: { name: string; place: Place }) {
         <h1>{name}</h1>
         {d && !deleted && <Facts d={d} />}
         <span className="space" />
-        {d && !deleted && (
+        {d && !deleted && mayDelete && (
           <button type="button" onClick={() => ask('delete')}>
             {t.delete}
           </button>
@@ -69,6 +73,7 @@ export function DocumentPage({ name, place }: { name: string; place: Place }) {
                 changed={hasChanged}
                 draft={setMine}
                 stale={again}
+                fixed={fixed}
                 notice={deleted ? t.deletedMeanwhile : t.conflict(String(d.version), d.by, since(d.time))}
               >
                 <Progress d={d} to={to('agents')} />
@@ -78,7 +83,7 @@ export function DocumentPage({ name, place }: { name: string; place: Place }) {
           </>
         )}
       </Known>
-      {view === 'history' && <History name={name} newest={deleted ? 0 : (d?.version ?? 0)} place={place} rollback={(version) => ask({ version })} />}
+      {view === 'history' && <History name={name} newest={deleted ? 0 : (d?.version ?? 0)} place={place} rollback={mayRollBack ? (version) => ask({ version }) : undefined} />}
       {asked === 'delete' && (
         <Dialog title={t.sure.delete(name)} button={t.sure.deleteButton} danger close={() => ask(undefined)} act={() => send('DELETE', documentPath(name)).then(() => navigate('/documents', false, true))}>
           <p>{t.sure.deleteHelp(t.selectedCount(d?.agents.selected ?? 0))}</p>
@@ -102,6 +107,8 @@ export function DocumentPage({ name, place }: { name: string; place: Place }) {
 export function NewDocumentPage() {
   const [mine, setMine] = useState<string>()
   useGuard(mine !== undefined, t.leave)
+  const no = useRefusal('applyDocument')
+  if (no) return <NotForYou why={no} />
   return (
     <div className="page document">
       <Link to="/documents" className="back">
@@ -125,6 +132,7 @@ function Facts({ d }: { d: DocumentDetail }) {
         {t.progressHelp(String(d.version))}, <span title={stamp(d.time)}>{ago(d.time, now)}</span> {t.by(d.by)}
       </span>
       <Counted of={d.agents} />
+      <Within of={d} />
     </>
   )
 }
@@ -205,7 +213,7 @@ function Agents({ d, place }: { d: DocumentDetail; place: Place }) {
 }
 
 // History is the versions of a document, two of which are compared.
-function History({ name, newest, place, rollback }: { name: string; newest: number; place: Place; rollback: (version: number) => void }) {
+function History({ name, newest, place, rollback }: { name: string; newest: number; place: Place; rollback: ((version: number) => void) | undefined }) {
   const history = useGet<DocumentHistory>(`${documentPath(name)}/history`)
   const { again } = history
   useEffect(again, [newest, again])
@@ -259,7 +267,8 @@ function History({ name, newest, place, rollback }: { name: string; newest: numb
                         {v.version === newest ? (
                           <span className="faint">{t.newest}</span>
                         ) : (
-                          !v.deleted && (
+                          !v.deleted &&
+                          rollback && (
                             <button type="button" onClick={() => rollback(v.version)}>
                               {t.rollback}
                             </button>

@@ -2,7 +2,8 @@ import type { DocumentList } from '../api/types'
 import { useAgain, useGet, useNow } from '../api/use'
 import { ago, stamp } from '../format'
 import { useRows } from '../keys'
-import { Counted, documentPath } from '../parts/placed'
+import { useRefusal } from '../parts/me'
+import { Counted, documentPath, Within } from '../parts/placed'
 import { Known } from '../parts/state'
 import { Link, navigate } from '../router'
 import { text } from '../text'
@@ -16,6 +17,7 @@ export const newDocument = '-new'
 export function DocumentsPage() {
   const documents = useGet<DocumentList>('/documents')
   const now = useNow(1000)
+  const mayCreate = !useRefusal('applyDocument')
   useAgain(documents.again, every)
   useRows('tr[data-row]')
   return (
@@ -23,9 +25,11 @@ export function DocumentsPage() {
       <div className="head">
         <h1>{t.title}</h1>
         <span className="space" />
-        <Link to={documentPath(newDocument)} className="button main">
-          {t.create}
-        </Link>
+        {mayCreate && (
+          <Link to={documentPath(newDocument)} className="button main">
+            {t.create}
+          </Link>
+        )}
       </div>
       <p className="faint">{t.help}</p>
       <Known answer={documents}>
@@ -58,7 +62,9 @@ export function DocumentsPage() {
                           {d.name}
                         </Link>
                       </td>
-                      <td className="selector">{d.selector ? <code>{d.selector}</code> : <span className="faint">{t.everybody}</span>}</td>
+                      <td className="selector">
+                        {d.selector ? <code>{d.selector}</code> : <span className="faint">{t.everybody}</span>} <Within of={d} />
+                      </td>
                       <td className="number">{d.version}</td>
                       <td>
                         <Link to={documentPath(d.name) + '?view=agents'} className="quiet">

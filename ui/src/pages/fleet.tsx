@@ -1,8 +1,10 @@
-import { useEffect, useState } from 'react'
+import { useState } from 'react'
 import type { Agent, AgentList } from '../api/types'
 import { useNow, useWatched } from '../api/use'
 import { ago, bytes, short, stamp, whole } from '../format'
 import { useRows } from '../keys'
+import { local } from '../parts/knocking'
+import { Search } from '../parts/search'
 import { Meter, moodOf, told } from '../parts/spool'
 import { Known, Stage, Status, statusOf, type StatusName } from '../parts/state'
 import { change, Link, navigate, type Place } from '../router'
@@ -28,7 +30,7 @@ export function FleetPage({ place }: { place: Place }) {
         <h1>{text.fleet.title}</h1>
         <Counts counts={fleet.value?.counts} place={place} />
         <span className="space" />
-        <Search place={place} value={filter.search} />
+        <Search place={place} label={text.fleet.search} />
       </div>
       <Filters place={place} filter={filter} />
       <Known answer={fleet}>
@@ -76,17 +78,6 @@ function Counts({ counts, place }: { counts?: Record<string, number> | undefined
   )
 }
 
-function Search({ place, value }: { place: Place; value: string }) {
-  const [typed, setTyped] = useState(value)
-  useEffect(() => setTyped(value), [value])
-  useEffect(() => {
-    if (typed === value) return
-    const timer = setTimeout(() => navigate(change(place, { search: typed }), true), 250)
-    return () => clearTimeout(timer)
-  }, [typed]) // eslint-disable-line -- what is typed counts
-  return <input type="search" data-search className="search" placeholder={text.fleet.search} aria-label={text.fleet.search} value={typed} onChange={(e) => setTyped(e.target.value)} />
-}
-
 function Filters({ place, filter }: { place: Place; filter: Record<'status' | 'label' | 'config', string> }) {
   const chips = [
     ...filter.label
@@ -112,8 +103,13 @@ function Nobody({ all }: { all: number }) {
   return (
     <div className="empty">
       <p>{text.fleet.empty}</p>
+      {local && (
+        <p>
+          {text.fleet.start} <code>creel agent -c FILE --hub {location.origin}</code>
+        </p>
+      )}
       <p>
-        {text.fleet.start} <code>creel agent -c FILE --hub {location.origin}</code>
+        <Link to="/access">{text.access.knocking.join}</Link>
       </p>
     </div>
   )

@@ -1,7 +1,7 @@
-import { useEffect, useState } from 'react'
-import { type Failure, get, type Params, watch } from '../api/client'
+import { useEffect, useRef, useState } from 'react'
+import { type Failure, get, type Params } from '../api/client'
 import type { Histogram, Log, LogResult, ServiceList } from '../api/types'
-import { useGet } from '../api/use'
+import { useGet, useWatch } from '../api/use'
 import { stamp } from '../format'
 import { useRows } from '../keys'
 import { Attributes, textOf } from '../parts/attributes'
@@ -146,21 +146,19 @@ function Live({ place, addFilter }: { place: Place; addFilter: (c: string) => vo
   const [failure, setFailure] = useState<Failure>()
   const question = asked(place)
   const key = JSON.stringify(question)
+  const waiting = useRef<Log[]>([])
+  useWatch<Log>('/logs/tail', question, 'log', (l) => waiting.current.unshift(l), setFailure)
   useEffect(() => {
     setLogs([])
-    let waiting: Log[] = []
-    const stop = watch<Log>('/logs/tail', question, 'log', (l) => waiting.unshift(l), setFailure)
+    waiting.current = []
     const timer = setInterval(() => {
-      if (waiting.length === 0) return
-      const fresh = waiting
-      waiting = []
+      const fresh = waiting.current
+      if (fresh.length === 0) return
+      waiting.current = []
       setLogs((before) => [...fresh, ...before].slice(0, mostLive))
     }, 250)
-    return () => {
-      stop()
-      clearInterval(timer)
-    }
-  }, [key]) // eslint-disable-line -- question is in key
+    return () => clearInterval(timer)
+  }, [key])
   return (
     <>
       <Trouble failure={failure} />

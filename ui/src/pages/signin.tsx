@@ -1,36 +1,52 @@
-import { useState } from 'react'
+import { useEffect, useRef, useState } from 'react'
 import { type Failure, signIn } from '../api/client'
+import { Trouble } from '../parts/state'
 import { text } from '../text'
 
-export function SignInPage({ done }: { done: () => void }) {
+const t = text.signIn
+
+// SignIn asks for a token, above whatever there is: what somebody was about to do is still there afterwards.
+export function SignIn({ again }: { again: boolean }) {
+  const own = useRef<HTMLDialogElement>(null)
   const [token, setToken] = useState('')
   const [failure, setFailure] = useState<Failure>()
+  const [busy, setBusy] = useState(false)
+  useEffect(() => own.current?.showModal(), [])
+  const submit = (e: React.FormEvent) => {
+    e.preventDefault()
+    if (busy) return
+    setBusy(true)
+    setFailure(undefined)
+    signIn(token.trim()).then(
+      () => setToken(''),
+      (f: Failure) => {
+        setFailure(f)
+        setBusy(false)
+      },
+    )
+  }
   return (
-    <main className="signin">
-      <form
-        className="dialog"
-        onSubmit={(e) => {
-          e.preventDefault()
-          signIn(token.trim()).then(done, setFailure)
-        }}
-      >
+    <dialog ref={own} className="dialog signin" aria-label={t.title} onCancel={(e) => e.preventDefault()} onClose={() => own.current?.showModal()} onKeyDown={(e) => e.key === 'Escape' && e.preventDefault()}>
+      <form onSubmit={submit}>
         <h1>
-          <img src="/icon.svg" alt="" width="28" height="28" /> {text.signIn.title}
+          <img src="/icon.svg" alt="" width="28" height="28" /> {t.title}
         </h1>
-        <p>{text.signIn.help}</p>
+        {again && <p>{t.again}</p>}
         <label>
-          {text.signIn.token}
-          <input type="password" value={token} onChange={(e) => setToken(e.target.value)} autoFocus autoComplete="current-password" required />
+          {t.token}
+          <input type="password" value={token} onChange={(e) => setToken(e.target.value)} autoFocus autoComplete="off" spellCheck={false} required />
         </label>
-        {failure && (
-          <p className="warn" role="alert">
-            {failure.message}
-          </p>
-        )}
-        <button type="submit" className="main">
-          {text.signIn.button}
+        <Trouble failure={failure} />
+        <button type="submit" className="main" disabled={busy}>
+          {t.button}
         </button>
+        <p className="faint">{t.where}</p>
+        <ul className="faint">
+          {t.places.map((p) => (
+            <li key={p}>{p}</li>
+          ))}
+        </ul>
       </form>
-    </main>
+    </dialog>
   )
 }

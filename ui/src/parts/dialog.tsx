@@ -3,6 +3,24 @@ import type { Failure } from '../api/client'
 import { text } from '../text'
 import { Trouble } from './state'
 
+// Modal is a window above the page. Without close, Escape does not close it.
+export function Modal({ title, close, children }: { title: string; close?: (() => void) | undefined; children: ReactNode }) {
+  const own = useRef<HTMLDialogElement>(null)
+  useEffect(() => {
+    own.current?.showModal()
+  }, [])
+  const key = (e: React.KeyboardEvent) => {
+    if (e.key !== 'Escape') return
+    e.stopPropagation()
+    if (!close) e.preventDefault()
+  }
+  return (
+    <dialog ref={own} className="dialog" aria-label={title} onClose={close ?? (() => own.current?.showModal())} onKeyDown={key}>
+      {children}
+    </dialog>
+  )
+}
+
 interface DialogProps {
   title: string
   children?: ReactNode
@@ -15,13 +33,9 @@ interface DialogProps {
 
 // Dialog asks before something is done, and stays with the reason when that fails.
 export function Dialog({ title, children, field, button, danger, act, close }: DialogProps) {
-  const own = useRef<HTMLDialogElement>(null)
   const [words, setWords] = useState('')
   const [busy, setBusy] = useState(false)
   const [failure, setFailure] = useState<Failure>()
-  useEffect(() => {
-    own.current?.showModal()
-  }, [])
   const submit = (e: React.FormEvent) => {
     e.preventDefault()
     if (busy) return
@@ -33,7 +47,7 @@ export function Dialog({ title, children, field, button, danger, act, close }: D
     })
   }
   return (
-    <dialog ref={own} className="dialog" aria-label={title} onClose={close} onKeyDown={(e) => e.key === 'Escape' && e.stopPropagation()}>
+    <Modal title={title} close={close}>
       <form onSubmit={submit}>
         <h2>{title}</h2>
         {children}
@@ -53,6 +67,6 @@ export function Dialog({ title, children, field, button, danger, act, close }: D
           </button>
         </div>
       </form>
-    </dialog>
+    </Modal>
   )
 }

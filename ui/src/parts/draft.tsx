@@ -29,11 +29,12 @@ interface DraftProps {
   changed: (applied: DocumentApplied) => void
   draft: (mine: string | undefined) => void // is told what is not applied yet
   stale?: () => void // is told that what is at the hub is not now any more
+  fixed?: string | undefined // why it may be read, and not changed
   notice?: string // what is to be said when what is at the hub is not what was changed
   children?: ReactNode
 }
 
-export function Draft({ name, now, changed, draft, stale, notice, children }: DraftProps) {
+export function Draft({ name, now, changed, draft, stale, fixed, notice, children }: DraftProps) {
   const [base, setBase] = useState(now) // what was changed
   const [mine, setMine] = useState(now.text)
   const [dialog, setDialog] = useState(false)
@@ -43,7 +44,7 @@ export function Draft({ name, now, changed, draft, stale, notice, children }: Dr
   const editor = useRef<EditorHandle>(null)
   const dirty = mine !== base.text
   const behind = now.version > base.version || (now.version === 0 && base.version > 0) ? now : undefined
-  const check = useCheck(mine, base.version, name, dirty || !name)
+  const check = useCheck(mine, base.version, name, !fixed && (dirty || !name))
   useEffect(() => draft(dirty ? mine : undefined), [dirty, mine]) // eslint-disable-line -- draft is told, not asked
   useEffect(() => {
     if (dirty || !behind) return
@@ -97,19 +98,23 @@ export function Draft({ name, now, changed, draft, stale, notice, children }: Dr
       <div className="editing">
         <div className="writing">
           <Suspense fallback={<p className="empty">{text.state.loading}</p>}>
-            <Editor text={mine} schema={schema.value} problems={check.problems} label={t.editor} change={setMine} save={save} handle={editor} />
+            <Editor text={mine} schema={schema.value} problems={check.problems} label={t.editor} fixed={fixed !== undefined} change={setMine} save={save} handle={editor} />
           </Suspense>
-          <div className="acts">
-            <button type="button" className="main" disabled={!ready} title={t.applyHelp} onClick={save}>
-              {t.apply}
-            </button>
-            <button type="button" disabled={!dirty} onClick={() => setMine(base.text)}>
-              {t.discard}
-            </button>
-            <span className="faint" role="status">
-              {check.asking ? t.checking : dirty ? t.unsaved : name ? t.saved : ''}
-            </span>
-          </div>
+          {fixed ? (
+            <p className="faint">{t.readOnly(fixed)}</p>
+          ) : (
+            <div className="acts">
+              <button type="button" className="main" disabled={!ready} title={t.applyHelp} onClick={save}>
+                {t.apply}
+              </button>
+              <button type="button" disabled={!dirty} onClick={() => setMine(base.text)}>
+                {t.discard}
+              </button>
+              <span className="faint" role="status">
+                {check.asking ? t.checking : dirty ? t.unsaved : name ? t.saved : ''}
+              </span>
+            </div>
+          )}
         </div>
         <aside>
           <Said check={check} fresh={!name} go={(p) => editor.current?.go(p.line ?? 1, p.column ?? 1)} />

@@ -11,6 +11,7 @@ import { drawSelection, EditorView, highlightActiveLine, hoverTooltip, keymap, l
 import { classHighlighter } from '@lezer/highlight'
 import { type RefObject, useEffect, useImperativeHandle, useRef } from 'react'
 import type { Problem } from '../api/types'
+import styles from './editor.css?inline'
 import { explain, type Help, propose, type Proposal, type Schema } from './schema'
 
 export interface EditorHandle {
@@ -22,19 +23,20 @@ interface EditorProps {
   schema: Schema | undefined
   problems: Problem[]
   label: string
+  fixed: boolean // it may be read, and not changed
   change: (text: string) => void
   save: () => void
   handle: RefObject<EditorHandle | null>
 }
 
-export default function Editor({ text, schema, problems, label, change, save, handle }: EditorProps) {
+export default function Editor({ text, schema, problems, label, fixed, change, save, handle }: EditorProps) {
   const parent = useRef<HTMLDivElement>(null)
   const view = useRef<EditorView>(undefined)
   const latest = useRef({ schema, change, save })
   latest.current = { schema, change, save }
   useEffect(() => {
     const v = new EditorView({
-      parent: parent.current as HTMLElement,
+      parent: shadowOf(parent.current as HTMLElement),
       state: EditorState.create({
         doc: text,
         extensions: [
@@ -62,7 +64,8 @@ export default function Editor({ text, schema, problems, label, change, save, ha
             ...historyKeymap,
             ...defaultKeymap,
           ]),
-          EditorView.contentAttributes.of({ 'aria-label': label }),
+          EditorState.readOnly.of(fixed),
+          EditorView.contentAttributes.of({ 'aria-label': label, 'aria-readonly': String(fixed) }),
           EditorView.updateListener.of((u) => u.docChanged && latest.current.change(u.state.doc.toString())),
           EditorView.theme({ '.cm-scroller': { fontFamily: 'var(--mono)', lineHeight: '1.5' } }),
         ],
@@ -88,6 +91,17 @@ export default function Editor({ text, schema, problems, label, change, save, ha
     },
   }))
   return <div className="editor" ref={parent} />
+}
+
+// shadowOf returns where the editor's elements are: in a shadow it adopts its styles, as a page may whose policy forbids style
+// elements.
+function shadowOf(host: HTMLElement): ShadowRoot {
+  if (host.shadowRoot) return host.shadowRoot
+  const shadow = host.attachShadow({ mode: 'open' })
+  const sheet = new CSSStyleSheet()
+  sheet.replaceSync(styles)
+  shadow.adoptedStyleSheets = [sheet]
+  return shadow
 }
 
 function placeOf(doc: Text, line: number, column: number): number {

@@ -6,6 +6,7 @@ import type { AgentDetail, Event, Order, ReportTransition } from '../api/types'
 import { ago, since, stamp } from '../format'
 import { text } from '../text'
 import { Dialog } from './dialog'
+import { useRefusal } from './me'
 
 const t = text.agent
 
@@ -21,6 +22,7 @@ export function Life({ d, now }: { d: AgentDetail; now: number }) {
   const [asked, ask] = useState<string>()
   const life = d.intended?.life
   const orders = ordersFor(d)
+  const mayOrder = !useRefusal('orderAgent')
   if (!life?.state && orders.length === 0) return null
   const connected = d.connection === 'connected'
   return (
@@ -32,13 +34,15 @@ export function Life({ d, now }: { d: AgentDetail; now: number }) {
             <span className={'stage ' + life.state}>{t.states[life.state] ?? life.state}</span> <span title={stamp(life.since)}>{t.sinceTime(since(life.since))}</span>
           </p>
         )}
-        <div className="acts" role="group" aria-label={t.ordersLabel}>
-          {orders.map((o) => (
-            <button key={o.name} type="button" disabled={o.refused} title={o.refused ? t.orderHub : t.orderHelp[o.name]} onClick={() => ask(o.name)}>
-              {t.orders[o.name]}
-            </button>
-          ))}
-        </div>
+        {mayOrder && (
+          <div className="acts" role="group" aria-label={t.ordersLabel}>
+            {orders.map((o) => (
+              <button key={o.name} type="button" disabled={o.refused} title={o.refused ? t.orderHub : t.orderHelp[o.name]} onClick={() => ask(o.name)}>
+                {t.orders[o.name]}
+              </button>
+            ))}
+          </div>
+        )}
         <Last order={d.intended?.order} connected={connected} now={now} />
       </div>
       {(life?.holds ?? []).length > 0 && (

@@ -14,6 +14,7 @@ test('numbers are short', () => {
   expect(milliseconds(0.25)).toBe('250 µs')
   expect(milliseconds(1500)).toBe('1.50 s')
   expect(length(3 * 86400_000)).toBe('3 d')
+  expect(length(3473 * 86400_000)).toBe('9 y')
 })
 
 test('names are completed where the caret is', () => {

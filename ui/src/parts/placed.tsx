@@ -1,6 +1,6 @@
 // How documents are on agents: running, waiting, or failed.
 
-import type { DocumentAgents, Placed } from '../api/types'
+import type { Document, DocumentAgents, Placed } from '../api/types'
 import { whole } from '../format'
 import { Link } from '../router'
 import { text } from '../text'
@@ -41,3 +41,13 @@ export function AgentLink({ of: p }: { of: Placed }) {
 }
 
 export const documentPath = (name: string) => `/documents/${encodeURIComponent(name)}`
+
+// Within is what bounds a document beside its selector, where something does.
+export function Within({ of: d }: { of: Pick<Document, 'within'> }) {
+  if (!d.within) return null
+  return (
+    <span title={t.withinHelp}>
+      <span className="faint">{t.within}</span> <code>{d.within}</code>
+    </span>
+  )
+}

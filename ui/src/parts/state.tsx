@@ -22,7 +22,7 @@ export function Stage({ name }: { name: string | undefined }) {
 }
 
 // Trouble says why an answer is not there, or is old.
-export function Trouble({ failure }: { failure?: Failure | undefined }) {
+export function Trouble({ failure }: { failure?: Pick<Failure, 'code' | 'message'> | undefined }) {
   if (!failure) return null
   return (
     <p className="warn" role="alert">

@@ -14,6 +14,7 @@ import (
 type bearer struct {
 	identity creel.Identity
 	last     atomic.Pointer[shownToken]
+	refused  atomic.Pointer[string] // the token that was refused last
 }
 
 // shownToken is a token as requests carry it.
@@ -41,6 +42,17 @@ func (b *bearer) header(ctx context.Context) ([]string, error) {
 		b.last.Store(last)
 	}
 	return last.header, nil
+}
+
+// stale is told that a connection on which a token was shown is not let in. It reports whether to try another connection: once for
+// each token. For one that stands goes on to show the certificate that it began with, and if that is of an authority which the hub
+// has done with since, no token helps.
+func (b *bearer) stale(header []string) bool {
+	if b == nil || len(header) == 0 {
+		return false
+	}
+	last := b.refused.Swap(&header[0])
+	return last == nil || *last != header[0]
 }
 
 // newBearer returns nil for requests that show no token of the agent's.

@@ -168,6 +168,25 @@ func TestIdentity(t *testing.T) {
 			}
 			id.set("third", nil)
 			f(x, creel.Caller{Agent: "a"}, "third", "{Agent:a Token:} a/otlp/hub logs")
+
+			// A connection that is not let in is left, once for each token: its certificate may be none any more.
+			for _, token := range []string{"third", "fourth"} {
+				id.set(token, nil)
+				g.set(creel.Caller{}, fmt.Errorf("the certificate is of an authority that has ended: %w", creel.ErrUnauthenticated))
+				var from []string
+				for range 6 {
+					err := x.Export(t.Context(), batches()[:1])
+					shown, _ := g.seen()
+					if outcome(err) != "again" || len(shown) != 1 {
+						t.Fatalf("%s, %d requests were looked at", err, len(shown))
+					}
+					from = append(from, shown[0].Remote.String())
+				}
+				if n := len(slices.Compact(from)); n != 2 {
+					t.Errorf("refused with one token, it came from %d connections: %v", n, from)
+				}
+			}
+			f(x, creel.Caller{Agent: "a"}, "fourth", "{Agent:a Token:} a/otlp/hub logs")
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,20 +42,45 @@ type grpcSender struct {
 	token   *bearer
 	header  []string // keys and values that each request has
 	conn    *grpc.ClientConn
+	wire    *wire
 	sent    *metric.Counter
 	buffers sync.Pool
 }
 
+// A wire is TLS that knows the connection which it has secured last.
+type wire struct {
+	credentials.TransportCredentials
+	last *atomic.Pointer[net.Conn]
+}
+
+// ClientHandshake is for grpc-go.
+func (w *wire) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	w.last.Store(&raw)
+	return w.TransportCredentials.ClientHandshake(ctx, authority, raw)
+}
+
+// Clone is for grpc-go.
+func (w *wire) Clone() credentials.TransportCredentials {
+	return &wire{w.TransportCredentials.Clone(), w.last}
+}
+
+// cut ends the connection; the next request makes another.
+func (w *wire) cut() {
+	if conn := w.last.Load(); conn != nil {
+		(*conn).Close()
+	}
+}
+
 func newGRPCSender(c ExporterConfig, t target, secure *tls.Config, token *bearer, from string, sent *metric.Counter) (*grpcSender, error) {
-	creds := insecure.NewCredentials()
+	w := &wire{insecure.NewCredentials(), &atomic.Pointer[net.Conn]{}}
 	if secure != nil {
-		creds = credentials.NewTLS(secure)
+		w.TransportCredentials = credentials.NewTLS(secure)
 	}
 	options := []grpc.CallOption{grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(maxMessage)}
 	if c.Compression != "none" {
 		options = append(options, grpc.UseCompressor(c.Compression))
 	}
-	conn, err := grpc.NewClient("passthrough:///"+t.address, grpc.WithTransportCredentials(creds), grpc.WithDefaultCallOptions(options...),
+	conn, err := grpc.NewClient("passthrough:///"+t.address, grpc.WithTransportCredentials(w), grpc.WithDefaultCallOptions(options...),
 		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(connectionWindow),
 		grpc.WithReadBufferSize(ioBuffer), grpc.WithWriteBufferSize(ioBuffer), grpc.WithUserAgent("creel"),
 		grpc.WithDisableRetry(), grpc.WithMaxHeaderListSize(maxHead), grpc.WithStatsHandler(answers{}), grpc.WithDisableServiceConfig(),
@@ -66,7 +92,7 @@ func newGRPCSender(c ExporterConfig, t target, secure *tls.Config, token *bearer
 	if err != nil {
 		return nil, fmt.Errorf("make gRPC client: %w", err)
 	}
-	s := &grpcSender{ExporterConfig: c, plain: t.plain, token: token, conn: conn, sent: sent}
+	s := &grpcSender{ExporterConfig: c, plain: t.plain, token: token, conn: conn, wire: w, sent: sent}
 	if from != "" {
 		s.header = append(s.header, headerSender, from)
 	}
@@ -115,6 +141,9 @@ func (s *grpcSender) send(ctx context.Context, signal creel.Signal, batches []*c
 	ctx = context.WithValue(ctx, answers{}, &answered)
 	var answer []byte
 	if err := s.conn.Invoke(ctx, methods[signal], s.message(batches), &answer); err != nil {
+		if status.Code(err) == codes.Unauthenticated && s.token.stale(authorization) {
+			s.wire.cut()
+		}
 		return s.failure(err, answered.Load())
 	}
 	r, err := codec.ParseResponse(answer)

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/creelhq/creel"
@@ -32,6 +33,7 @@ type httpSender struct {
 	plain             bool
 	token             *bearer
 	client            http.Client
+	leave             atomic.Bool // the next request is to be the last one of its connection
 	sent              *metric.Counter
 	header            http.Header // that each request has
 	kind              string      // content type
@@ -125,7 +127,7 @@ func (s *httpSender) send(ctx context.Context, signal creel.Signal, batches []*c
 	if err != nil {
 		return codec.Result{}, creel.Permanent(err)
 	}
-	req.ContentLength = int64(p.size)
+	req.ContentLength, req.Close = int64(p.size), s.leave.Swap(false)
 	req.GetBody = func() (io.ReadCloser, error) { return p.open(), nil } // for a connection that was closed while idle
 	maps.Copy(req.Header, s.header)
 	if authorization != nil {
@@ -146,6 +148,9 @@ func (s *httpSender) send(ctx context.Context, signal creel.Signal, batches []*c
 	}
 	if resp.StatusCode/100 == 2 {
 		return s.result(signal, resp, answer, err), nil
+	}
+	if resp.StatusCode == http.StatusUnauthorized && s.token.stale(authorization) {
+		s.leave.Store(true)
 	}
 	return codec.Result{}, s.refusal(endpoint, resp, answer)
 }

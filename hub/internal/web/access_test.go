@@ -438,7 +438,7 @@ func TestComingIn(t *testing.T) {
 		t.Errorf("%+v, %v", l, err)
 	}
 	want := []string{
-		"createToken " + join.ID + " done rack 7, agent, 3 uses", "createToken " + person.ID + ` done ann, viewer, within site == "north"`, "deleteToken " + person.ID + ` done ann, viewer, within site == "north"`,
+		"createToken " + join.ID + " done rack 7, agent, for 3", "createToken " + person.ID + ` done ann, viewer, within site == "north"`, "deleteToken " + person.ID + ` done ann, viewer, within site == "north"`,
 		"revokeAgent id-north done why", "revokeAgent id-south done why", "revokeAgent id-stranger done why", "revokeAgent id-revoked done why", "revokeAgent id-nobody not_found why",
 	}
 	log := h.entries(t)

@@ -15,8 +15,8 @@ build: ## make bin/creel and bin/creel-agent
 run: build ## show this machine in a browser: hub, agent, store and UI
 	bin/creel up --data run/data
 
-test: ## run the tests
-	$(GO) test ./...
+test: ## run the tests, those first that wait the longest
+	$(GO) test ./test ./pipeline ./...
 
 test-ui: build ui/node_modules ## test the web UI: its parts, in a browser, and that dist is what its source makes
 	cd ui && npm run -s test

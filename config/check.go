@@ -36,7 +36,7 @@ func (s Schema) Check(n *Node) (canonical []byte, errs Errors) {
 		n = &Node{}
 	}
 	d := decoder{errs: &errs}
-	if !d.isMap(n, "options") {
+	if !d.isMap(n, "options", false) {
 		return nil, errs
 	}
 	var known []string
@@ -69,7 +69,7 @@ func Decode[C any](canonical []byte) (C, error) {
 	var errs Errors
 	d := decoder{errs: &errs}
 	s := Of[C]()
-	if d.isMap(root, "options") {
+	if d.isMap(root, "options", false) {
 		var known []string
 		for _, f := range s.Fields() {
 			known = append(known, f.Name)
@@ -113,11 +113,11 @@ func (d *decoder) fail(e *Error, hint string) {
 	*d.errs = append(*d.errs, e)
 }
 
-func (d *decoder) isMap(n *Node, what string) bool {
+func (d *decoder) isMap(n *Node, what string, secret bool) bool {
 	if n.IsMap() {
 		return true
 	}
-	d.fail(n.Errorf("must be a map of %s, got %s", what, n.describe(false)), "")
+	d.fail(n.Errorf("must be a map of %s, got %s", what, n.describe(secret)), "")
 	return false
 }
 
@@ -268,7 +268,7 @@ func (d *decoder) value(v reflect.Value, s *shape, n *Node, secret bool, out []b
 		v = v.Elem()
 		fallthrough
 	case objectShape:
-		if !d.isMap(n, "options") {
+		if !d.isMap(n, "options", secret) {
 			return out
 		}
 		var known []string
@@ -278,7 +278,7 @@ func (d *decoder) value(v reflect.Value, s *shape, n *Node, secret bool, out []b
 		d.unknown(n, known)
 		return closeObject(d.object(v, s.object, n, append(out, '{')))
 	case dictShape:
-		if !d.isMap(n, s.elem.String()) {
+		if !d.isMap(n, s.elem.String(), secret) {
 			return out
 		}
 		return d.dict(v, s, n, secret, out)

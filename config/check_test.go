@@ -71,23 +71,24 @@ func TestCanonicalIsAFixpoint(t *testing.T) {
 }
 
 type guarded struct {
-	Wait   time.Duration   `doc:"Wait." optional:"" secret:"true"`
-	PIN    int             `doc:"PIN." optional:"" secret:"true" max:"9"`
-	Levels []int           `doc:"Levels." optional:"" min:"1" max:"9"`
-	Keys   []string        `doc:"Keys." optional:"" secret:"true"`
-	When   time.Duration   `doc:"When." default:"1s"`
-	Buffer config.Size     `doc:"Buffer." default:"1KiB" min:"16"`
-	Speed  config.Rate     `doc:"Speed." default:"1/s"`
-	Free   json.RawMessage `doc:"Free." optional:""`
+	Wait   time.Duration     `doc:"Wait." optional:"" secret:"true"`
+	PIN    int               `doc:"PIN." optional:"" secret:"true" max:"9"`
+	Levels []int             `doc:"Levels." optional:"" min:"1" max:"9"`
+	Keys   []string          `doc:"Keys." optional:"" secret:"true"`
+	Named  map[string]string `doc:"Named." optional:"" secret:"true"`
+	When   time.Duration     `doc:"When." default:"1s"`
+	Buffer config.Size       `doc:"Buffer." default:"1KiB" min:"16"`
+	Speed  config.Rate       `doc:"Speed." default:"1/s"`
+	Free   json.RawMessage   `doc:"Free." optional:""`
 }
 
 func TestSecretsStayOutOfErrors(t *testing.T) {
-	n, err := config.Parse("f", []byte("wait: hunter2\npin: 4711\nkeys: {hunter2: x}\n"), config.Env{})
+	n, err := config.Parse("f", []byte("wait: hunter2\npin: 4711\nkeys: {hunter2: x}\nnamed: hunter2\n"), config.Env{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, errs := config.Of[guarded]().Check(n)
-	if len(errs) != 3 || strings.Contains(errs.Error(), "hunter2") || strings.Contains(errs.Error(), "4711") {
+	if len(errs) != 4 || strings.Contains(errs.Error(), "hunter2") || strings.Contains(errs.Error(), "4711") {
 		t.Errorf("got %v", errs)
 	}
 }

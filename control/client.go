@@ -133,15 +133,16 @@ func socketOf(u *url.URL) string {
 	return u.Path
 }
 
-// HubURL checks the URL of a hub: http or https, a host, no more than that is needed; or unix and an absolute path.
+// HubURL checks the URL of a hub: http or https, a host, no more than that is needed; or unix and an absolute path. Errors do not
+// repeat it: it may hold a password.
 func HubURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("must be a URL such as http://127.0.0.1:4380: %w", err)
+		return nil, fmt.Errorf("must be a URL such as http://127.0.0.1:4380: %w", errors.Unwrap(err))
 	}
 	local := u.Scheme == unixScheme && u.Host == "" && u.Path != ""
 	if !local && (u.Scheme != "http" && u.Scheme != "https" || u.Host == "") || u.User != nil || u.RawQuery != "" {
-		return nil, fmt.Errorf("must be a URL such as http://127.0.0.1:4380, got %q", text)
+		return nil, errors.New("must be a URL such as http://127.0.0.1:4380, with neither user nor password")
 	}
 	return u, nil
 }

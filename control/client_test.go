@@ -60,8 +60,9 @@ func TestConnectErrors(t *testing.T) {
 			t.Errorf("%s with %+v: %s; want %s", c.url, c.tls, err, c.want)
 		}
 	}
-	for text, ok := range map[string]bool{"unix:///run/hub.sock": true, "unix://host/x": false, "unix:": false, "https://h:1": true, "ftp://h": false, "https://u@h": false} {
-		if _, err := control.HubURL(text); (err == nil) != ok {
+	for text, ok := range map[string]bool{"unix:///run/hub.sock": true, "unix://host/x": false, "unix:": false, "https://h:1": true, "ftp://h": false, "https://u@h": false,
+		"https://u:hunter2@h": false, "https://u:hunter2@h:%": false} {
+		if _, err := control.HubURL(text); (err == nil) != ok || err != nil && strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", text, err)
 		}
 	}

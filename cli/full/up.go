@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -65,7 +66,7 @@ func (c *commands) hubCommand() *cobra.Command {
 			}
 			f.o.Text = []byte(fmt.Sprintf(hubConfig, f.otlp(net.JoinHostPort(f.host(), "4317"), net.JoinHostPort(f.host(), "4318"))))
 			return c.runHub(cmd, &f, func(e hub.Endpoints) {
-				fmt.Fprintf(c.Err, "Web UI: %s\n", e.SignIn())
+				fmt.Fprintf(c.Err, "Web UI: %s\n", c.open(e))
 				if f.open {
 					fmt.Fprintf(c.Err, "To let an agent in: %s\n", c.invitation(cmd))
 				}
@@ -251,10 +252,18 @@ func (p *ports) free(what, host string, port int) string {
 	}
 }
 
+// open is what to open in a browser: it signs in if a person reads it now. A log is no place for a token.
+func (c *commands) open(e hub.Endpoints) string {
+	if f, ok := c.Err.(*os.File); ok && isTerminal(f) {
+		return e.SignIn()
+	}
+	return e.URL + "  (sign in with what the file " + filepath.Join(c.DataDir(), "token") + " says)"
+}
+
 // welcome says what runs and what one can do with it.
 func (c *commands) welcome(cmd *cobra.Command, e hub.Endpoints, m cli.Machine, at ports, f *hubFlags) {
 	w := c.Err
-	fmt.Fprintf(w, "\ncreel is up.\n\n  Open      %s\n", e.SignIn())
+	fmt.Fprintf(w, "\ncreel is up.\n\n  Open      %s\n", c.open(e))
 	if f.file == "" {
 		fmt.Fprintf(w, "  Collects  metrics of this machine every 5 s, creel's own metrics and log\n")
 		if m.Journal {

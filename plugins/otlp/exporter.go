@@ -67,7 +67,7 @@ func (c ExporterConfig) target() (target, error) {
 	if strings.Contains(c.Endpoint, "://") {
 		u, err := url.Parse(c.Endpoint)
 		if err != nil {
-			return t, err
+			return t, fmt.Errorf("must be host:port, http://host:port or https://host:port: %w", errors.Unwrap(err)) // the URL may hold a password
 		}
 		if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil {
 			return t, errors.New("must be host:port, http://host:port or https://host:port")

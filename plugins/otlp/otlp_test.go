@@ -468,6 +468,8 @@ func TestWrongOptions(t *testing.T) {
 		{otlp.Collector, "{grpc: {enabled: false}, http: {enabled: false}}", "serves neither"},
 		{otlp.Exporter, "endpoint: hub", "must be host:port or a URL"},
 		{otlp.Exporter, "endpoint: 'ftp://hub:1'", "must be host:port"},
+		{otlp.Exporter, "endpoint: 'http://u:hunter2@hub:1'", "must be host:port"},
+		{otlp.Exporter, "endpoint: 'http://u:hunter2@hub:%'", "must be host:port"},
 		{otlp.Exporter, "endpoint: 'http://hub:1/x'", "must not have a path"},
 		{otlp.Exporter, "{endpoint: 'hub:1', encoding: json}", "json goes over HTTP only"},
 		{otlp.Exporter, "{endpoint: 'hub:1', headers: {'a b': x}}", "is no header's name"},
@@ -477,7 +479,7 @@ func TestWrongOptions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, errs := c.p.Config.Check(n); len(errs) != 1 || !strings.Contains(errs[0].Error(), c.want) {
+		if _, errs := c.p.Config.Check(n); len(errs) != 1 || !strings.Contains(errs[0].Error(), c.want) || strings.Contains(errs[0].Error(), "hunter2") {
 			t.Errorf("%s: %v", c.options, errs)
 		}
 	}

@@ -356,6 +356,7 @@ func (s *shape) asList(n *Node) *Node {
 
 // scalar fills v from the text of n.
 func (d *decoder) scalar(v reflect.Value, s *shape, n *Node, secret bool, out []byte) []byte {
+	hidden := secret || len(n.refs) > 0 // see Node.describe
 	bad := func(hint string) []byte {
 		if n.quoted && hint == "" {
 			hint = "remove the quotes"
@@ -410,7 +411,7 @@ func (d *decoder) scalar(v reflect.Value, s *shape, n *Node, secret bool, out []
 	case durationShape:
 		t, err := parseDuration(n.text)
 		if err != nil {
-			if secret {
+			if hidden {
 				err = errors.New("is no duration")
 			}
 			d.fail(n.Errorf("%v", err), "")
@@ -419,7 +420,7 @@ func (d *decoder) scalar(v reflect.Value, s *shape, n *Node, secret bool, out []
 		v.SetInt(int64(t))
 		return appendString(out, formatDuration(t))
 	case textShape:
-		return d.text(v, n, secret, out)
+		return d.text(v, n, hidden, out)
 	}
 	panic("BUG: a scalar cannot be " + s.String())
 }

@@ -91,6 +91,14 @@ func TestSecretsStayOutOfErrors(t *testing.T) {
 	if len(errs) != 4 || strings.Contains(errs.Error(), "hunter2") || strings.Contains(errs.Error(), "4711") {
 		t.Errorf("got %v", errs)
 	}
+	// A secret may stand in the wrong place: what comes from a variable is named, not shown.
+	env := config.Env{Lookup: func(string) (string, bool) { return "hunter2", true }}
+	if n, err = config.Parse("f", []byte("when: ${env:X}\nbuffer: ${env:X}\nspeed: ${env:X}\nlevels: [\"${env:X}\"]\n"), env); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs = config.Of[guarded]().Check(n); len(errs) != 4 || strings.Contains(errs.Error(), "hunter2") || !strings.Contains(errs.Error(), "the value of ${env:X}") {
+		t.Errorf("got %v", errs)
+	}
 }
 
 func TestBoundsHoldForItems(t *testing.T) {

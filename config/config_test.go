@@ -149,8 +149,8 @@ f:7:8: color: is no colour: "green"`},
 		{"no such file", "f", "endpoint: ${file:/x}", "f:1:11: endpoint: read what ${file:…} refers to: open /x: no such file"},
 		{"odd reference", "f", "endpoint: a${b}", "f:1:11: endpoint: ${b} is neither ${env:NAME} nor ${file:PATH}; write $${ for a literal ${"},
 		{"open reference", "f", "endpoint: a${env:B", "f:1:11: endpoint: ${env:B is not closed; write $${ for a literal ${"},
-		{"quoted number", "f", `{endpoint: x, numbers: ["${env:PORT}"]}`, `f:1:25: numbers[0]: must be an integer, got "7"; remove the quotes`},
-		{"word for a number", "f", `{endpoint: x, numbers: ["${env:WORD}"]}`, `f:1:25: numbers[0]: must be an integer, got "abc"; remove the quotes`},
+		{"quoted number", "f", `{endpoint: x, numbers: ["${env:PORT}"]}`, `f:1:25: numbers[0]: must be an integer, got the value of ${env:PORT}; remove the quotes`},
+		{"word for a number", "f", `{endpoint: x, numbers: ["${env:WORD}"]}`, `f:1:25: numbers[0]: must be an integer, got the value of ${env:WORD}; remove the quotes`},
 		{"not a map", "f", "[a]", "f:1:1: must be a map of options, got a list"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 type nodeKind uint8
@@ -121,7 +122,7 @@ func (n *Node) KeyErrorf(format string, args ...any) *Error {
 	return e
 }
 
-// describe says what n is, for errors.
+// describe says what n is, for errors: not what a secret is, nor what comes from a variable or a file.
 func (n *Node) describe(secret bool) string {
 	switch {
 	case n.kind == mapNode:
@@ -130,6 +131,8 @@ func (n *Node) describe(secret bool) string {
 		return "a list"
 	case n.kind == nullNode:
 		return "nothing"
+	case len(n.refs) > 0: // it may be a secret that belongs elsewhere
+		return "the value of " + strings.Join(n.refs, " and ")
 	case secret:
 		return "something else"
 	case n.quoted:

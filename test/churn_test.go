@@ -192,6 +192,7 @@ type undo struct {
 // are well without anybody having had to do anything. All agents come in from the network, so that nothing works without their
 // identities.
 func TestChurn(t *testing.T) {
+	t.Parallel() // likewise
 	c := &churn{open: newOpen(t), size: sizeOfChurn(t), r: newRand(t), knocked: make(map[string]int64)}
 	began := time.Now()
 	step := func(what string) { t.Logf("%v: %s", time.Since(began).Round(time.Millisecond), what) }

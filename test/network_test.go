@@ -24,7 +24,7 @@ type host struct {
 func newNetwork(t *testing.T, n int) []*host {
 	t.Helper()
 	ownProcess(t)
-	prefix := fmt.Sprintf("creel%d", os.Getpid())
+	prefix := fmt.Sprintf("creel%d-%s-", os.Getpid(), t.Name())
 	bridge := prefix + "b"
 	if out, err := exec.Command("ip", "netns", "add", bridge).CombinedOutput(); err != nil {
 		t.Skipf("this machine lets nobody make network namespaces: %v: %s", err, out)

@@ -130,6 +130,7 @@ func (o *open) restart(p *process) *process {
 // people who have signed in. A second host joins with the line that is printed. Then its identity is copied, revoked, and cut off
 // for longer than its certificate lives; the hub is killed; and each line that was written arrives once.
 func TestNetwork(t *testing.T) {
+	t.Parallel() // it waits more than it works, in a network of its own
 	o := newOpen(t)
 	hub := o.startHub()
 	began := time.Now()

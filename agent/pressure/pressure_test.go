@@ -76,8 +76,8 @@ func TestPlants(t *testing.T) {
 	for range 300 {
 		const limit = 1 << 30
 		p := &plant{base: r.Int64N(limit / 2)}
-		delay := 1 + r.IntN(10) // at most half a second
-		total := r.Int64N(limit >> r.IntN(8) * 4)
+		delay := 1 + r.IntN(10)                               // at most half a second
+		total := max(limit>>10, r.Int64N(limit>>r.IntN(8)*4)) // below, what is a second is no whole number of bytes a step
 		for range Full {
 			p.in[r.IntN(Full)] += total / Full
 		}

@@ -153,11 +153,15 @@ func TestFollow(t *testing.T) {
 // TestRootKey: without root.key everything goes on but renewal, and signing of the next root.
 func TestRootKey(t *testing.T) {
 	m, c := &state.Memory{}, newClock()
-	a, b := open(t, m.Open(), c), open(t, m.Open(), c)
-	safe := filepath.Join(t.TempDir(), "root.key")
+	dir, safe := t.TempDir(), filepath.Join(t.TempDir(), "root.key")
+	a := start(t, m.Open(), c, dir)
+	a.Close() // so that it is not about to use the key
 	if err := os.Rename(a.keyFile(), safe); err != nil {
 		t.Fatal(err)
 	}
+	a = start(t, m.Open(), c, dir)
+	t.Cleanup(a.Close)
+	b := open(t, m.Open(), c)
 	c.add(intermediateLife*2/3 + time.Hour)
 	settle(t, a, b)
 	d := a.Describe()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -123,14 +124,21 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// freeAddress returns an address below the ports that systems give to whoever connects: one of those could be taken until it is
+// used.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
@@ -146,7 +154,7 @@ func (w *world) write(name, text string) string {
 func (w *world) startHub() {
 	w.Helper()
 	config := w.write("hub.yaml", fmt.Sprintf(w.config, w.otlp))
-	w.hub = startCreel(w.T, w.path("hub.log"), "hub", "-c", config, "--data", w.path("hub"), "--listen", w.listen, "--opamp", "none", "--heartbeat", "100ms")
+	w.hub = startCreel(w.T, w.path("hub.log"), "hub", "-c", config, "--data", w.path("hub"), "--listen", w.listen, "--opamp", "none", "--heartbeat", "300ms")
 	w.client = &api.Client{URL: "http://" + w.listen}
 	eventually(w.T, "the hub answers", func() bool {
 		token, err := os.ReadFile(w.path("hub/token"))
@@ -487,7 +495,7 @@ exporters:
   otlp/far: {endpoint: "http://%s", protocol: http, compression: none}
 pipelines: {received: {from: [otlp], to: [quicklook, otlp/far]}}
 `, w.otlp, far.address))
-	w.hub = startCreel(t, w.path("hub.log"), "hub", "-c", config, "--data", small, "--listen", w.listen, "--opamp", "none", "--heartbeat", "100ms")
+	w.hub = startCreel(t, w.path("hub.log"), "hub", "-c", config, "--data", small, "--listen", w.listen, "--opamp", "none", "--heartbeat", "300ms")
 	w.client = &api.Client{URL: "http://" + w.listen}
 	var full string
 	eventually(t, "the hub answers", func() bool {

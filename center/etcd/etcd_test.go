@@ -2,13 +2,16 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"github.com/creelhq/creel/center/centertest"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -62,14 +65,20 @@ func (s *server) stop() {
 	}
 }
 
+// free returns an address below the ports that systems give to whoever connects: one of those could be taken until it is used.
 func free(t testing.TB) url.URL {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		return url.URL{Scheme: "http", Host: l.Addr().String()}
 	}
-	defer l.Close()
-	return url.URL{Scheme: "http", Host: l.Addr().String()}
 }
 
 func (s *server) put(key, text string) int64 {

@@ -19,6 +19,20 @@ type Credentials struct {
 	Forwarded     bool                 // a proxy has passed the request on
 }
 
+// Forwarded reports whether the headers of a request, HTTP's or gRPC's, say that a proxy has passed it on: as RFC 7239 has it, or
+// as was usual before. A proxy that says nothing must not be put before a loopback address.
+func Forwarded(headers map[string][]string) bool {
+	for _, name := range [...]string{
+		"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via",
+		"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via", // gRPC's are in lower case
+	} {
+		if len(headers[name]) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // A Caller is who sends, as far as that was proven. The zero value is somebody who need not prove anything.
 type Caller struct {
 	Agent string // an agent's id; empty: it is no agent

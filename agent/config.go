@@ -102,7 +102,7 @@ func (a Admin) Validate() error {
 	if err != nil {
 		return config.FieldError("address", fmt.Errorf("must be host:port: %w", err))
 	}
-	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() || a.Insecure {
+	if tlsconf.IsLoopback(host) || a.Insecure {
 		return nil
 	}
 	return config.FieldError("address", errors.New("is not a loopback address; say insecure: true if that is meant"))

@@ -13,6 +13,7 @@ import (
 	"github.com/creelhq/creel/agent/requires"
 	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/report"
+	"github.com/creelhq/creel/tlsconf"
 )
 
 // lifeFile is the file in the state directory that keeps what of the agent's life outlives the process.
@@ -92,7 +93,7 @@ func sameAddress(a, b string) bool {
 		switch ip := net.ParseIP(host); {
 		case host == "" || ip != nil && ip.IsUnspecified():
 			return ""
-		case host == "localhost" || ip != nil && ip.IsLoopback():
+		case tlsconf.IsLoopback(host):
 			return "localhost"
 		}
 		return host

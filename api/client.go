@@ -182,6 +182,24 @@ func (c *Client) ChangeAuthority(ctx context.Context, a AuthorityChange) (Author
 	return send[Authority](ctx, c, http.MethodPost, "/authority", nil, a)
 }
 
+// Backup writes all that the hub must not lose, a tar archive, and returns its size in bytes. It is whole if its last member says so.
+func (c *Client) Backup(ctx context.Context, to io.Writer) (int64, error) {
+	resp, err := c.do(ctx, http.MethodGet, Prefix+"/backup", nil, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what there is of it will do
+		return 0, failure(resp.Status, text)
+	}
+	size, err := io.Copy(to, resp.Body)
+	if err != nil {
+		return size, fmt.Errorf("read the hub's answer: %w", err)
+	}
+	return size, nil
+}
+
 // Login changes the client's token, which it does not change itself, for a JWT.
 func (c *Client) Login(ctx context.Context, token string) (LoginResponse, error) {
 	return send[LoginResponse](ctx, c, http.MethodPost, "/login", nil, LoginRequest{token})

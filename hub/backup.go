@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -300,25 +301,45 @@ func verifyBackup(f io.ReaderAt, size int64) (head backupHead, err error) {
 	if head.Format > backupFormat {
 		return head, fmt.Errorf("creel %s has written the backup in format %d, and this one knows %d at most; use a newer creel", head.Version, head.Format, backupFormat)
 	}
-	damaged := errors.New("the backup is damaged or was cut off; nothing was changed: take another, or copy it again")
-	if size < backupTail {
-		return head, damaged
-	}
-	sum := sha256.New()
-	if _, err := io.Copy(sum, io.NewSectionReader(f, 0, size-backupTail)); err != nil {
+	whole := NewBackupCheck()
+	if _, err := io.Copy(whole, io.NewSectionReader(f, 0, size)); err != nil {
 		return head, fmt.Errorf("read the backup: %w", err)
 	}
-	tail := make([]byte, backupTail)
-	if _, err := f.ReadAt(tail, size-backupTail); err != nil {
-		return head, fmt.Errorf("read the backup: %w", err)
-	}
-	want := hex.EncodeToString(sum.Sum(nil)) + "\n"
-	last, err := tar.NewReader(strings.NewReader(string(tail))).Next()
-	rest, ok := strings.CutPrefix(string(tail[512:]), want)
-	if err != nil || last.Name != backupLast || last.Size != int64(len(want)) || !ok || strings.Trim(rest, "\x00") != "" {
-		return head, damaged
+	if err := whole.Check(); err != nil {
+		return head, fmt.Errorf("read the backup: %w; nothing was changed: take another, or copy it again", err)
 	}
 	return head, nil
+}
+
+// A BackupCheck is told a backup as it comes, by Write, and says at its end whether it is whole.
+type BackupCheck struct {
+	sum  hash.Hash // of all but the tail
+	tail []byte
+}
+
+// NewBackupCheck returns one that was told nothing yet.
+func NewBackupCheck() *BackupCheck { return &BackupCheck{sum: sha256.New()} }
+
+// Write never fails.
+func (c *BackupCheck) Write(p []byte) (int, error) {
+	c.tail = append(c.tail, p...)
+	if n := len(c.tail) - backupTail; n > 0 {
+		c.sum.Write(c.tail[:n]) // it never fails
+		c.tail = append(c.tail[:0], c.tail[n:]...)
+	}
+	return len(p), nil
+}
+
+// Check returns nil if what came is a whole backup: its last member is the digest of all that is before.
+func (c *BackupCheck) Check() error {
+	want := hex.EncodeToString(c.sum.Sum(nil)) + "\n"
+	last, err := tar.NewReader(bytes.NewReader(c.tail)).Next()
+	if err == nil && len(c.tail) == backupTail && last.Name == backupLast && last.Size == int64(len(want)) {
+		if rest, ok := strings.CutPrefix(string(c.tail[512:]), want); ok && strings.Trim(rest, "\x00") == "" {
+			return nil
+		}
+	}
+	return errors.New("it is not whole: it is damaged or was cut off")
 }
 
 // extract writes what is in a backup: files as they are, entries into an etcd. It is what was written: its digest is right.

@@ -62,7 +62,8 @@ type Options struct {
 	Insecure bool     // allow addresses that are not loopback without TLS
 	Hosts    []string // names under which the hub may be asked for
 
-	// TLS is of both addresses. Without certificates the hub's own authority makes them, where an address is not loopback.
+	// TLS is of both addresses. Without certificates the hub's own authority makes them, where an address is not loopback or
+	// Identity says so.
 	TLS       tlsconf.Server
 	AgentLife time.Duration // of agents' certificates; 0: 24 h
 

@@ -209,7 +209,7 @@ func (h *hub) fingerprint() string {
 // lets one of them lead here by a trick cannot show the certificate.
 func (h *hub) loadTLS() error {
 	var err error
-	h.TLS.Identity = !h.TLS.Enabled() && !h.Insecure && h.exposed()
+	h.TLS.Identity = h.TLS.Identity || !h.TLS.Enabled() && !h.Insecure && h.exposed()
 	switch {
 	case h.TLS.Identity:
 		if name, err := os.Hostname(); err == nil {
@@ -354,13 +354,8 @@ func (h *hub) senders() admission.Access {
 func (o *Options) exposed() bool {
 	return slices.ContainsFunc([]string{o.Address, o.OpAMP}, func(address string) bool {
 		host, _, err := net.SplitHostPort(address) // checkAddresses has refused what is none
-		return err == nil && !isLoopback(host)
+		return err == nil && !tlsconf.IsLoopback(host)
 	})
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // addresses says where the hub is for who has reached it at a host.
@@ -378,7 +373,7 @@ func (h *hub) addresses(host string) control.Addresses {
 	}
 	for _, l := range e.Listen {
 		at, port, err := net.SplitHostPort(l.Address)
-		if err != nil || isLoopback(at) && !isLoopback(host) {
+		if err != nil || tlsconf.IsLoopback(at) && !tlsconf.IsLoopback(host) {
 			continue
 		}
 		switch address := net.JoinHostPort(host, port); {

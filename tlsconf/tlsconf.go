@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"net"
 
 	"github.com/creelhq/creel/config"
 )
@@ -21,6 +22,12 @@ type Server struct {
 	ClientCAFile string `doc:"Authorities of clients, PEM; clients without a certificate of theirs are refused." optional:"true"`
 	Identity     bool   `doc:"Show the certificate of the hub that this agent belongs to, and ask clients for theirs. It renews itself. A hub's own agent has one." default:"false"`
 	Insecure     bool   `doc:"Allow an address that is not loopback without TLS." default:"false"`
+}
+
+// IsLoopback reports whether a host, a name or an IP address, is this machine alone: what listens there needs no TLS.
+func IsLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // Identity is what the option identity means: creel.Identity has its documentation.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/creelhq/creel/control"
+	"github.com/creelhq/creel/tlsconf"
 )
 
 // JoinOptions say which hub to join as whom. URL, Token, Dir and Agent are required.
@@ -92,10 +92,8 @@ func (o *JoinOptions) check() (*url.URL, control.Token, error) {
 	}
 	o.Agent = id.String()
 	u.Path, u.Fragment = strings.TrimSuffix(u.Path, "/"), ""
-	ip := net.ParseIP(u.Hostname())
-	loopback := u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 	switch {
-	case u.Scheme == "unix", u.Scheme == "http" && loopback:
+	case u.Scheme == "unix", u.Scheme == "http" && tlsconf.IsLoopback(u.Hostname()):
 		return nil, token, fmt.Errorf("join the hub at %s: %w: whoever is on the hub's own machine is trusted, without TLS; name the hub as agent.hub.url", u, ErrNothingToJoin)
 	case u.Scheme != "https":
 		return nil, token, fmt.Errorf("join the hub at %s: it is not https, so that everybody on the way could take the token; write https://, and give the hub an address with TLS if it has none", u)

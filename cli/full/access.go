@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/tlsconf"
 )
 
 func (c *commands) tokens() *cobra.Command {
@@ -82,7 +83,7 @@ func (c *commands) explainToken(t api.AccessTokenCreated, hub string) {
 		fmt.Fprintf(c.Err, "on the host that is to join, run:\n  %s\n", first(t.Join, "creel join "+hub+" --token "+t.Text))
 	case t.Role == api.Ingest:
 		fmt.Fprintln(c.Err, "an application of OpenTelemetry sends it with: OTEL_EXPORTER_OTLP_HEADERS='authorization=Bearer%20TOKEN'")
-	case err == nil && isLoopback(u.Hostname()):
+	case err == nil && tlsconf.IsLoopback(u.Hostname()):
 		fmt.Fprintln(c.Err, "whoever gets it signs in with: creel login URL, and the address of this machine in URL")
 	default:
 		fmt.Fprintf(c.Err, "whoever gets it signs in with: creel login %s\n", hub)

@@ -1,22 +1,14 @@
 package full
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -81,65 +73,14 @@ func save(ctx context.Context, client *api.Client, file string) (size int64, err
 
 // receive copies a backup from the hub, and checks that it is whole.
 func receive(ctx context.Context, client *api.Client, to io.Writer) (size int64, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(client.URL, "/")+api.Prefix+"/backup", nil)
-	if err != nil {
-		return 0, fmt.Errorf("ask the hub: %w", err)
+	whole := hub.NewBackupCheck()
+	if size, err = client.Backup(ctx, io.MultiWriter(to, whole)); err != nil {
+		return size, failed(err)
 	}
-	if client.Token != "" {
-		req.Header.Set("Authorization", "Bearer "+client.Token)
-	}
-	resp, err := client.HTTP.Do(req)
-	if err != nil {
-		return 0, failed(fmt.Errorf("%w at %s: %w", api.ErrUnreachable, client.URL, errors.Unwrap(err)))
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what there is of it will do
-		e := &api.Error{}
-		if json.Unmarshal(text, e) != nil || e.Message == "" {
-			return 0, cli.Exit(cli.ExitNo, fmt.Errorf("the hub answers %s: %s", resp.Status, plain(string(text[:min(len(text), 200)]))))
-		}
-		return 0, failed(e)
-	}
-	w := whole{sum: sha256.New()}
-	size, err = io.Copy(io.MultiWriter(to, &w), resp.Body)
-	if err == nil {
-		err = w.check()
-	}
-	if err != nil {
+	if err = whole.Check(); err != nil {
 		return size, cli.Exit(cli.ExitNo, fmt.Errorf("read the backup: %w; the hub's log may tell why", err))
 	}
 	return size, nil
-}
-
-// whole checks that a backup has an end: its last member, end.sha256, is the SHA-256 of all that is before. hub.Restore checks
-// that and more.
-type whole struct {
-	sum  hash.Hash // of all but the tail
-	tail []byte
-}
-
-// tailSize is the last member, with its header, and the end of a tar archive (POSIX.1-2024, pax, "ustar Interchange Format").
-const tailSize = 4 * 512
-
-func (w *whole) Write(p []byte) (int, error) {
-	w.tail = append(w.tail, p...)
-	if n := len(w.tail) - tailSize; n > 0 {
-		w.sum.Write(w.tail[:n]) // it never fails
-		w.tail = append(w.tail[:0], w.tail[n:]...)
-	}
-	return len(p), nil
-}
-
-func (w *whole) check() error {
-	end := tar.NewReader(bytes.NewReader(w.tail))
-	if m, err := end.Next(); err == nil && m.Name == "end.sha256" {
-		text, err := io.ReadAll(io.LimitReader(end, 1<<10))
-		if err == nil && strings.TrimSpace(string(text)) == hex.EncodeToString(w.sum.Sum(nil)) {
-			return nil
-		}
-	}
-	return errors.New("it is not whole")
 }
 
 func (c *commands) restore() *cobra.Command {

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -108,7 +107,7 @@ func (c *commands) client() (*api.Client, error) {
 			return nil, failed(err)
 		}
 		client.HTTP = &http.Client{Transport: s}
-	case own || isLoopback(u.Hostname()): // the token is not sent to others
+	case own || tlsconf.IsLoopback(u.Hostname()): // the token is not sent to others
 		text, err := os.ReadFile(filepath.Join(c.DataDir(), "token"))
 		if err == nil {
 			client.Token = strings.TrimSpace(string(text))
@@ -147,11 +146,6 @@ func (c *commands) http(u *url.URL, here hub.Endpoints, own bool, known string) 
 func (c *commands) hubHere() (e hub.Endpoints, found bool) {
 	text, err := os.ReadFile(filepath.Join(c.DataDir(), "hub.json"))
 	return e, err == nil && json.Unmarshal(text, &e) == nil && e.URL != ""
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func first(list ...string) string {

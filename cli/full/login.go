@@ -220,7 +220,7 @@ func hubURL(text string) (*url.URL, error) {
 		return nil, fmt.Errorf("read URL: %w", err)
 	case u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.RawQuery != "":
 		return nil, fmt.Errorf("read URL %q: must be a hub's, such as https://hub.example:4380", u.Redacted())
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !tlsconf.IsLoopback(u.Hostname()):
 		return nil, fmt.Errorf("sign in at %s: it is not this machine, and a token would go there without TLS; write https://", u)
 	}
 	return u, nil
@@ -297,13 +297,23 @@ func (c *commands) firstContact(u *url.URL, fingerprint string, l *login) (h *ht
 		secure.InsecureSkipVerify = true // crypto/tls knows no fingerprints: VerifyConnection does it
 		secure.VerifyConnection = func(cs tls.ConnectionState) error {
 			root, err := verify(cs.PeerCertificates, fingerprint, u.Hostname())
-			if err == nil {
+			if err == nil && !public(cs.PeerCertificates, u.Hostname()) { // else nobody knows who issues the next one
 				l.CA = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}))
 			}
 			return err
 		}
 	}
 	return &http.Client{Transport: transport(secure)}, how, nil
+}
+
+// public reports whether this machine's authorities vouch for a chain of certificates.
+func public(chain []*x509.Certificate, host string) bool {
+	o := x509.VerifyOptions{DNSName: host, Intermediates: x509.NewCertPool()}
+	for _, cert := range chain[1:] {
+		o.Intermediates.AddCert(cert)
+	}
+	_, err := chain[0].Verify(o)
+	return err == nil
 }
 
 // verify checks a chain of certificates of the hub at host by its authority's fingerprint, and returns the authority's.

@@ -18,6 +18,7 @@ import (
 	"github.com/creelhq/creel/cli"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/hub"
+	"github.com/creelhq/creel/tlsconf"
 )
 
 // hubFlags are the flags of what runs a hub.
@@ -90,7 +91,7 @@ func (f *hubFlags) addresses(cmd *cobra.Command) error {
 	if host, _, err = net.SplitHostPort(f.o.Address); err != nil {
 		return fmt.Errorf("read --listen %s: must be an address with or without a port, such as 0.0.0.0 or 0.0.0.0:%s: %w", f.o.Address, port, err)
 	}
-	f.open = !isLoopback(host)
+	f.open = !tlsconf.IsLoopback(host)
 	if f.open && !cmd.Flags().Changed("opamp") {
 		_, port, err = net.SplitHostPort(hub.DefaultOpAMP)
 		if err != nil {

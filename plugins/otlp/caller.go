@@ -91,7 +91,7 @@ func shownHTTP(r *http.Request) (*guest, creel.Credentials) {
 	h := r.Header
 	shown := creel.Credentials{
 		Authorization: single(h["Authorization"]), TLS: r.TLS,
-		Forwarded: len(h["Forwarded"])+len(h["X-Forwarded-For"])+len(h["X-Real-Ip"]) > 0,
+		Forwarded: creel.Forwarded(h),
 	}
 	if g != nil {
 		shown.Local, shown.Remote = g.LocalAddr(), g.RemoteAddr()
@@ -177,7 +177,7 @@ func (c *collector) knock(ctx context.Context, i *tap.Info) (context.Context, er
 	}
 	shown := creel.Credentials{
 		Authorization: single(i.Header["authorization"]),
-		Forwarded:     len(i.Header["forwarded"])+len(i.Header["x-forwarded-for"])+len(i.Header["x-real-ip"]) > 0,
+		Forwarded:     creel.Forwarded(i.Header),
 	}
 	var g *guest
 	if p, ok := peer.FromContext(ctx); ok {

@@ -61,9 +61,8 @@ func checkBind(endpoint string, t tlsconf.Server) error {
 	if err != nil {
 		return config.FieldError("endpoint", fmt.Errorf("must be host:port: %w", err))
 	}
-	ip := net.ParseIP(host)
-	if host == "localhost" || ip != nil && ip.IsLoopback() || t.Enabled() || t.Insecure {
+	if tlsconf.IsLoopback(host) || t.Enabled() || t.Insecure {
 		return nil
 	}
-	return config.FieldError("endpoint", errors.New("is not a loopback address and there is no certificate; set tls.cert_file and tls.key_file, or tls.insecure: true if that is meant"))
+	return config.FieldError("endpoint", errors.New("is not a loopback address and there is no certificate; set tls.identity: true where this is a hub, tls.cert_file and tls.key_file, or tls.insecure: true if that is meant"))
 }

@@ -3,7 +3,6 @@ package access
 import (
 	"fmt"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -73,18 +72,4 @@ func Local(local, remote net.Addr, forwarded bool) bool {
 	return false
 }
 
-// Forwarded reports whether a proxy says that it has passed the request on: as RFC 7239 has it, or as was usual before. One that
-// says nothing must not be put before a loopback address.
-func Forwarded(h http.Header) bool {
-	for _, name := range passing {
-		if len(h[name]) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-var (
-	sending = []api.Role{api.Enrol, api.Ingest, api.Operator, api.Admin}
-	passing = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via"}
-)
+var sending = []api.Role{api.Enrol, api.Ingest, api.Operator, api.Admin}

@@ -112,11 +112,11 @@ func TestLocal(t *testing.T) {
 	for name, want := range map[string]bool{"forwarded": true, "X-FORWARDED-FOR": true, "Via": true, "X-Real-IP": true, "x-forwarded-proto": true, "User-Agent": false} {
 		h := http.Header{}
 		h.Set(name, "")
-		if Forwarded(h) != want {
+		if creel.Forwarded(h) != want {
 			t.Errorf("%s: %v", name, !want)
 		}
 	}
-	if Forwarded(nil) {
+	if creel.Forwarded(nil) {
 		t.Error("no header at all")
 	}
 }

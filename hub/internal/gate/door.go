@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/hub/internal/access"
@@ -213,7 +214,7 @@ func (v *visit) trusted() bool {
 		}
 		from = net.TCPAddrFromAddrPort(ap)
 	}
-	return access.Local(at, from, access.Forwarded(v.Header))
+	return access.Local(at, from, creel.Forwarded(v.Header))
 }
 
 // Enter decides about an agent that connects. A trusted local connection that shows no certificate is the zero Peer's. labels

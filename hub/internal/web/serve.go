@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/hub/internal/access"
@@ -175,7 +176,7 @@ func (s *Server) who(r *http.Request) (access.Principal, error) {
 
 // failed counts that somebody has shown what is worth nothing. Of what a proxy has passed on it is not known who that was.
 func (s *Server) failed(r *http.Request) {
-	if access.Forwarded(r.Header) {
+	if creel.Forwarded(r.Header) {
 		return
 	}
 	if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {

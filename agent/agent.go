@@ -227,6 +227,9 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	defer admin.close()
 	begin, err := a.startWhenReady(changing, file)
 	if err != nil || ctx.Err() != nil {
+		if errors.Is(err, context.Cause(ctx)) {
+			err = nil // it was told to stop before it ran, and did
+		}
 		return errors.Join(err, a.drain())
 	}
 	if a.hub != nil {

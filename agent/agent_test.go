@@ -307,6 +307,24 @@ func TestWrongConfigurationStartsNothing(t *testing.T) {
 	}
 }
 
+// TestStoppedWhileStarting: whoever is told to stop before everything runs has not failed.
+func TestStoppedWhileStarting(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	stopped := false
+	abrupt := creel.NewExporter("abrupt", "Stops its agent.", func(struct{}, creel.Host) (creel.Exporter, error) {
+		stop()
+		stopped = true
+		return nil, fmt.Errorf("open abrupt: %w", ctx.Err())
+	})
+	err := agent.Run(ctx, agent.Options{
+		Config: "c.yaml", Text: []byte("collectors: {tick: {}}\nexporters: {abrupt: {}}\npipelines: {p: {from: [tick], to: [abrupt]}}"),
+		Data: filepath.Join(shortDir(t), "data"), Plugins: append(plugins(new(int)), abrupt), Log: io.Discard,
+	})
+	if err != nil || !stopped {
+		t.Errorf("got %v (while it started it was stopped: %v)", err, stopped)
+	}
+}
+
 func TestReload(t *testing.T) {
 	r := start(t, good, agent.Options{})
 	r.write("exporters: {sink: {secrt: x}}")

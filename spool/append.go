@@ -136,12 +136,14 @@ func (q *Queue) tryAppend(h *recHead, it *Item, how How) error {
 		q.mu.Unlock()
 		return ErrDuplicate
 	}
-	g, behind := q.active, q.unsynced > maxUnsynced || len(q.dirty) > 0 && q.next-q.dirty[0].syncedSeq > jump/2
+	g := q.active
+	over := g != nil && (g.poisoned || g.end > fileHeader && g.end+h.size() > q.options().SegmentSize)
+	behind := q.unsynced > maxUnsynced || len(q.dirty) > 0 && q.next-q.dirty[0].syncedSeq > jump/2
 	q.mu.Unlock()
 	if behind {
 		return q.catchUp(h, it, how)
 	}
-	if g != nil && (g.poisoned || g.end > fileHeader && g.end+h.size() > q.options().SegmentSize) {
+	if over {
 		q.seal(g)
 		g = nil
 	}

@@ -22,7 +22,7 @@ func TestRows(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
 	}
-	if err := (&bench{lines: 20_000, idle: 100 * time.Millisecond}).run(); err != nil {
+	if err := (&bench{lines: 20_000, idlers: 500, fleet: 100, idle: 100 * time.Millisecond}).run(); err != nil {
 		t.Fatal(err)
 	}
 }

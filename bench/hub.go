@@ -38,7 +38,7 @@ func (b *bench) runHub() error {
 		sample, row = append(sample, s), append(row, r)
 	}
 	fmt.Printf("creel up → first sample can be queried, %v; → its row in the fleet, %v\n", sample, row)
-	return b.fleet(creel)
+	return b.runFleet(creel)
 }
 
 // startHub starts a hub and returns it with a client.
@@ -113,8 +113,6 @@ func (b *bench) firstLook(creel string, i int) (sample, row time.Duration, err e
 	return sample, row, err
 }
 
-const fleetSize = 2000
-
 // hubConfig is what a hub takes in: OTLP, at a port that is free.
 const hubConfig = `
 collectors: {otlp: {grpc: {endpoint: "127.0.0.1:0"}, http: {enabled: false}}}
@@ -122,8 +120,8 @@ exporters: {quicklook: {}}
 pipelines: {received: {from: [otlp], to: [quicklook]}}
 `
 
-// fleet measures an idle hub with one agent, and then with fleetSize more, each on a WebSocket of its own.
-func (b *bench) fleet(creel string) error {
+// fleet measures an idle hub with one agent, and then with b.fleet more, each on a WebSocket of its own.
+func (b *bench) runFleet(creel string) error {
 	config := filepath.Join(b.dir, "hub.yaml")
 	if err := os.WriteFile(config, []byte(hubConfig), 0o600); err != nil {
 		return err
@@ -142,7 +140,7 @@ func (b *bench) fleet(creel string) error {
 	var agents sync.WaitGroup
 	defer agents.Wait()
 	defer cancel()
-	for i := range fleetSize {
+	for i := range b.fleet {
 		c, err := control.NewClient(control.ClientOptions{URL: client.URL, Agent: simulated(i)})
 		if err != nil {
 			return err
@@ -152,7 +150,7 @@ func (b *bench) fleet(creel string) error {
 	}
 	err = soon(func() bool {
 		h, err := client.Hub(ctx)
-		return err == nil && h.Agents["healthy"] == fleetSize+1
+		return err == nil && h.Agents["healthy"] == b.fleet+1
 	})
 	if err != nil {
 		return err
@@ -161,7 +159,7 @@ func (b *bench) fleet(creel string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%-42s %11.2f%% of a processor, %.1f MiB, %.1f more\n", fmt.Sprintf("hub with %d more, heartbeats every 5 s", fleetSize), 100*many.share, many.rss, many.rss-one.rss)
+	fmt.Printf("%-42s %11.2f%% of a processor, %.1f MiB, %.1f more\n", fmt.Sprintf("hub with %d more, heartbeats every 5 s", b.fleet), 100*many.share, many.rss, many.rss-one.rss)
 	return nil
 }
 

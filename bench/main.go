@@ -34,7 +34,7 @@ func main() {
 	idle := flag.Duration("idle", 20*time.Second, "how long to watch an agent that only measures its host")
 	profiles := flag.String("profiles", "", "keep a CPU profile of each row's first two seconds in this directory")
 	flag.Parse()
-	b := &bench{lines: *lines, only: *only, idle: *idle, profiles: *profiles}
+	b := &bench{lines: *lines, idlers: 10_000, fleet: 2000, only: *only, idle: *idle, profiles: *profiles}
 	if err := b.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -43,9 +43,11 @@ func main() {
 
 // bench runs the rows one after the other and prints a table.
 type bench struct {
-	lines int
-	only  string
-	idle  time.Duration
+	lines  int
+	idlers int // files that an idle agent follows
+	fleet  int // agents of a hub, beside its own
+	only   string
+	idle   time.Duration
 
 	profiles string // directory; "" for none
 	row      string // the name of the one that runs
@@ -166,7 +168,7 @@ func (b *bench) rows() []row {
 			return b.relay("grpc", creel.Logs, `transform: {set: {'attributes["cluster"]': '"prod"'}}, filter: {drop: 'severity < INFO'}`)
 		}},
 		row{"host every 1 s (CPU, not CPU-s/M)", false, b.hostOnly},
-		row{"10 000 idle files (CPU, not CPU-s/M)", false, func() (figure, error) { return b.idleFiles(10_000) }},
+		row{fmt.Sprintf("%d idle files (CPU, not CPU-s/M)", b.idlers), false, func() (figure, error) { return b.idleFiles(b.idlers) }},
 	)
 }
 

@@ -65,6 +65,7 @@ func (c *changer) fragment(round int) string {
 // once.
 func TestReconfigured(t *testing.T) {
 	ownProcess(t) // before all else is started
+	t.Parallel()  // it waits more than it works
 	rounds := 3
 	if *torture {
 		rounds = 200

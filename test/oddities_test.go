@@ -387,8 +387,11 @@ func (w *writer) copyTruncate() {
 // TestOddities: a file with every oddity goes through file, parse, filter and otlp, while it is rotated in both ways. What
 // arrives at OpenTelemetry's receiver is, line by line, what encoding/json says; the ledger has these very numbers.
 func TestOddities(t *testing.T) {
-	n := 1_000_000
-	if testing.Short() {
+	n := 300_000
+	switch {
+	case *torture:
+		n = 1_000_000
+	case testing.Short():
 		n = 50_000
 	}
 	seed := uint64(time.Now().UnixNano())

@@ -4,8 +4,10 @@ package all
 import (
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/plugins/aggregate"
+	"github.com/creelhq/creel/plugins/command"
 	"github.com/creelhq/creel/plugins/debug"
 	"github.com/creelhq/creel/plugins/dedup"
+	"github.com/creelhq/creel/plugins/diagnose"
 	"github.com/creelhq/creel/plugins/enrich"
 	"github.com/creelhq/creel/plugins/file"
 	"github.com/creelhq/creel/plugins/filter"
@@ -15,6 +17,8 @@ import (
 	"github.com/creelhq/creel/plugins/null"
 	"github.com/creelhq/creel/plugins/otlp"
 	"github.com/creelhq/creel/plugins/parse"
+	"github.com/creelhq/creel/plugins/probe"
+	"github.com/creelhq/creel/plugins/prometheus"
 	"github.com/creelhq/creel/plugins/redact"
 	"github.com/creelhq/creel/plugins/route"
 	"github.com/creelhq/creel/plugins/sample"
@@ -25,11 +29,15 @@ import (
 // Plugins returns the plugins, by kind and name.
 func Plugins() []creel.Plugin {
 	return []creel.Plugin{
+		command.Plugin,
+		diagnose.Plugin,
 		file.Plugin,
 		generate.Plugin,
 		host.Plugin,
 		journald.Plugin,
 		otlp.Collector,
+		probe.Plugin,
+		prometheus.Plugin,
 		self.Plugin,
 
 		aggregate.Plugin,

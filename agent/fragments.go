@@ -50,11 +50,13 @@ func fragmentsOf(file string) string { return filepath.Join(filepath.Dir(file), 
 // a document could cut off the agent from where it came from.
 func OwnSettings() []string { return []string{"hub", "admin", "centers", "watch"} }
 
-// The keys of a document that say whom it is for.
+// The keys of a document that say whom it is for. What is below place is for hubs, which choose among those that it selects.
 const (
 	documentKey = "document"
 	selectorKey = "selector"
 	placeKey    = "place"
+	spreadKey   = "spread"
+	priorityKey = "priority"
 )
 
 // merge makes one tree of all documents of a set. Those of centers are left out which are not meant for this agent; the
@@ -74,12 +76,12 @@ func merge(set change.Set, env config.Env, labels map[string]string) (*config.No
 				return nil, err
 			}
 			if source != change.File {
-				meant, wrong := meant(root, labels)
+				meant, wrong := meant(source, root, labels)
 				errs = append(errs, wrong...)
 				if !meant && source != HubSource {
 					continue
 				}
-				root = root.Without(documentKey, selectorKey, placeKey)
+				root = root.Without(documentKey, selectorKey, placeKey, spreadKey, priorityKey)
 			}
 			roots = append(roots, root)
 		}
@@ -111,7 +113,7 @@ func mergedDeep(path string) bool {
 }
 
 // meant tells whether a document that is no file of the agent's own is for this agent, and what in it is wrong.
-func meant(root *config.Node, labels map[string]string) (bool, config.Errors) {
+func meant(source string, root *config.Node, labels map[string]string) (bool, config.Errors) {
 	var errs config.Errors
 	for _, key := range OwnSettings() {
 		if n := root.Get("agent").Get(key); n != nil {
@@ -122,8 +124,8 @@ func meant(root *config.Node, labels map[string]string) (bool, config.Errors) {
 	if err != nil {
 		errs = append(errs, root.Get(selectorKey).Errorf("%v", err))
 	}
-	if place := root.Get(placeKey); place != nil && place.Text() != "all" {
-		errs = append(errs, place.Errorf("must be all"))
+	if place := root.Get(placeKey); place != nil && place.Text() != "all" && source != HubSource {
+		errs = append(errs, place.Errorf("must be all: only a hub can choose among the agents that a document selects"))
 	}
 	return len(errs) == 0 && selector.Match(labels), errs
 }

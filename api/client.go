@@ -96,6 +96,11 @@ func (c *Client) RollBackDocument(ctx context.Context, name string, r Rollback) 
 	return send[DocumentApplied](ctx, c, http.MethodPost, "/documents/"+url.PathEscape(name)+"/rollback", nil, r)
 }
 
+// Tasks returns the places of documents that are to be on some agents.
+func (c *Client) Tasks(ctx context.Context) (TaskList, error) {
+	return get[TaskList](ctx, c, "/tasks", nil)
+}
+
 // Schema returns the JSON Schema of a document.
 func (c *Client) Schema(ctx context.Context) (json.RawMessage, error) {
 	return get[json.RawMessage](ctx, c, "/schema", nil)

@@ -22,7 +22,7 @@ type Document struct {
 	Version  int64          `json:"version" doc:"From 1; every change makes the next, a rollback as well."`
 	Selector string         `json:"selector,omitempty" doc:"A condition on an agent's labels; none selects all agents but hubs' own."`
 	Within   string         `json:"within,omitempty" doc:"What an agent must meet beside the selector, because who wrote the document sees no others; none if they see all."`
-	Place    string         `json:"place" doc:"all: every agent that is selected runs it."`
+	Place    string         `json:"place" doc:"all: every agent that is selected runs it. A number: so many of them do."`
 	Hash     string         `json:"hash" doc:"The first 12 digits of the SHA-256 of its text."`
 	By       string         `json:"by" doc:"Who has changed it last."`
 	Time     time.Time      `json:"time" doc:"When it was changed last."`
@@ -144,7 +144,12 @@ func DocumentSchema(configuration map[string]any) map[string]any {
 	properties := map[string]any{
 		"document": map[string]any{"type": "string", "description": "Its name: letters, digits, '-', '_' and '.'."},
 		"selector": map[string]any{"type": "string", "description": "A condition on an agent's labels, such as site == \"north\"; none selects all agents but hubs' own."},
-		"place":    map[string]any{"enum": []any{"all"}, "default": "all", "description": "all: every agent that is selected runs it."},
+		"place": map[string]any{
+			"anyOf":   []any{map[string]any{"const": "all"}, map[string]any{"type": "integer", "minimum": 1, "maximum": 1000}},
+			"default": "all", "description": "all: every agent that is selected runs it. A number: so many of them do, and when one is lost, another does.",
+		},
+		"spread":   map[string]any{"type": "string", "description": "With a number as place: a label, such as site, over whose values the agents that run it are spread."},
+		"priority": map[string]any{"type": "integer", "minimum": 0, "maximum": 9, "default": 5, "description": "With a number as place: higher ones are placed first."},
 	}
 	if sections, ok := configuration["properties"].(map[string]any); ok {
 		maps.Copy(properties, sections)

@@ -53,6 +53,7 @@ func Operations() []Operation {
 		within(change("deleteDocument", http.MethodDelete, "/documents/{name}", "Delete a document: its agents go on without it. Its history stays, so that it can be rolled back.", DocumentDeletion{}, nil, nil)),
 		within(get("getDocumentHistory", "/documents/{name}/history", "The versions of a document with their text, newest first.", nil, DocumentHistory{})),
 		within(change("rollBackDocument", http.MethodPost, "/documents/{name}/rollback", "Make an earlier version of a document the newest.", nil, Rollback{}, DocumentApplied{})),
+		within(get("listTasks", "/tasks", "The tasks: documents that are to be on some of the agents that they select, and on which they are.", nil, TaskList{})),
 		within(get("getSchema", "/schema", "The JSON Schema (draft 2020-12) of a document, for editors.", nil, json.RawMessage{})),
 		get("searchLogs", "/logs", "Search log records.", LogQuery{}, LogResult{}),
 		stream(get("tailLogs", "/logs/tail", "Log records as they arrive: an event log for each that matches; start, end, order and limit do not count.", LogQuery{}, Log{})),

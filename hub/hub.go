@@ -37,6 +37,7 @@ import (
 	"github.com/creelhq/creel/hub/internal/flood"
 	"github.com/creelhq/creel/hub/internal/gate"
 	"github.com/creelhq/creel/hub/internal/quicklook"
+	"github.com/creelhq/creel/hub/internal/placer"
 	"github.com/creelhq/creel/hub/internal/registry"
 	"github.com/creelhq/creel/hub/internal/state"
 	"github.com/creelhq/creel/hub/internal/web"
@@ -249,6 +250,7 @@ func (h *hub) open(ctx context.Context) error {
 		return err
 	}
 	h.close = append(h.close, h.registry.Close)
+	h.place()
 	if err := h.openGate(ctx); err != nil {
 		return err
 	}
@@ -257,6 +259,16 @@ func (h *hub) open(ctx context.Context) error {
 		return err
 	}
 	return h.listen(schema)
+}
+
+// place has this hub stand for election as the one that places documents.
+func (h *hub) place() {
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		placer.Run(ctx, placer.Options{Hub: h.id, Store: h.state, Documents: h.documents, Fleet: h.registry, Log: h.log, Metrics: h.metrics})
+	})
+	h.close = append(h.close, func() { stop(); wg.Wait() })
 }
 
 func (h *hub) complain(what string, err error) {

@@ -14,6 +14,7 @@ import { LedgerPage } from './pages/ledger'
 import { LogsPage } from './pages/logs'
 import { MetricsPage } from './pages/metrics'
 import { SignIn } from './pages/signin'
+import { TasksPage } from './pages/tasks'
 import { TracePage } from './pages/trace'
 import { TracesPage } from './pages/traces'
 import { MeContext, Menu, NotForYou, refusal } from './parts/me'
@@ -33,6 +34,7 @@ interface Destination {
 const places: Destination[] = [
   { key: 'f', to: '/fleet', name: text.nav.fleet, needs: 'listAgents', also: '/agents/' },
   { key: 'd', to: '/documents', name: text.nav.documents, needs: 'listDocuments' },
+  { key: 'p', to: '/tasks', name: text.nav.tasks, needs: 'listTasks' },
   { key: 'b', to: '/ledger', name: text.nav.ledger, needs: 'getLedger' },
   { key: 'm', to: '/explore/metrics', name: text.nav.metrics, needs: 'searchLogs' }, // as Prometheus' query API does
   { key: 'l', to: '/explore/logs', name: text.nav.logs, needs: 'searchLogs' },
@@ -107,6 +109,7 @@ function Page({ place }: { place: Place }) {
   if (first === 'agents' && second) return <AgentPage id={second} key={second} />
   if (first === 'documents' && second === newDocument) return <NewDocumentPage />
   if (first === 'documents') return second ? <DocumentPage name={second} key={second} place={place} /> : <DocumentsPage />
+  if (first === 'tasks' && !second) return <TasksPage place={place} />
   if (first === 'ledger' && !second) return <LedgerPage />
   if (first === 'access' && !second) return <AccessPage place={place} />
   if (first === 'explore' && second === 'metrics') return <MetricsPage place={place} />

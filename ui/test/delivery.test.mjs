@@ -1,5 +1,6 @@
-// What a person sees when a sink goes down and comes back, in a real browser on the built pages, with an API that answers
-// what is set here. browser.test.mjs has the same story with real agents. It needs Chromium ($CHROMIUM or /usr/bin/chromium).
+// What a person sees when a sink goes down and comes back, and when an agent with a task is lost, in a real browser on the built
+// pages, with an API that answers what is set here. browser.test.mjs has the first story with real agents. It needs Chromium
+// ($CHROMIUM or /usr/bin/chromium).
 
 import assert from 'node:assert/strict'
 import path from 'node:path'
@@ -229,4 +230,33 @@ test('the books of the fleet, with a row for each agent', async () => {
   await page.keyboard.press('j')
   await page.keyboard.press('Enter')
   await page.locator('#ledger-exporters').waitFor()
+})
+
+test('tasks: what is wrong comes first, a move is told as it happens, and both pages lead to each other', async () => {
+  const on = (agent, name, epoch, more) => ({ document: 'watch', version: 3, place: 3, priority: 5, status: 'running', agent, name, epoch, since: time(90), ...more })
+  const nowhere = { document: 'watch', version: 3, place: 3, priority: 5, status: 'unplaced', error: 'only 2 agents can have it' }
+  const poll = { document: 'poll', version: 1, place: 1, priority: 9, status: 'running', epoch: 4, since: time(90) } // on an agent that is not to be seen
+  const list = (...owners) => hub.set('/tasks', { tasks: [poll, ...owners] })
+  const rows = page.locator('.tasks tbody tr')
+  list(on('2', 'edge-2', 1), on('3', 'edge-3', 2), nowhere)
+  await page.goto(`${hub.url}/tasks`)
+  await rows.nth(3).waitFor()
+  assert.match((await rows.allTextContents()).join('\n'), /^watch2 of 3 running.*unplaced.*only 2 agents.*\n.*edge-2.*\n.*edge-3.*\npoll.*you do not see/)
+  assert.equal(await page.locator('tr.moved').count(), 0)
+  list(on(id, 'edge-7', 3, { status: 'waiting' }), on('3', 'edge-3', 2), nowhere)
+  await page.locator('tr.moved', { hasText: 'edge-7' }).getByText('moved from edge-2').waitFor()
+  assert.equal(await page.locator('tr.moved').count(), 1)
+  await picture('tasks')
+  await page.locator('.chips a', { hasText: 'waiting' }).click()
+  await rows.nth(1).waitFor({ state: 'detached' })
+  assert.match(page.url(), /status=waiting/)
+  show(detail(up(empty), { intended: { documents: [{ agent: id, name: 'watch', status: 'waiting' }] } }))
+  await rows.getByRole('link', { name: 'edge-7' }).click()
+  await page.locator('#tasks tbody tr').getByText('waiting').waitFor()
+  assert.equal(await page.locator('#tasks tbody tr').count(), 1)
+  hub.set('/tasks', { tasks: [] })
+  await page.keyboard.press('g')
+  await page.keyboard.press('p')
+  await page.getByLabel('Such a document').getByText('place: 1').waitFor()
+  await picture('no-tasks')
 })

@@ -138,7 +138,7 @@ func (s *Store) apply(ctx context.Context, old *document, next *content, by stri
 		return api.DocumentApplied{}, &api.Error{Code: "conflict", Message: text}
 	}
 	r := record{
-		Version: old.Version + 1, Text: c.Text, Selector: next.selector.String(), Within: next.within.String(), Place: placeAll,
+		Version: old.Version + 1, Text: c.Text, Selector: next.selector.String(), Within: next.within.String(), Place: next.place(),
 		By: clip(by), Time: time.Now().UTC(), Note: clip(c.Note), Hash: hashOf(c.Text),
 	}
 	a := api.DocumentApplied{Outcome: "changed", Differences: s.differences(old, next)}

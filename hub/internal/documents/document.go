@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,8 +23,11 @@ const (
 	roleHub   = "hub"
 )
 
-// placeAll is the only place so far.
+// placeAll is the place of a document that every agent runs that it selects; others say how many shall.
 const placeAll = "all"
+
+// maxPlace is on how many agents a document is placed at most.
+const maxPlace = 1000
 
 // record is a version of a document as it lies in the control state.
 type record struct {
@@ -59,6 +63,9 @@ type content struct {
 	selector expr.Selector
 	within   expr.Selector // an agent must meet it as well: see bind
 	root     *config.Node
+	count    int                     // how many of those that it selects are to run it; 0: all
+	spread   string                  // a label, over whose values these are spread; "": none
+	priority int                     // from 0 to 9, when there is not room for all; 5 unless it says so
 	ids      map[string]*config.Node // what it defines, such as exporters.otlp/hub
 	labels   []string                // that it gives to agents
 }
@@ -87,7 +94,7 @@ func (c *content) bind(within string) (err error) {
 var (
 	goodName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 	sections = []string{"agent", "collectors", "processors", "exporters", "pipelines", "tests"}
-	keys     = append([]string{"document", "selector", "place"}, sections...)
+	keys     = append([]string{"document", "selector", "place", "spread", "priority"}, sections...)
 )
 
 // parse reads a document's text. What is in the sections is not checked.
@@ -140,9 +147,44 @@ func (c *content) head(errs *config.Errors) {
 			}
 		}
 	}
+	c.placing(errs)
+}
+
+// placing reads on how many agents the document is to be, and which of them are better than others.
+func (c *content) placing(errs *config.Errors) {
+	c.priority = 5
 	if n := c.root.Get("place"); n != nil && n.Text() != placeAll {
-		*errs = append(*errs, n.Errorf("must be %s: placing a document on some of the agents that it selects cannot be had yet", placeAll))
+		count, err := strconv.Atoi(n.Text())
+		if err != nil || count < 1 || count > maxPlace {
+			*errs = append(*errs, n.Errorf("must be %s, for every agent that is selected, or on how many of them it shall be, from 1 to %d", placeAll, maxPlace))
+		}
+		c.count = count
 	}
+	if n := c.root.Get("spread"); n != nil {
+		if c.spread = n.Text(); c.spread == "" || n.Deferred() {
+			*errs = append(*errs, n.Errorf("must be a label, such as site: its values get as many each as is possible"))
+		}
+	}
+	if n := c.root.Get("priority"); n != nil {
+		priority, err := strconv.Atoi(n.Text())
+		if err != nil || priority < 0 || priority > 9 {
+			*errs = append(*errs, n.Errorf("must be from 0 to 9"))
+		}
+		c.priority = priority
+	}
+	for _, key := range []string{"spread", "priority"} {
+		if n := c.root.Get(key); n != nil && c.count == 0 {
+			*errs = append(*errs, n.KeyErrorf("means nothing where every agent that is selected runs the document: say place: 2, for example"))
+		}
+	}
+}
+
+// place returns the place as the API has it.
+func (c *content) place() string {
+	if c.count == 0 {
+		return placeAll
+	}
+	return strconv.Itoa(c.count)
 }
 
 // section notes what a section defines.

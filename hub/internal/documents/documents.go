@@ -51,6 +51,7 @@ type Store struct {
 
 	mu      sync.Mutex
 	docs    map[string]*document // by name, deleted ones included
+	owners  map[string]Owners    // by name of the document, which need not be there
 	written float64              // bytes, less what the time since has made good
 	wrote   time.Time
 
@@ -72,16 +73,22 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Agents == nil {
 		o.Agents = func() []Agent { return nil }
 	}
-	s := &Store{o: o, docs: make(map[string]*document)}
+	s := &Store{o: o, docs: make(map[string]*document), owners: make(map[string]Owners)}
 	ch := make(chan struct{})
 	s.changed.Store(&ch)
 	list, revision, err := o.Store.List(ctx, prefix)
 	if err != nil {
 		return nil, fmt.Errorf("load the documents: %w", err)
 	}
+	placed, placedAt, err := o.Store.List(ctx, placementsPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("load where documents are placed: %w", err)
+	}
+	s.allOwned(placed, placedAt)
 	s.all(list, revision)
 	ctx, s.stop = context.WithCancel(context.Background())
 	s.over.Go(func() { state.Follow(ctx, o.Store, prefix, revision, o.Log, s.all, s.one) })
+	s.over.Go(func() { state.Follow(ctx, o.Store, placementsPrefix, placedAt, o.Log, s.allOwned, s.oneOwned) })
 	return s, nil
 }
 
@@ -175,7 +182,9 @@ func (s *Store) renew() {
 		if d.Deleted {
 			continue
 		}
-		set.docs = append(set.docs, d)
+		placed := *d
+		placed.owners = s.owners[name]
+		set.docs = append(set.docs, &placed)
 		if d.err != nil { // it may be of a newer hub, and mean any agent
 			set.unreadable = d.err.Error()
 		}

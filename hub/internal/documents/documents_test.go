@@ -87,11 +87,7 @@ func offered(s *documents.Set) string {
 	if p.Conflict != "" {
 		return p.Conflict
 	}
-	var list []string
-	for _, d := range p.Offer.Documents {
-		list = append(list, d.Name+"@"+d.Version)
-	}
-	return strings.Join(list, " ")
+	return hearing(p)
 }
 
 // TestLifeOfADocument on both kinds of control state, with a second hub that follows.
@@ -219,7 +215,11 @@ func TestWhatIsRefused(t *testing.T) {
 	f("document: web\nselector: site", "2:11", "boolean")
 	f("document: web\nselector: ${env:SELECTOR}", "2:11", "does not know what ${env:SELECTOR}")
 	f("document: web\nselector:", "2:10", "condition")
-	f("document: web\nplace: 3", "2:8", "cannot be had yet")
+	f("document: web\nplace: some", "2:8", "must be all")
+	f("document: web\nplace: 0", "2:8", "from 1 to 1000")
+	f("document: web\nplace: 2\nspread: {}", "3:9", "must be a label")
+	f("document: web\nplace: 2\npriority: 10", "3:11", "from 0 to 9")
+	f("document: web\nspread: site", "2:1", "means nothing")
 	f("document: web\ncollectors: [file]", "2:13", "must be a map")
 	f("document: web\nagent:\n  hub: {url: 'http://x'}", "3:3", "own file")
 	f("document: web\nagent: {admin: {}}", "2:9", "own file")
@@ -321,13 +321,73 @@ func TestUnreadable(t *testing.T) {
 	s := new(state.Memory).Open()
 	d := open(t, s, documents.Options{})
 	apply(t, d, "document: good\nexporters: {debug: {}}")
-	if _, err := s.Put(t.Context(), "documents/newer", []byte(`{"version":3,"text":"document: newer\nplace: 7"}`), false, state.Always()); err != nil {
+	if _, err := s.Put(t.Context(), "documents/newer", []byte(`{"version":3,"text":"document: newer\nkey: 7"}`), false, state.Always()); err != nil {
 		t.Fatal(err)
 	}
-	await(t, d, "what it cannot read", func(s *documents.Set) bool { return strings.Contains(offered(s), "cannot be had yet") })
+	await(t, d, "what it cannot read", func(s *documents.Set) bool { return strings.Contains(offered(s), "unknown key") })
 	if err := d.Delete(t.Context(), "ann", everybody, "newer", false); err != nil || offered(d.Current()) != "good@1" {
 		t.Errorf("after it was deleted: %s, %v", offered(d.Current()), err)
 	}
+}
+
+// TestFloating: a document that is to be on some agents is offered to those on which it is placed, and to nobody else that it
+// selects; that it is not any more is known when it is gone or is for all.
+func TestFloating(t *testing.T) {
+	s := new(state.Memory).Open()
+	d := open(t, s, documents.Options{})
+	apply(t, d, "document: float\nselector: site == \"north\"\nplace: 2\nspread: rack\npriority: 7\nexporters: {debug: {}}")
+	agent := func(id, site string) string {
+		return hearing(d.Current().For(map[string]string{"site": site, documents.AgentLabel: id}))
+	}
+	list, gone := d.Floating()
+	if len(list) != 1 || len(gone) != 0 || list[0].Name != "float" || list[0].Count != 2 || list[0].Spread != "rack" || list[0].Priority != 7 {
+		t.Fatalf("got %+v, %v", list, gone)
+	}
+	if !list[0].Selects(map[string]string{"site": "north"}) || list[0].Selects(map[string]string{"site": "south"}) {
+		t.Error("it selects others")
+	}
+	if tasks := d.Tasks(everybody).Tasks; len(tasks) != 2 || tasks[0].Status != "unplaced" || tasks[1].Agent != "" {
+		t.Errorf("before it is placed the tasks are %+v", tasks)
+	}
+	if got := agent("a", "north"); got != "" {
+		t.Errorf("before it is placed an agent gets %s", got)
+	}
+	next := documents.Owners{Owners: []documents.Owner{{Agent: "a", Epoch: 1}, {Agent: "c", Epoch: 2}}, Epoch: 2}
+	if err := d.Place(t.Context(), "float", list[0].Owners, next); err != nil {
+		t.Fatal(err)
+	}
+	await(t, d, "where it is placed", func(*documents.Set) bool { return agent("a", "north") == "float@1" })
+	if b, c := agent("b", "north"), agent("c", "south"); b != "" || c != "" {
+		t.Errorf("another gets %q, and one that is not selected any more %q", b, c)
+	}
+	tasks := d.Tasks(everybody).Tasks
+	if len(tasks) != 2 || tasks[0].Agent != "a" || tasks[0].Status != "waiting" || tasks[1].Epoch != 2 || tasks[1].Place != 2 || tasks[1].Priority != 7 {
+		t.Errorf("the tasks are %+v", tasks)
+	}
+	if err := d.Place(t.Context(), "float", list[0].Owners, next); !errors.Is(err, state.ErrConflict) {
+		t.Errorf("a leader that is behind places: %v", err)
+	}
+	again := open(t, s, documents.Options{}) // another hub
+	if list, _ = again.Floating(); len(list) != 1 || len(list[0].Owners.Owners) != 2 || list[0].Owners.Epoch != 2 {
+		t.Errorf("another hub knows %+v", list)
+	}
+	apply(t, d, "document: float\nselector: site == \"north\"\nexporters: {debug: {}}")
+	if _, gone = d.Floating(); !slices.Equal(gone, []string{"float"}) || agent("b", "north") != "float@2" {
+		t.Errorf("when it is for all, %v are placed no more, and another agent gets %q", gone, agent("b", "north"))
+	}
+	if err := d.Forget(t.Context(), "float"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, d, "that it is placed no more", func(*documents.Set) bool { _, gone = d.Floating(); return len(gone) == 0 })
+}
+
+// hearing tells what a placement has.
+func hearing(p *documents.Placement) string {
+	var list []string
+	for _, o := range p.Offer.Documents {
+		list = append(list, o.Name+"@"+o.Version)
+	}
+	return strings.Join(list, " ")
 }
 
 // TestStatus: what agents say becomes the document's status.

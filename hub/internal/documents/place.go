@@ -21,6 +21,7 @@ type document struct {
 	name     string
 	revision int64    // of the control state
 	content  *content // nil: it is deleted, or cannot be read
+	owners   Owners   // if it is to be on some agents only
 	err      error    // why it cannot be read
 }
 
@@ -46,11 +47,11 @@ type Placement struct {
 // maxOffer is the bytes of an offer; a message of control.MaxMessage has more than that in it.
 const maxOffer = control.MaxMessage * 3 / 4
 
-// For returns what a creel agent with these labels shall run.
+// For returns what a creel agent with these labels, AgentLabel among them, shall run.
 func (s *Set) For(labels map[string]string) *Placement {
 	which := make([]byte, (len(s.docs)+7)/8)
 	for i, d := range s.docs {
-		if d.content != nil && d.content.selects(labels) {
+		if d.content != nil && d.content.selects(labels) && (d.content.count == 0 || d.owners.has(labels[AgentLabel])) {
 			which[i/8] |= 1 << (i % 8)
 		}
 	}
@@ -134,6 +135,8 @@ const (
 	waiting    = "waiting"
 	refused    = "refused"
 	rolledBack = "rolled_back"
+
+	unplaced = "unplaced" // only of api.Task.Status
 )
 
 // placed returns how a document that x's placement has is there.

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -58,6 +59,8 @@ type agent struct {
 	record
 	conn  *control.Conn // nil: none, or it polls
 	timer *time.Timer   // until it is lost; nil while it is connected
+	broke time.Time     // when the connection broke without a word; zero: it did not
+	since time.Time     // when it came
 	seq   uint64
 
 	health     *protobufs.ComponentHealth
@@ -119,7 +122,7 @@ func (a *agent) save() { a.r.keeper.put(agentsPrefix+a.ID, a.record, false) }
 func (a *agent) connect(conn *control.Conn, who visitor, from string) {
 	a.mu.Lock()
 	old := a.conn
-	a.conn, a.session = conn, wanted{}
+	a.conn, a.session, a.broke = conn, wanted{}, time.Time{}
 	a.known(who)
 	if a.timer != nil {
 		a.timer.Stop()
@@ -134,8 +137,9 @@ func (a *agent) connect(conn *control.Conn, who visitor, from string) {
 	if fresh || conn != nil {
 		a.event("connected", "from "+from)
 	}
+	a.since = a.LastSeen
 	a.save()
-	a.r.keeper.put(sessionsPrefix+a.ID, presence{Hub: a.r.o.Hub, Since: a.LastSeen}, true)
+	a.keepSession()
 	a.mu.Unlock()
 	if old != nil && old != conn {
 		go old.Close(goingAway, "the agent has connected again, from "+from)
@@ -147,6 +151,35 @@ func (a *agent) connect(conn *control.Conn, who visitor, from string) {
 type presence struct {
 	Hub   string    `json:"hub"`
 	Since time.Time `json:"since"`
+}
+
+// keepSession has it kept that the agent is connected here. a.mu is held.
+func (a *agent) keepSession() {
+	a.r.keeper.put(sessionsPrefix+a.ID, presence{Hub: a.r.o.Hub, Since: a.since}, true)
+}
+
+// keepSessions has it kept again what was lost with the hub's lease, each time.
+func (r *Registry) keepSessions(ctx context.Context) {
+	for {
+		select {
+		case <-r.o.Store.Lost():
+		case <-ctx.Done():
+			return
+		}
+		r.o.Log.Warn("the hub has lost its lease in the control state, because it could not reach it for too long; it gets another")
+		for _, a := range r.all() {
+			a.mu.Lock()
+			if a.Connection == api.Connected {
+				a.keepSession()
+			}
+			a.mu.Unlock()
+		}
+		select {
+		case <-time.After(time.Second): // it may be lost again at once
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // left notes that a connection is over. The agent is lost three heartbeats after it was heard last, if it does not come
@@ -162,7 +195,9 @@ func (a *agent) left(conn *control.Conn, cause string, goodbye bool) {
 		a.gone(api.Disconnected, cause)
 		return
 	}
+	a.broke = time.Now()
 	a.wait(cause, a.LastSeen)
+	a.r.notify()
 }
 
 // wait gives the agent until three heartbeats after heard. a.mu is held.

@@ -127,6 +127,7 @@ func (r *Registry) load(ctx context.Context) error {
 	r.allOrdered(orders, revision)
 	ctx, r.stop = context.WithCancel(context.Background())
 	r.over.Go(func() { state.Follow(ctx, r.o.Store, ordersPrefix, revision, r.o.Log, r.allOrdered, r.ordered) })
+	r.over.Go(func() { r.keepSessions(ctx) })
 	if r.o.Documents != nil {
 		r.over.Go(func() { r.followDocuments(ctx) })
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/open-telemetry/opamp-go/protobufs"
 
+	"github.com/creelhq/creel/agent/life"
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/expr"
@@ -37,8 +38,6 @@ const (
 	maxRefused   = 20               // offers that have failed at an agent and are remembered
 	offerAgain   = 30 * time.Second // when an agent that takes offers does not say that it has one
 
-	// agentLabel is a label that every agent has for selectors: its id.
-	agentLabel = "creel.agent.id"
 	// roleLabel says that an agent is a hub's own.
 	roleLabel = "creel.role"
 )
@@ -111,7 +110,7 @@ func (a *agent) selectable() map[string]string {
 	if labels == nil {
 		labels = make(map[string]string)
 	}
-	labels[agentLabel] = a.ID
+	labels[documents.AgentLabel] = a.ID
 	return labels
 }
 
@@ -185,12 +184,12 @@ func (a *agent) lives(l *report.Life) (keep bool) {
 		}
 	}
 	switch {
-	case a.State == "paused":
+	case a.State == life.Paused:
 		for _, h := range l.Holds {
 			cause = h.By + ": " + h.Cause
 		}
 		a.event("paused", cause)
-	case a.State == "running" && was == "paused":
+	case a.State == "running" && was == life.Paused:
 		a.event("resumed", cause)
 	}
 	return true
@@ -262,6 +261,33 @@ func (r *Registry) Documented() []documents.Agent {
 		a.mu.Lock()
 		if a.Type == control.AgentType {
 			list = append(list, a.documented())
+		}
+		a.mu.Unlock()
+	}
+	return list
+}
+
+// A Candidate is an agent on which documents can be placed.
+type Candidate struct {
+	ID      string
+	Name    string
+	Labels  map[string]string // as selectors see them
+	There   bool              // it is connected, or may be: it has been heard within three heartbeats
+	Broke   time.Time         // when its connection broke without a word; zero: it did not
+	Working bool              // it takes documents, and is not held by anybody
+}
+
+// Candidates returns the creel agents. It is called often.
+func (r *Registry) Candidates() []Candidate {
+	var list []Candidate
+	for _, a := range r.all() {
+		a.mu.Lock()
+		if a.Type == control.AgentType {
+			takes := a.session.capabilities == 0 || a.session.capabilities&uint64(protobufs.AgentCapabilities_AgentCapabilities_AcceptsRemoteConfig) != 0
+			list = append(list, Candidate{
+				ID: a.ID, Name: a.Name, Labels: a.selectable(), There: a.Connection == api.Connected, Broke: a.broke,
+				Working: takes && a.State != life.Paused,
+			})
 		}
 		a.mu.Unlock()
 	}

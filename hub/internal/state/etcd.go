@@ -27,10 +27,9 @@ type etcd struct {
 	ctx    context.Context
 
 	mu      sync.Mutex
-	session *concurrency.Session // nil until something is leased
-	lost    chan struct{}
+	session *concurrency.Session // nil until something is leased, and when the lease is lost
+	lost    chan struct{}        // of session, or of the one that comes
 	once    sync.Once
-	losing  sync.Once
 }
 
 // DialOptions say where an etcd cluster is.
@@ -112,9 +111,10 @@ func (c Condition) compare(key string) []clientv3.Cmp {
 // Put writes an entry.
 func (s *etcd) Put(ctx context.Context, key string, value []byte, leased bool, c Condition) (int64, error) {
 	var options []clientv3.OpOption
+	var session *concurrency.Session
 	if leased {
-		session, err := s.lease(ctx)
-		if err != nil {
+		var err error
+		if session, err = s.lease(ctx); err != nil {
 			return 0, fmt.Errorf("put %s: %w", key, err)
 		}
 		options = append(options, clientv3.WithLease(session.Lease()))
@@ -122,7 +122,7 @@ func (s *etcd) Put(ctx context.Context, key string, value []byte, leased bool, c
 	resp, err := s.client.Txn(ctx).If(c.compare(key)...).Then(clientv3.OpPut(root+key, string(value), options...)).Commit()
 	switch {
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
-		s.lose()
+		s.lose(session)
 		return 0, fmt.Errorf("put %s: %w", key, err)
 	case err != nil:
 		return 0, fmt.Errorf("put %s: %w", key, err)
@@ -132,7 +132,7 @@ func (s *etcd) Put(ctx context.Context, key string, value []byte, leased bool, c
 	return resp.Header.Revision, nil
 }
 
-// lease returns the session whose lease leased entries hang on, making it at first.
+// lease returns the session whose lease leased entries hang on, making it at first and after one was lost.
 func (s *etcd) lease(ctx context.Context) (*concurrency.Session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,15 +150,27 @@ func (s *etcd) lease(ctx context.Context) (*concurrency.Session, error) {
 	s.session = session
 	go func() {
 		<-session.Done()
-		s.lose()
+		s.lose(session)
 	}()
 	return session, nil
 }
 
-func (s *etcd) lose() { s.losing.Do(func() { close(s.lost) }) }
+// lose takes note that a session's lease is lost.
+func (s *etcd) lose(session *concurrency.Session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.session == session {
+		close(s.lost)
+		s.session, s.lost = nil, make(chan struct{})
+	}
+}
 
-// Lost is closed when the lease cannot be kept.
-func (s *etcd) Lost() <-chan struct{} { return s.lost }
+// Lost returns what is closed when the lease cannot be kept.
+func (s *etcd) Lost() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lost
+}
 
 // Delete removes an entry.
 func (s *etcd) Delete(ctx context.Context, key string, c Condition) error {

@@ -315,6 +315,7 @@ func TestLease(t *testing.T) {
 				return gone
 			})
 		}()
+		lost := hub.Lost()
 		if e, ok := hub.(*etcd); ok { // the cluster takes the lease away
 			if _, err := e.client.Revoke(t.Context(), e.session.Lease()); err != nil {
 				t.Fatal(err)
@@ -332,9 +333,17 @@ func TestLease(t *testing.T) {
 			if _, err := e.Put(t.Context(), "sessions/2", nil, true, Always()); err == nil {
 				t.Error("a lost lease can be used")
 			}
+			if _, err := e.Put(t.Context(), "sessions/2", nil, true, Always()); err != nil {
+				t.Errorf("there is no other lease: %v", err)
+			}
+			select {
+			case <-hub.Lost():
+				t.Error("the other lease is lost as well")
+			default:
+			}
 		}
 		select {
-		case <-hub.Lost():
+		case <-lost:
 		case <-time.After(30 * time.Second):
 			t.Error("the loss is not told")
 		}

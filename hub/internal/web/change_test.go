@@ -48,6 +48,8 @@ func (p *papers) List(expr.Selector) api.DocumentList {
 	return api.DocumentList{Documents: []api.Document{}}
 }
 
+func (p *papers) Tasks(expr.Selector) api.TaskList { return api.TaskList{Tasks: []api.Task{}} }
+
 func (p *papers) Get(_ context.Context, _ expr.Selector, name string, version int64) (api.DocumentDetail, error) {
 	p.note("get %s %d", name, version)
 	return api.DocumentDetail{Document: api.Document{Name: name}}, nil

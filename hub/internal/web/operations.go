@@ -47,7 +47,10 @@ func (s *Server) operations() map[string]operation {
 		"deleteDocument":     ask(s.deleteDocument),
 		"getDocumentHistory": ask(s.history),
 		"rollBackDocument":   tell(s.rollBack),
-		"getSchema":          ask(func(context.Context, *call, none) (json.RawMessage, error) { return s.Schema, nil }),
+		"listTasks": ask(func(_ context.Context, c *call, _ none) (api.TaskList, error) {
+			return s.Documents.Tasks(c.Within), nil
+		}),
+		"getSchema": ask(func(context.Context, *call, none) (json.RawMessage, error) { return s.Schema, nil }),
 		"searchLogs": ask(func(ctx context.Context, _ *call, q api.LogQuery) (api.LogResult, error) {
 			return s.Rows.SearchLogs(ctx, q)
 		}),

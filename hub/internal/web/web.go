@@ -47,6 +47,7 @@ type Fleet interface {
 // *api.Error where the request is to blame.
 type Documents interface {
 	List(within expr.Selector) api.DocumentList
+	Tasks(within expr.Selector) api.TaskList
 	Get(ctx context.Context, within expr.Selector, name string, version int64) (api.DocumentDetail, error) // version 0: the newest
 	History(ctx context.Context, within expr.Selector, name string) (api.DocumentHistory, error)
 	Apply(ctx context.Context, by string, within expr.Selector, c api.DocumentChange) (api.DocumentApplied, error)

@@ -20,6 +20,7 @@ export const operations = {
   applyDocument: { role: 'operator' },
   deleteDocument: { role: 'operator' },
   rollBackDocument: { role: 'operator' },
+  listTasks: { role: 'viewer' },
   getLedger: { role: 'viewer', all: true },
   searchLogs: { role: 'viewer', all: true },
   searchTraces: { role: 'viewer', all: true },

@@ -375,7 +375,7 @@ export interface Document {
   name: string
   /** What was said of the change, such as: rolled back to version 3. */
   note?: string
-  /** all: every agent that is selected runs it. */
+  /** all: every agent that is selected runs it. A number: so many of them do. */
   place: string
   /** A condition on an agent's labels; none selects all agents but hubs' own. */
   selector?: string
@@ -432,7 +432,7 @@ export interface DocumentDetail {
   name: string
   /** What was said of the change, such as: rolled back to version 3. */
   note?: string
-  /** all: every agent that is selected runs it. */
+  /** all: every agent that is selected runs it. A number: so many of them do. */
   place: string
   /** The agents that it selects. */
   placed: Placed[]
@@ -900,6 +900,33 @@ export interface SpanLink {
   attributes: unknown
   span_id: string
   trace_id: string
+}
+
+export interface Task {
+  /** The id of its owner; none if it has none. */
+  agent?: string
+  /** The document's name. */
+  document: string
+  /** Grows each time that a task of the document is placed on an agent. */
+  epoch?: number
+  /** Why it does not run, or why it is placed nowhere. */
+  error?: string
+  /** The owner's name. */
+  name?: string
+  /** On how many agents the document is to be: it has so many tasks. */
+  place: number
+  /** From 0 to 9: higher ones are placed first. */
+  priority: number
+  /** When it was placed there. */
+  since?: string
+  /** running, waiting, refused, rolled_back, or unplaced. */
+  status: string
+  /** Of the document. */
+  version: number
+}
+
+export interface TaskList {
+  tasks: Task[]
 }
 
 export interface Trace {

@@ -10,6 +10,7 @@ import { Life, Timeline } from '../parts/life'
 import { useRefusal } from '../parts/me'
 import { farSideOf, SpoolCell } from '../parts/spool'
 import { Known, Stage, Status, statusOf } from '../parts/state'
+import { TasksOf } from '../parts/task'
 import { Link } from '../router'
 import { text } from '../text'
 
@@ -89,6 +90,7 @@ function Detail({ d, knocks, again }: { d: AgentDetail; knocks: KnockList | unde
         )}
       </dl>
       <Life d={d} now={now} />
+      <TasksOf agent={d.id} some={(d.intended?.documents ?? []).length > 0} now={now} />
       <section id="pipelines">
         <h2>{t.pipelines}</h2>
         {d.routes?.length ? <Graph routes={d.routes} components={d.components ?? []} /> : <p className="faint">{t.noPipelines}</p>}

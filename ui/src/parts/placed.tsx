@@ -32,7 +32,7 @@ export function Counted({ of: n }: { of: DocumentAgents }) {
 
 export const failed = (p: Placed) => p.status === 'refused' || p.status === 'rolled_back'
 
-export function AgentLink({ of: p }: { of: Placed }) {
+export function AgentLink({ of: p }: { of: { agent: string; name?: string | undefined } }) {
   return (
     <Link to={`/agents/${encodeURIComponent(p.agent)}#intended`} className="name">
       {p.name || p.agent}

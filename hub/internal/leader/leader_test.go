@@ -1,0 +1,84 @@
+package leader
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+
+	"github.com/creelhq/creel/hub/internal/state"
+)
+
+// TestOneLeads: several stand; one leads, and when it goes, is cut off from the store, or its entry is deleted, another one does
+// within its own term.
+func TestOneLeads(t *testing.T) {
+	memory := &state.Memory{}
+	type reign struct {
+		hub  int
+		term context.Context
+	}
+	const hubs = 4
+	elected, let := make(chan reign), make(chan struct{})
+	var leading atomic.Int32
+	var torn atomic.Bool // somebody leads and cannot know that it does not any more
+	stores, stops := make([]state.Store, hubs), make([]context.CancelFunc, hubs)
+	done := make(chan int, hubs)
+	for i := range hubs {
+		stores[i] = memory.Open()
+		ctx, cancel := context.WithCancel(t.Context())
+		stops[i] = cancel
+		go func() {
+			Run(ctx, stores[i], fmt.Sprint(i), slog.New(slog.DiscardHandler), func(term context.Context) {
+				if leading.Add(1) != 1 && !torn.Load() {
+					t.Error("two lead")
+				}
+				elected <- reign{i, term}
+				<-term.Done()
+				leading.Add(-1)
+				let <- struct{}{}
+			})
+			done <- i
+		}()
+	}
+	watcher := memory.Open()
+	gone := make(map[int]bool)
+	now := <-elected
+	for _, how := range []string{"deleted", "goes", "cut off"} {
+		if t, err := Current(t.Context(), watcher); err != nil || t.Hub != fmt.Sprint(now.hub) {
+			panic(fmt.Sprintf("%s leads, not %d: %v", t.Hub, now.hub, err))
+		}
+		torn.Store(how != "goes")
+		switch how {
+		case "deleted":
+			if err := watcher.Delete(t.Context(), key, state.Always()); err != nil {
+				t.Fatal(err)
+			}
+		case "goes":
+			gone[now.hub] = true
+			stops[now.hub]()
+		case "cut off":
+			gone[now.hub] = true
+			stores[now.hub].Close()
+		}
+		<-let
+		next := <-elected
+		if gone[next.hub] {
+			t.Fatalf("%d leads, which is gone", next.hub)
+		}
+		if next.term.Err() != nil {
+			t.Errorf("%s: the next term is over at once", how)
+		}
+		now = next
+	}
+	for _, stop := range stops {
+		stop()
+	}
+	<-let
+	for range hubs {
+		<-done
+	}
+	if term, err := Current(t.Context(), watcher); err != nil || term.Hub != "" {
+		t.Errorf("%+v leads after all have gone: %v", term, err)
+	}
+}

@@ -1,0 +1,251 @@
+package placer
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/expr"
+	"github.com/creelhq/creel/hub/internal/documents"
+	"github.com/creelhq/creel/hub/internal/registry"
+	"github.com/creelhq/creel/hub/internal/state"
+	"github.com/creelhq/creel/metric"
+	"github.com/creelhq/creel/report"
+)
+
+// world is a fleet as it is told, with documents in a control state.
+type world struct {
+	*testing.T
+	*placer
+	store  state.Store
+	now    time.Time
+	fleet  []registry.Candidate
+	runs   map[string]string // what an agent says that it runs: the version of document task
+	change chan struct{}
+}
+
+func (w *world) Candidates() []registry.Candidate { return w.fleet }
+func (w *world) Changed() <-chan struct{}         { return w.change }
+
+func newWorld(t *testing.T, agents int) *world {
+	t.Helper()
+	w := &world{T: t, store: new(state.Memory).Open(), now: time.Now(), runs: make(map[string]string), change: make(chan struct{})}
+	for i := range agents {
+		id := fmt.Sprintf("agent-%02d", i)
+		w.fleet = append(w.fleet, registry.Candidate{
+			ID: id, There: true, Working: true, Labels: map[string]string{"site": "north", "rack": fmt.Sprint(i % 3), documents.AgentLabel: id},
+		})
+	}
+	d, err := documents.Open(t.Context(), documents.Options{Store: w.store, Agents: func() (list []documents.Agent) {
+		for _, c := range w.fleet {
+			x := documents.Agent{ID: c.ID, Labels: c.Labels, Connected: c.There, Placement: &documents.Placement{}}
+			if version := w.runs[c.ID]; version != "" {
+				x.Documents = []report.Document{{Source: "hub", Name: "task", Version: version, Status: "running"}}
+			}
+			list = append(list, x)
+		}
+		return list
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	log := slog.New(slog.DiscardHandler)
+	set := metric.NewSet()
+	w.placer = &placer{
+		Options: Options{Hub: "hub", Store: w.store, Documents: d, Fleet: w, Log: log, Metrics: set}, moves: set.Counter("moves", "Moves.", ""),
+	}
+	return w
+}
+
+// apply writes the document.
+func (w *world) apply(text string) {
+	w.Helper()
+	if _, err := w.Documents.Apply(w.Context(), "ann", expr.Selector{}, api.DocumentChange{Text: text}); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// look looks once, and returns who owns the document when that has come back from the control state.
+func (w *world) look() (owners []documents.Owner, missing string) {
+	w.Helper()
+	before := w.moves.Load()
+	changed := w.Documents.Changed()
+	w.place(w.Context(), w.now)
+	if w.moves.Load() != before {
+		<-changed
+	}
+	list, _ := w.Documents.Floating()
+	if len(list) == 0 {
+		return nil, ""
+	}
+	return list[0].Owners.Owners, list[0].Owners.Missing
+}
+
+func (w *world) agent(id string) *registry.Candidate {
+	i := slices.IndexFunc(w.fleet, func(c registry.Candidate) bool { return c.ID == id })
+	return &w.fleet[i]
+}
+
+func ids(owners []documents.Owner) (list []string) {
+	for _, o := range owners {
+		list = append(list, o.Agent)
+	}
+	return list
+}
+
+// TestMoves: a document stays where it is until its agent is lost, paused, or not selected any more, and moves then; a connection
+// that breaks is given a second. Each move has a higher epoch.
+func TestMoves(t *testing.T) {
+	w := newWorld(t, 5)
+	if owners, _ := w.look(); len(owners) != 0 {
+		t.Fatalf("nothing is placed on %v", owners)
+	}
+	w.apply("document: task\nselector: site == \"north\"\nplace: 2\nspread: rack\nexporters: {debug: {}}")
+	owners, missing := w.look()
+	if len(owners) != 2 || missing != "" || w.agent(owners[0].Agent).Labels["rack"] == w.agent(owners[1].Agent).Labels["rack"] || owners[0].Epoch+owners[1].Epoch != 3 {
+		t.Fatalf("it is placed on %+v, %s", owners, missing)
+	}
+	for range 3 {
+		w.now = w.now.Add(balanceEvery)
+		if again, _ := w.look(); !slices.Equal(ids(again), ids(owners)) {
+			t.Fatalf("it moves from %v to %v for no reason", ids(owners), ids(again))
+		}
+	}
+
+	// The connection breaks, and comes back in time.
+	first, second := owners[0].Agent, owners[1].Agent
+	w.agent(first).Broke = w.now
+	w.now = w.now.Add(grace / 2)
+	if again := w.place(t.Context(), w.now); again > grace/2 {
+		t.Errorf("it is looked again after %v", again)
+	}
+	if now, _ := w.look(); !slices.Equal(ids(now), ids(owners)) {
+		t.Fatalf("it moves at once: %v", now)
+	}
+	w.agent(first).Broke = time.Time{}
+	w.now = w.now.Add(grace)
+	if now, _ := w.look(); !slices.Equal(ids(now), ids(owners)) {
+		t.Fatalf("it moves though the agent is back: %v", now)
+	}
+
+	// It breaks for good.
+	w.agent(first).Broke = w.now
+	w.now = w.now.Add(grace)
+	now, _ := w.look()
+	if now[0].Agent == first || now[1] != owners[1] || now[0].Epoch != 3 || now[0].From != "" {
+		t.Fatalf("after agent %s broke off it is placed on %+v", first, now)
+	}
+	w.agent(first).There = false
+
+	// Its agent is paused: another takes over before it lets go.
+	w.agent(second).Working = false
+	handed, _ := w.look()
+	if handed[1].Agent == second || handed[1].From != second || handed[1].Epoch != 4 {
+		t.Fatalf("after agent %s was paused it is placed on %+v", second, handed)
+	}
+	if again, _ := w.look(); again[1].From != second {
+		t.Fatalf("the agent lets go before the other has begun: %+v", again)
+	}
+	w.runs[handed[1].Agent] = "1"
+	w.look()
+	if done := w.await(func(o []documents.Owner) bool { return o[1].From == "" }); done[1].Agent != handed[1].Agent || done[1].Epoch != 4 {
+		t.Fatalf("after the other has begun it is placed on %+v", done)
+	}
+
+	// Nobody is left but one.
+	for i := range w.fleet {
+		if c := &w.fleet[i]; c.ID != handed[1].Agent {
+			c.There = false
+		}
+	}
+	w.dealt = nil // not at once
+	left, missing := w.look()
+	if left[1].Agent != handed[1].Agent || !strings.Contains(missing, "1 agents") && !strings.Contains(w.awaitMissing(), "1 agents") {
+		t.Errorf("with one agent left it is placed on %+v: %s", left, missing)
+	}
+	w.apply("document: task\nselector: site == \"north\"\nexporters: {debug: {}}")
+	w.place(t.Context(), w.now)
+	if list, _, err := w.store.List(t.Context(), "placements/"); err != nil || len(list) != 0 {
+		t.Errorf("when it is for all it is still placed: %+v, %v", list, err)
+	}
+}
+
+// await waits until the owners are as ok says: what was written comes back.
+func (w *world) await(ok func([]documents.Owner) bool) []documents.Owner {
+	w.Helper()
+	for {
+		changed := w.Documents.Changed()
+		list, _ := w.Documents.Floating()
+		if ok(list[0].Owners.Owners) {
+			return list[0].Owners.Owners
+		}
+		select {
+		case <-changed:
+		case <-time.After(20 * time.Second):
+			w.Fatalf("it is placed on %+v", list[0].Owners.Owners)
+		}
+	}
+}
+
+func (w *world) awaitMissing() (missing string) {
+	w.await(func([]documents.Owner) bool {
+		list, _ := w.Documents.Floating()
+		missing = list[0].Owners.Missing
+		return missing != ""
+	})
+	return missing
+}
+
+// TestManyLost: when many are lost at once nothing moves, until the time is over or, when it is most of them, until they are back.
+func TestManyLost(t *testing.T) {
+	for _, lost := range []int{12, 30} {
+		w := newWorld(t, 40)
+		w.apply("document: task\nplace: 30\nexporters: {debug: {}}")
+		owners, _ := w.look()
+		gone := ids(owners)[:lost]
+		for _, id := range gone {
+			w.agent(id).There = false
+		}
+		if now, _ := w.look(); !slices.Equal(ids(now), ids(owners)) {
+			t.Fatalf("%d lost: it moves at once", lost)
+		}
+		w.now = w.now.Add(frozen)
+		now, _ := w.look()
+		if moved := !slices.Equal(ids(now), ids(owners)); moved != (lost == 12) {
+			t.Errorf("%d lost: after %v it has moved: %v", lost, frozen, moved)
+		}
+		if lost == 12 {
+			continue
+		}
+		for _, id := range gone[5:] {
+			w.agent(id).There = true
+		}
+		now, _ = w.look()
+		for i, id := range ids(now) {
+			if stays := !slices.Contains(gone[:5], ids(owners)[i]); stays != (id == ids(owners)[i]) {
+				t.Errorf("when most are back, place %d is on %s, before on %s", i, id, ids(owners)[i])
+			}
+		}
+	}
+}
+
+// TestRun: the leader places by itself, and steps down when it ends.
+func TestRun(t *testing.T) {
+	w := newWorld(t, 3)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); Run(ctx, w.Options) }()
+	w.apply("document: task\nplace: 1\nexporters: {debug: {}}")
+	w.await(func(o []documents.Owner) bool { return len(o) == 1 && o[0].Agent != "" })
+	stop()
+	<-ended
+	if _, err := w.store.Get(t.Context(), "leader"); err == nil {
+		t.Error("who has ended still leads")
+	}
+}

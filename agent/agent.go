@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -180,7 +181,7 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer end()
-	tasks := task.New(task.Options{})
+	tasks := task.New(task.Options{Slots: a.own.Tasks.Slots, Classes: a.own.Tasks.Classes, Seed: seed(a.dir.id)})
 	wg.Go(func() { _ = tasks.Run(background) }) // it ends with its context
 
 	letters, err := deadletter.Open(filepath.Join(a.Data, "deadletters"), deadletter.Options{
@@ -253,6 +254,13 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 		return ErrRestart
 	}
 	return err
+}
+
+// seed makes agents start what has a jitter at other times than each other.
+func seed(id string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(id))
+	return h.Sum64()
 }
 
 // serve does what the agent is asked for until it is to end, and reports whether it is to start again.

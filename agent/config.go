@@ -33,11 +33,28 @@ type Settings struct {
 	Hub         Hub               `doc:"The hub that this agent reports to. It works as well without."`
 	Memory      Memory            `doc:"How much memory the agent may have. When it becomes scarce, pipelines take less, those of low priority first."`
 	DeadLetters Letters           `doc:"What exporters' far sides refuse for good."`
+	Tasks       Tasks             `doc:"How many rounds of collectors run at once. It may stand in the agent's own file only, and takes effect when the agent is started again."`
 	Requires    requires.Config   `doc:"What must be there for the agent to collect. While something is missing it waits, paused, and goes on by itself."`
 	Probation   time.Duration     `doc:"How long a change of the configuration is watched. If what has changed fails, drops or needs much more than before, the last good configuration comes back. 0s: never." default:"60s" min:"0s"`
 	Watch       bool              `doc:"Take in changes of the configuration file, and of agent.d beside it, as soon as they are written." default:"false"`
 	Centers     json.RawMessage   `doc:"Where more of the configuration comes from, by id: type or type/name." optional:"true"`
 	Drain       time.Duration     `doc:"How long the agent, when it is stopped, tries to deliver what it has collected." default:"10s" min:"0s"`
+}
+
+// Tasks size the scheduler.
+type Tasks struct {
+	Slots   int            `doc:"Rounds that run at once; one that waits for the network or for room does not count. 0: twice the number of processors." default:"0" min:"0"`
+	Classes map[string]int `doc:"Rounds of collectors of a class that run at once, whether they wait or not." optional:"true" example:"{snmp: 4}"`
+}
+
+// Validate checks that each class has a round at least.
+func (t Tasks) Validate() error {
+	for name, n := range t.Classes {
+		if n < 1 {
+			return config.FieldError("classes", fmt.Errorf("class %s must have 1 at least", name))
+		}
+	}
+	return nil
 }
 
 // Memory bounds what the process has.

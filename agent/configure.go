@@ -63,8 +63,9 @@ func (a *agent) apply(ctx context.Context, c *Config) (report.Receipt, error) {
 	a.mu.Lock()
 	s, before := c.Settings, a.settings
 	s.Hub.URL = a.hubURL(s.Hub.URL)
-	if s.Log.Format != a.own.Log.Format || s.Admin != a.own.Admin || s.Hub != a.own.Hub || s.DeadLetters != a.own.DeadLetters {
-		a.log.Warn("agent.admin, agent.hub, agent.dead_letters and agent.log.format take effect when the agent is started again")
+	if s.Log.Format != a.own.Log.Format || s.Admin != a.own.Admin || s.Hub != a.own.Hub || s.DeadLetters != a.own.DeadLetters ||
+		s.Tasks.Slots != a.own.Tasks.Slots || !maps.Equal(s.Tasks.Classes, a.own.Tasks.Classes) {
+		a.log.Warn("agent.admin, agent.hub, agent.tasks, agent.dead_letters and agent.log.format take effect when the agent is started again")
 	}
 	a.settings, a.config = s, c
 	a.mu.Unlock()

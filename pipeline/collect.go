@@ -17,8 +17,9 @@ type source struct {
 	part
 	e         *Engine
 	collector creel.Collector
-	schedule  Schedule // of a polled one
-	salt      uint64   // tells its sources from those of other collectors
+	schedule  Schedule      // of a polled one
+	clock     task.Schedule // likewise; nil: it goes by an interval
+	salt      uint64        // tells its sources from those of other collectors
 	health    *health
 	tracer    *trace.Tracer
 	edge      *edge
@@ -59,10 +60,12 @@ func (s *source) start() error {
 		return nil
 	}
 	s.fresh.Store(true)
-	return s.e.tasks.Add(task.Task{
-		ID: s.comp.Path(), Every: s.schedule.Every, Timeout: s.schedule.Timeout, Priority: s.schedule.Priority,
-		Run: s.round,
-	})
+	t, err := s.schedule.task(s.comp.Path(), s.round)
+	if err != nil {
+		return err // it was checked
+	}
+	s.clock = t.Schedule
+	return s.e.tasks.Add(t)
 }
 
 // round is one round of a polled collector. While the engine is paused there is none.
@@ -76,11 +79,19 @@ func (s *source) round(ctx context.Context) error {
 	span.Fail(err)
 	span.End()
 	if err != nil && ctx.Err() == nil {
-		s.health.fault(s.log, err, s.schedule.Every)
+		s.health.fault(s.log, err, s.wait())
 	} else if err == nil {
 		s.health.ok()
 	}
 	return err
+}
+
+// wait is how long it takes until the next round.
+func (s *source) wait() time.Duration {
+	if s.clock != nil {
+		return time.Until(s.clock.Next(time.Now()))
+	}
+	return s.schedule.Every
 }
 
 func (s *source) collect(ctx context.Context) error {

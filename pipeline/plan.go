@@ -2,6 +2,8 @@ package pipeline
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"reflect"
@@ -12,6 +14,7 @@ import (
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/report"
+	"github.com/creelhq/creel/task"
 )
 
 // Common are the options that every component has.
@@ -23,7 +26,49 @@ type Common struct {
 type Schedule struct {
 	Every    time.Duration `doc:"Time between the starts of two rounds." default:"10s" min:"10ms"`
 	Timeout  time.Duration `doc:"How long one round may take, without the time it waits for room; 0 for no limit." default:"0s" min:"0s"`
-	Priority int           `doc:"Who goes first when there is more to do than slots: 9 before 0." default:"5" min:"0" max:"9"`
+	Priority int           `doc:"Who goes first when there is more to do than slots: 9 before 0. Waiting raises it." default:"5" min:"0" max:"9"`
+	Cron     string        `doc:"When rounds start, instead of every: minute, hour, day of month, month and day of week as in crontab(5), or @hourly, @daily, @weekly, @monthly, @yearly. What falls into the hour that a change to summer time leaves out is done at its end, what falls into a repeated one is done once." optional:"true" example:"30 6 * * mon-fri"`
+	Zone     string        `doc:"The time zone of cron; this machine's if left out." optional:"true" example:"Europe/Berlin"`
+	Jitter   time.Duration `doc:"Each round starts later by a chance amount below this, so that many agents do not ask the same server at once." default:"0s" min:"0s"`
+	Missed   string        `doc:"What becomes of rounds that could not start in time, because there was no slot or this machine slept: one of them is done late (once), none (skip), or each, up to a hundred (all)." default:"once" enum:"once|skip|all"`
+	Preempt  string        `doc:"How a round makes way for a more urgent one when there is no slot: where it can, going on later (yield), or at once, beginning anew (restart), which is for collectors that send at the end of a round only." default:"yield" enum:"yield|restart"`
+	Class    string        `doc:"A name that collectors share of which only so many rounds run at once as agent.tasks.classes says." optional:"true" example:"snmp"`
+	Key      string        `doc:"A name that collectors share of which only one round runs at once." optional:"true" example:"db-7"`
+}
+
+// Validate checks when rounds start.
+func (s Schedule) Validate() error {
+	if s.Zone != "" && s.Cron == "" {
+		return config.FieldError("zone", errors.New("means nothing without cron"))
+	}
+	_, err := s.clock()
+	return err
+}
+
+// clock returns the schedule by the clock, nil if there is none.
+func (s Schedule) clock() (task.Schedule, error) {
+	if s.Cron == "" {
+		return nil, nil
+	}
+	clock, err := task.ParseCron(s.Cron, s.Zone)
+	if err != nil {
+		return nil, config.FieldError("cron", err)
+	}
+	return clock, nil
+}
+
+// task returns what the scheduler is to know.
+func (s Schedule) task(id string, round func(context.Context) error) (task.Task, error) {
+	clock, err := s.clock()
+	t := task.Task{
+		ID: id, Every: s.Every, Schedule: clock, Jitter: s.Jitter, Priority: s.Priority, Timeout: s.Timeout, Class: s.Class, Key: s.Key, Run: round,
+		Missed:  map[string]task.Missed{"once": task.MissedOnce, "skip": task.MissedSkip, "all": task.MissedAll}[s.Missed],
+		Preempt: map[string]task.Preempt{"yield": task.PreemptYield, "restart": task.Restart}[s.Preempt],
+	}
+	if clock != nil {
+		t.Every = 0
+	}
+	return t, err
 }
 
 // Sending are the options that every exporter has.

@@ -26,7 +26,7 @@ type source struct {
 
 	stop  context.CancelFunc // nil: it has not started, or works in rounds
 	done  chan struct{}      // closed when Collect has returned for good
-	fresh atomic.Bool        // it works in rounds, and has had none yet
+	fresh atomic.Bool        // it works in rounds at an interval, and has had none yet
 
 	inflight atomic.Int64 // batches that are not settled
 	settled  chan struct{}
@@ -59,12 +59,12 @@ func (s *source) start() error {
 		}()
 		return nil
 	}
-	s.fresh.Store(true)
 	t, err := s.schedule.task(s.comp.Path(), s.round)
 	if err != nil {
 		return err // it was checked
 	}
 	s.clock = t.Schedule
+	s.fresh.Store(s.clock == nil)
 	return s.e.tasks.Add(t)
 }
 

@@ -121,11 +121,25 @@ func (a *agent) offered(o *control.Offer) {
 	a.changes.Offer(HubSource, o.Hash(), p)
 }
 
+// offerOf is the offer that has become p.
+func offerOf(p change.Pieces) *control.Offer {
+	o := &control.Offer{Documents: make([]control.OfferedDocument, len(p))}
+	for i, d := range p {
+		o.Documents[i] = control.OfferedDocument{Name: d.Name, Version: d.Version, Text: string(d.Text)}
+	}
+	return o
+}
+
 // remote says what became of it.
 func (a *agent) remote() control.RemoteStatus {
 	s := control.RemoteStatus{}
 	var status string
 	s.Hash, status, s.Error = a.changes.Status(HubSource)
+	if s.Hash == "" { // it was started with what the hub has offered to an earlier run: else that could not be taken away again
+		if p := a.changes.Running()[HubSource]; len(p) > 0 {
+			s = control.RemoteStatus{Hash: offerOf(p).Hash()}
+		}
+	}
 	switch {
 	case s.Hash == "":
 	case status == report.Refused || status == report.RolledBack:

@@ -30,7 +30,7 @@ func TestPlaced(t *testing.T) {
 	for i := range 3 {
 		m := &mortal{t: t, config: w.write(fmt.Sprintf("a%d.yaml", i), fmt.Sprintf(`
 agent: {labels: {site: north}}
-exporters: {otlp: {endpoint: "http://%s", protocol: http}}
+exporters: {otlp: {endpoint: "http://%s", protocol: http, compression: none}}
 `, far.address)), data: w.path(fmt.Sprintf("a%d", i))}
 		m.start("--hub", w.client.URL)
 		t.Cleanup(func() {

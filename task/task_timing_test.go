@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -113,7 +114,7 @@ func BenchmarkPending(b *testing.B) {
 						t.Key = string(ids[5*i : 5*i+5])
 						err = s.Submit(t)
 					case "added":
-						t.ID, t.Every = string(ids[5*i:5*i+5])+string(rune(i)), time.Minute
+						t.ID, t.Every = string(ids[5*i:5*i+5])+strconv.Itoa(i), time.Minute
 						err = s.Add(t)
 					default:
 						err = s.Submit(t)

@@ -190,7 +190,7 @@ func sizeOfChurn(t *testing.T) churnSize {
 	if !*torture {
 		return churnSize{agents: 12, processes: 2, lines: 20, life: 3 * time.Second, lasts: 8 * time.Second, heartbeat: "200ms", kills: 3, restarts: 12, cuts: 1, unplugs: 1, revokes: 4, hubs: 1}
 	}
-	s := churnSize{agents: 500, processes: 10, lines: 2, life: 10 * time.Second, lasts: 10 * time.Minute, heartbeat: "1s"}
+	s := churnSize{agents: 500, processes: 10, lines: 1, life: 10 * time.Second, lasts: 10 * time.Minute, heartbeat: "5s"}
 	if text := os.Getenv("CREEL_CHURN"); text != "" {
 		if _, err := fmt.Sscanf(text, "%d,%d", &s.agents, &s.lasts); err != nil {
 			t.Fatalf("read CREEL_CHURN: must be how many agents, and for how many minutes, such as 100,3: %v", err)

@@ -12,25 +12,12 @@ import (
 // itself, with as many at a time.
 func BenchmarkRound(b *testing.B) {
 	const count = 1000
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			conn.Close()
-		}
-	}()
+	address := accepting(b)
 	for _, parallel := range []int{10, 100} {
 		b.Run(fmt.Sprintf("parallel=%d", parallel), func(b *testing.B) {
 			var targets []Target
 			for i := range count {
-				targets = append(targets, Target{URL: "tcp://" + l.Addr().String(), Name: fmt.Sprint("target-", i)})
+				targets = append(targets, Target{URL: "tcp://" + address, Name: fmt.Sprint("target-", i)})
 			}
 			c := open(b, net.DefaultResolver, Config{Parallel: parallel}, targets...)
 			c.host.Memory = &creel.Memory{}
@@ -52,7 +39,7 @@ func BenchmarkRound(b *testing.B) {
 				for range count {
 					slots <- struct{}{}
 					go func() {
-						if conn, err := net.Dial("tcp", l.Addr().String()); err == nil {
+						if conn, err := net.Dial("tcp", address); err == nil {
 							conn.Close()
 						}
 						<-slots
@@ -64,4 +51,23 @@ func BenchmarkRound(b *testing.B) {
 			}
 		})
 	}
+}
+
+// accepting returns an address at which connections are accepted, and closed.
+func accepting(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	return l.Addr().String()
 }

@@ -46,10 +46,12 @@ func Run(ctx context.Context, s state.Store, hub string, log *slog.Logger, lead 
 	}
 }
 
-// stand waits until nobody leads, and leads then if nobody else was faster.
+// stand waits until nobody leads, and leads then if nobody else was faster. What an earlier run of this hub has left, which was
+// killed, it takes over.
 func stand(ctx context.Context, s state.Store, hub string, log *slog.Logger, lead func(context.Context)) error {
 	now, err := s.Get(ctx, key)
-	switch {
+	switch t := (Term{}); {
+	case err == nil && json.Unmarshal(now.Value, &t) == nil && t.Hub == hub:
 	case err == nil:
 		return over(ctx, s, now.Revision)
 	case !errors.Is(err, state.ErrNotFound):
@@ -59,7 +61,7 @@ func stand(ctx context.Context, s state.Store, hub string, log *slog.Logger, lea
 	if err != nil {
 		panic("BUG: " + err.Error())
 	}
-	revision, err := s.Put(ctx, key, value, true, state.Unchanged(0))
+	revision, err := s.Put(ctx, key, value, true, state.Unchanged(now.Revision))
 	if errors.Is(err, state.ErrConflict) {
 		return nil
 	}

@@ -82,3 +82,24 @@ func TestOneLeads(t *testing.T) {
 		t.Errorf("%+v leads after all have gone: %v", term, err)
 	}
 }
+
+// TestKilled: a hub that was killed while it led leads again when it is started again, without waiting for its lease to end.
+func TestKilled(t *testing.T) {
+	memory := &state.Memory{}
+	killed := memory.Open() // it is never closed: its lease goes on
+	if _, err := killed.Put(t.Context(), key, []byte(`{"hub":"a"}`), true, state.Unchanged(0)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	elected, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		Run(ctx, memory.Open(), "a", slog.New(slog.DiscardHandler), func(term context.Context) {
+			close(elected)
+			<-term.Done()
+		})
+	}()
+	<-elected
+	stop()
+	<-ended
+}

@@ -49,6 +49,22 @@ type Lease struct {
 
 	// Authorities is the FingerprintOfBundle of what the agent is to trust: if it trusts others, it renews at once.
 	Authorities string `json:"authorities,omitempty"`
+
+	// Hubs are all that share the control state, this one among them, when that has changed and with the first Lease of a
+	// connection. When this one is gone the agent goes to another.
+	Hubs []HubAt `json:"hubs,omitempty"`
+
+	// Leave asks the agent to go to another hub, as soon as it has a connection there: this one is drained, or has more than its
+	// share. It is the id of the hub to go to, or "any".
+	Leave string `json:"leave,omitempty"`
+}
+
+// HubAt is where a hub is.
+type HubAt struct {
+	ID string `json:"id"`
+	Addresses
+	Draining bool `json:"draining,omitempty"` // it is to be left
+	Agents   int  `json:"agents"`             // about how many are connected to it
 }
 
 const (

@@ -24,6 +24,35 @@ type OfferedDocument struct {
 	Name    string
 	Version string
 	Text    string
+	Tenure  Tenure // if it is placed on some agents only
+}
+
+// Tenure is on what terms an agent has a document that a hub has placed on it and not on all. The zero value has none.
+type Tenure struct {
+	Epoch int64 // of the placing: it grows when the document gets another owner; 0: the document is on all agents that it selects
+
+	// Exclusive means that no two agents may ever work on it: without a lease of a hub the agent does nothing of it.
+	Exclusive bool
+
+	// Orphan is for how long the agent goes on when its lease is over, if it is not Exclusive: what it does then may be somebody
+	// else's work by now. Negative: for ever.
+	Orphan time.Duration
+}
+
+// Forever is a Tenure's Orphan of an agent that goes on until it hears of a hub again.
+const Forever = time.Duration(-1)
+
+// Allows reports whether the agent may work at now, if its lease ends at leased; the zero time: it never had one.
+func (t Tenure) Allows(leased, now time.Time) bool {
+	switch {
+	case t.Epoch == 0 || now.Before(leased):
+		return true
+	case t.Exclusive:
+		return false
+	case t.Orphan < 0:
+		return true
+	}
+	return now.Before(leased.Add(t.Orphan))
 }
 
 // Hash names the offer: by what is in it, or, if it comes from an OpAMP server that is not creel's, as that has named it.

@@ -9,12 +9,12 @@ import (
 )
 
 func TestOfferGoesOverOpAMP(t *testing.T) {
-	o := &Offer{Documents: []OfferedDocument{{"a", "12", "document: a"}, {"b-c.d", "3", ""}, {"web", "1", "document: web"}}}
+	o := &Offer{Documents: []OfferedDocument{{Name: "a", Version: "12", Text: "document: a"}, {Name: "b-c.d", Version: "3", Text: ""}, {Name: "web", Version: "1", Text: "document: web"}}}
 	got := OfferOf(o.Message())
 	if !reflect.DeepEqual(got.Documents, o.Documents) || got.Hash() != o.Hash() {
 		t.Errorf("what comes is %+v, hash %s, want %+v, %s", got, got.Hash(), o, o.Hash())
 	}
-	other := &Offer{Documents: []OfferedDocument{{"a", "12", "document: a"}, {"b-c.d", "4", ""}, {"web", "1", "document: web"}}}
+	other := &Offer{Documents: []OfferedDocument{{Name: "a", Version: "12", Text: "document: a"}, {Name: "b-c.d", Version: "4", Text: ""}, {Name: "web", Version: "1", Text: "document: web"}}}
 	if other.Hash() == o.Hash() {
 		t.Error("another version has the same hash")
 	}

@@ -42,11 +42,21 @@ type Fleet interface {
 	Changed() <-chan struct{} // closed when they may be others
 }
 
+// Documents are the documents that a hub knows. *documents.Store is one.
+type Documents interface {
+	// Floating and the others are documents.Store's.
+	Floating() (list []documents.Floating, gone []string)
+	Runs(name, agent string) bool
+	Place(ctx context.Context, name string, was, next documents.Owners) error
+	Forget(ctx context.Context, name string) error
+	Changed() <-chan struct{}
+}
+
 // Options configure a Placer. All are required.
 type Options struct {
 	Hub       string // its id
 	Store     state.Store
-	Documents *documents.Store
+	Documents Documents
 	Fleet     Fleet
 	Log       *slog.Logger
 	Metrics   *metric.Set

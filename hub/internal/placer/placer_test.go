@@ -66,7 +66,7 @@ func newWorld(t *testing.T, agents int) *world {
 // apply writes the document.
 func (w *world) apply(text string) {
 	w.Helper()
-	if _, err := w.Documents.Apply(w.Context(), "ann", expr.Selector{}, api.DocumentChange{Text: text}); err != nil {
+	if _, err := w.Documents.(*documents.Store).Apply(w.Context(), "ann", expr.Selector{}, api.DocumentChange{Text: text}); err != nil {
 		w.Fatal(err)
 	}
 }

@@ -273,7 +273,7 @@ func (h *hub) place() {
 	h.close = append(h.close, func() { stop(); wg.Wait() })
 }
 
-// openCluster says to the other hubs that this one is there. It is the last thing before agents come, and the first to go.
+// openCluster says to the other hubs that this one is there. It is the last thing before agents come.
 func (h *hub) openCluster(ctx context.Context) error {
 	var err error
 	h.cluster, err = cluster.Open(ctx, cluster.Options{Store: h.state, Self: h.self, Log: h.log, Metrics: h.metrics})

@@ -54,7 +54,7 @@ var ErrTwin = errors.New("another hub that runs has the same id: a state directo
 // Options configure a Cluster. Store and Self are required.
 type Options struct {
 	Store   state.Store
-	Self    func() Hub // this hub as it is now, with its id; it is called often, and must not block for long
+	Self    func() Hub // this hub as it is now, with its id; it is asked every few seconds
 	Log     *slog.Logger
 	Metrics *metric.Set
 }
@@ -77,6 +77,7 @@ type Cluster struct {
 	over sync.WaitGroup
 
 	mu      sync.Mutex
+	self    Hub              // as it was asked last
 	hubs    map[string]known // others, and this one as the control state has it
 	drained map[string]int64 // revisions, negative where it was taken back
 	lost    <-chan struct{}  // closed: the lease of this hub's entry is lost
@@ -178,12 +179,11 @@ func (c *Cluster) Close() {
 	}
 }
 
-// Hubs returns the hubs that there are, by id; this one always.
+// Hubs returns the hubs that there are, by id; this one always, as it was some seconds ago. It is cheap.
 func (c *Cluster) Hubs() []Hub {
-	self := c.o.Self()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	list := []Hub{c.withDrain(self)}
+	list := []Hub{c.withDrain(c.self)}
 	for id, k := range c.hubs {
 		if id != c.id && !k.gone {
 			list = append(list, c.withDrain(k.Hub))
@@ -399,7 +399,7 @@ func (c *Cluster) tend(ctx context.Context) error {
 		c.oneHub(e)
 		var now entry
 		if json.Unmarshal(e.Value, &now) == nil {
-			switch self := c.o.Self(); {
+			switch self := c.ask(); {
 			case now.Run != c.run:
 				return c.face(ctx, now)
 			case leased && !differs(self, now.Hub):
@@ -419,7 +419,7 @@ func (c *Cluster) face(ctx context.Context, other entry) error {
 	if !told {
 		c.o.Log.Error("two hubs run with the same id, and take each other's agents for their own: stop the one that has a copied state directory", "id", c.id, "other", other.Name, "started", other.Started)
 	}
-	if c.o.Self().Started.After(other.Started) {
+	if c.ask().Started.After(other.Started) {
 		return ErrTwin
 	}
 	return c.write(ctx)
@@ -428,7 +428,7 @@ func (c *Cluster) face(ctx context.Context, other entry) error {
 // differs reports whether what a hub says of itself is worth telling anew.
 func differs(now, told Hub) bool {
 	agents := now.Agents - told.Agents
-	now.Agents, now.Draining, told.Draining = told.Agents, false, false
+	now.Agents = told.Agents
 	a, b := encode(now), encode(told)
 	return max(agents, -agents)*100 > told.Agents*share || !bytes.Equal(a, b)
 }
@@ -443,8 +443,7 @@ func encode(v any) []byte {
 
 // write writes this hub's entry as it is now.
 func (c *Cluster) write(ctx context.Context) error {
-	self := c.o.Self()
-	self.Draining = false
+	self := c.ask()
 	value := encode(entry{self, c.run})
 	lost := c.o.Store.Lost()
 	revision, err := c.o.Store.Put(ctx, hubsPrefix+c.id, value, true, state.Always())
@@ -456,4 +455,14 @@ func (c *Cluster) write(ctx context.Context) error {
 	c.mu.Unlock()
 	c.oneHub(state.Entry{Key: hubsPrefix + c.id, Value: value, Revision: revision})
 	return nil
+}
+
+// ask asks what there is to say of this hub.
+func (c *Cluster) ask() Hub {
+	self := c.o.Self()
+	self.Draining = false
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.self = self
+	return self
 }

@@ -76,11 +76,12 @@ func (r *record) bound() {
 
 // merge adds the events that only another timeline has.
 func (r *record) merge(timeline []api.Event) {
-	all := slices.Concat(r.Timeline, timeline)
-	slices.SortStableFunc(all, func(a, b api.Event) int { return a.Time.Compare(b.Time) })
-	r.Timeline = slices.CompactFunc(all, func(a, b api.Event) bool {
-		return a.Time.Equal(b.Time) && a.Kind == b.Kind && a.Cause == b.Cause
-	})
+	for _, e := range timeline {
+		if !slices.ContainsFunc(r.Timeline, func(o api.Event) bool { return o.Time.Equal(e.Time) && o.Kind == e.Kind && o.Cause == e.Cause }) {
+			r.Timeline = append(r.Timeline, e)
+		}
+	}
+	slices.SortStableFunc(r.Timeline, func(a, b api.Event) int { return a.Time.Compare(b.Time) })
 	r.bound()
 }
 
@@ -121,7 +122,11 @@ func (a *agent) keepRecord(ctx context.Context) error {
 		case !owed:
 			return nil
 		case !ours: // what was to be written came too late
-			return a.reload(ctx)
+			err := a.reload(ctx)
+			a.mu.Lock()
+			a.owed.record = err != nil || a.owed.record
+			a.mu.Unlock()
+			return err
 		}
 		revision, err := a.r.o.Store.Put(ctx, agentsPrefix+a.ID, value, false, state.Unchanged(revision))
 		a.mu.Lock()
@@ -147,9 +152,6 @@ func (a *agent) keepRecord(ctx context.Context) error {
 // reload asks for the record, because it is another than this hub believes.
 func (a *agent) reload(ctx context.Context) error {
 	e, err := a.r.o.Store.Get(ctx, agentsPrefix+a.ID)
-	a.mu.Lock()
-	a.read = min(a.read, e.Revision-1) // it is to be taken in, once more if need be
-	a.mu.Unlock()
 	switch {
 	case errors.Is(err, state.ErrNotFound):
 		a.mu.Lock()
@@ -158,6 +160,11 @@ func (a *agent) reload(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("read what another hub has written: %w", err)
 	default:
+		a.mu.Lock()
+		if a.read == e.Revision { // it is to be taken in once more
+			a.read--
+		}
+		a.mu.Unlock()
 		a.r.tookRecord(e)
 	}
 	return nil

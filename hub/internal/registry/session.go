@@ -113,7 +113,8 @@ func (a *agent) keepSession(ctx context.Context) error {
 			a.claimed = connects
 			a.kept(p, revision, lost)
 		default:
-			a.session.revision, a.claimed = 0, connects
+			a.claimed = connects
+			a.none(c.Revision)
 		}
 		a.mu.Unlock()
 		if !errors.Is(err, state.ErrConflict) {
@@ -125,11 +126,14 @@ func (a *agent) keepSession(ctx context.Context) error {
 
 // lookForSession asks for the session, because it is another than this hub has heard.
 func (a *agent) lookForSession(ctx context.Context) error {
+	a.mu.Lock()
+	before := a.session.revision
+	a.mu.Unlock()
 	e, err := a.r.o.Store.Get(ctx, sessionsPrefix+a.ID)
 	switch {
 	case errors.Is(err, state.ErrNotFound):
 		a.mu.Lock()
-		a.session.presence, a.session.revision = presence{}, 0
+		a.none(before)
 		a.mu.Unlock()
 	case err != nil:
 		return err
@@ -137,6 +141,13 @@ func (a *agent) lookForSession(ctx context.Context) error {
 		a.r.tookSession(e)
 	}
 	return nil
+}
+
+// none notes that the session of a revision is gone, unless a newer one has been heard of meanwhile. a.mu is held.
+func (a *agent) none(revision int64) {
+	if a.session.revision == revision {
+		a.session.Hub, a.session.revision = "", 0
+	}
 }
 
 // kept notes that this hub has written the session, and leases what has waited for that. a.mu is held.

@@ -144,18 +144,24 @@ func (a *talker) goesOn() (stop func()) {
 // want is so.
 func (a *talker) leased(want bool) time.Duration {
 	a.t.Helper()
+	return lease(a.t, a.conn, func(l *control.Lease) bool { return l.Nonce == a.seq || !want && l.Nonce == 0 }).Expires
+}
+
+// lease reads until a lease comes that is ok.
+func lease(t *testing.T, ws *websocket.Conn, ok func(*control.Lease) bool) *control.Lease {
+	t.Helper()
 	for {
-		_, data, err := a.conn.ReadMessage()
+		_, data, err := ws.ReadMessage()
 		m := &protobufs.ServerToAgent{}
 		if err != nil || control.Decode(data, m) != nil {
-			a.t.Fatal(err)
+			t.Fatal(err)
 		}
 		l, err := control.LeaseOf(m.GetCustomMessage())
 		if err != nil {
-			a.t.Fatal(err)
+			t.Fatal(err)
 		}
-		if l != nil && (l.Nonce == a.seq || !want && l.Nonce == 0) {
-			return l.Expires
+		if l != nil && ok(l) {
+			return l
 		}
 	}
 }

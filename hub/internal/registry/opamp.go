@@ -204,6 +204,7 @@ func (r *Registry) hear(a *agent, m *protobufs.AgentToServer, first bool) (*prot
 	if beat != nil {
 		h := r.Heartbeat()
 		lease := control.Lease{Nonce: beat.Nonce, Hub: r.o.Hub, Expires: missed * h, Heartbeat: h, Authorities: a.toTrust()}
+		a.elsewhere(&lease)
 		reply.CustomMessage = lease.Message()
 	}
 	return reply, nil

@@ -31,6 +31,7 @@ type wanted struct {
 	offered      string // hash of the last offer
 	offeredAt    time.Time
 	ordered      string // id of the last order
+	hubs         []control.HubAt
 }
 
 const (

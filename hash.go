@@ -18,7 +18,7 @@ func Rendezvous(key string, names []string) []string {
 	for _, name := range names {
 		h := fnv.New64a()
 		_, _ = io.WriteString(h, key+"\x00"+name) // it never fails
-		w := h.Sum64()                             // in whose upper bits the end of name hardly counts: mixed as splitmix64 does
+		w := h.Sum64()                            // in whose upper bits the end of name hardly counts: mixed as splitmix64 does
 		w = (w ^ w>>30) * 0xbf58476d1ce4e5b9
 		w = (w ^ w>>27) * 0x94d049bb133111eb
 		weight[name] = w ^ w>>31

@@ -156,7 +156,7 @@ type agent struct {
 	life      *life.Machine
 	requires  *requires.Guards
 	orders    chan control.Order
-	hub       *control.Client    // nil: none
+	hub       *control.Client // nil: none
 	hubs      *knownHubs
 	joined    *identity.Identity // nil: no hub was joined, or Options say who the agent is
 	serving   context.Context    // done when the agent is to end

@@ -105,7 +105,7 @@ func (k *knownHubs) learn(hubs []control.HubAt, at string) {
 		hubs = before
 	}
 	k.take(hubs, at)
-	if !slices.EqualFunc(before, hubs, func(a, b control.HubAt) bool { return a.ID == b.ID && a.Addresses == b.Addresses }) {
+	if !slices.EqualFunc(before, k.known(), func(a, b control.HubAt) bool { return a.ID == b.ID && a.Addresses == b.Addresses }) {
 		select {
 		case k.write <- struct{}{}:
 		default:
@@ -115,6 +115,12 @@ func (k *knownHubs) learn(hubs []control.HubAt, at string) {
 
 // take puts the hubs into the order in which this agent prefers them.
 func (k *knownHubs) take(hubs []control.HubAt, at string) {
+	hubs = slices.Clone(hubs)
+	for i := range hubs {
+		if h := &hubs[i]; k.who != nil && h.OTLPGRPC == "" && h.OTLPHTTP == "" && sameHub(h.URL, k.joined) {
+			h.Addresses = k.who.Addresses() // it may not have known when it said so
+		}
+	}
 	ids := make([]string, len(hubs))
 	for i, h := range hubs {
 		ids[i] = h.ID

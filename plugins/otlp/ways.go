@@ -48,7 +48,7 @@ type ways struct {
 
 	mu     sync.Mutex // guards what follows
 	list   []*way     // the one to be preferred first
-	err    error  // why the list is empty, if that is known
+	err    error      // why the list is empty, if that is known
 	turn   int
 	closed bool
 }

@@ -52,6 +52,7 @@ type Options struct {
 	Memory  *creel.Memory     // of records; nil: one of its own
 	Metrics *metric.Set       // its instruments; nil: a set of its own
 	Hub     string            // the hub's URL; if not empty, it counts instead of agent.hub.url
+	Stay    bool              // it goes to no other hub than the one at Hub: it is that hub's own
 	Labels  map[string]string // added to agent.labels
 	// Admission decides about what is sent to the agent's collectors; nil: everything is welcome.
 	Admission creel.Admission
@@ -112,6 +113,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := a.join(); err != nil {
 		return err
 	}
+	a.hubs = a.knownHubs()
 	return a.run(ctx, file)
 }
 
@@ -154,7 +156,8 @@ type agent struct {
 	life      *life.Machine
 	requires  *requires.Guards
 	orders    chan control.Order
-	hub       *control.Client    // nil: none
+	hub       *control.Client // nil: none
+	hubs      *knownHubs
 	joined    *identity.Identity // nil: no hub was joined, or Options say who the agent is
 	serving   context.Context    // done when the agent is to end
 	began     time.Time
@@ -199,7 +202,7 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	meterLetters(a.metrics, letters)
 	a.engine = pipeline.New(pipeline.Options{
 		Log: a.log, Metrics: a.metrics, Memory: a.Memory, Tasks: tasks, State: a.dir.component, Self: a.telemetry, Tracer: a.tracer,
-		Sender: creel.Sender{Agent: a.dir.id, Started: a.began}, Admission: a.Admission, Identity: a.Identity,
+		Sender: creel.Sender{Agent: a.dir.id, Started: a.began}, Admission: a.Admission, Identity: a.Identity, Hubs: a.hubs,
 		Spools: filepath.Join(a.Data, "spool"), Letters: letters,
 	})
 	a.guard = pressure.NewGuard(a.obey, a.log, a.metrics)
@@ -216,8 +219,8 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	defer stopChanging()
 	a.serving = changing
 	a.changes = a.manager()
-	if url := a.own.Hub.URL; url != "" {
-		if a.hub, err = a.connect(url); err != nil {
+	if len(a.own.Hub.URL) > 0 {
+		if a.hub, err = a.connect(); err != nil {
 			return err
 		}
 	}
@@ -235,6 +238,7 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	}
 	if a.hub != nil {
 		wg.Go(func() { a.hub.Run(background) }) // until everything was drained it reports
+		wg.Go(func() { a.hubs.keep(background) })
 	}
 	wg.Go(func() { a.engine.Audit(background, auditEvery, auditPatience) })
 	var changers sync.WaitGroup

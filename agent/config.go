@@ -77,25 +77,31 @@ type Letters struct {
 
 // Hub says where the agent's hub is.
 type Hub struct {
-	URL string         `doc:"Where the hub is. What the agent is, its health, configuration (secrets redacted) and counts go there, over OpAMP. Left out, the hub that the agent has joined with creel join, if it has." optional:"true" example:"https://hub.example:4380"`
-	TLS tlsconf.Client `doc:"Certificates, if the URL begins with https://. Left out, towards the hub that the agent has joined, identity: true."`
+	URL     []string       `doc:"Where the hub is, or a list of hubs that share their control state: one will do, for it tells of the others. What the agent is, its health, configuration (secrets redacted) and counts go to one of them, over OpAMP; when that is gone, to another. Left out, the hub that the agent has joined with creel join, if it has." optional:"true" example:"https://hub.example:4380"`
+	Balance string         `doc:"Which of several hubs the agent goes to. rendezvous: by the agent's id, so that it is always the same as long as that is there. round_robin: another one each time. least_loaded: of two, by chance, the one that has fewer agents. Hubs that are being drained are left, and one that has far more agents than the others asks some to go." default:"rendezvous" enum:"rendezvous|round_robin|least_loaded"`
+	TLS     tlsconf.Client `doc:"Certificates, if the URL begins with https://. Left out, towards the hub that the agent has joined and those that it has learned of there, identity: true."`
 }
 
-// Validate checks the URL, and that it means TLS if that is configured.
+// Validate checks the URLs, and that they mean TLS if that is configured.
 func (h Hub) Validate() error {
-	if h.URL == "" {
-		return nil
-	}
-	u, err := control.HubURL(h.URL)
-	switch {
-	case err != nil:
-		return config.FieldError("url", err)
-	case u.Scheme != "https" && h.TLS != tlsconf.Client{} && h.TLS != tlsconf.Client{Insecure: true}:
-		return config.FieldError("url", errors.New("is not https, though certificates are configured; write https://"))
-	case u.Scheme == "https" && h.TLS.Insecure:
-		return config.FieldError("url", errors.New("is https, though tls.insecure says not to; write http:// if that is meant"))
+	for _, text := range h.URL {
+		u, err := control.HubURL(text)
+		switch {
+		case err != nil:
+			return config.FieldError("url", err)
+		case u.Scheme != "https" && h.TLS != tlsconf.Client{} && h.TLS != tlsconf.Client{Insecure: true}:
+			return config.FieldError("url", errors.New("is not https, though certificates are configured; write https://"))
+		case u.Scheme == "https" && h.TLS.Insecure:
+			return config.FieldError("url", errors.New("is https, though tls.insecure says not to; write http:// if that is meant"))
+		case u.Scheme == "unix" && len(h.URL) > 1:
+			return config.FieldError("url", errors.New("is a Unix socket, beside which there can be no other hub"))
+		}
 	}
 	return nil
+}
+
+func (h Hub) equal(o Hub) bool {
+	return slices.Equal(h.URL, o.URL) && h.Balance == o.Balance && h.TLS == o.TLS
 }
 
 // Logging says how the agent logs.

@@ -63,7 +63,7 @@ func (a *agent) apply(ctx context.Context, c *Config) (report.Receipt, error) {
 	a.mu.Lock()
 	s, before := c.Settings, a.settings
 	s.Hub.URL = a.hubURL(s.Hub.URL)
-	if s.Log.Format != a.own.Log.Format || s.Admin != a.own.Admin || s.Hub != a.own.Hub || s.DeadLetters != a.own.DeadLetters ||
+	if s.Log.Format != a.own.Log.Format || s.Admin != a.own.Admin || !s.Hub.equal(a.own.Hub) || s.DeadLetters != a.own.DeadLetters ||
 		s.Tasks.Slots != a.own.Tasks.Slots || !maps.Equal(s.Tasks.Classes, a.own.Tasks.Classes) {
 		a.log.Warn("agent.admin, agent.hub, agent.tasks, agent.dead_letters and agent.log.format take effect when the agent is started again")
 	}
@@ -98,7 +98,7 @@ func (a *agent) reload(ctx context.Context, by string, force bool) (report.Recei
 // hears tells whether a source still has anything to say: the hub, or a center that the agent's own file names.
 func (a *agent) hears(source string) bool {
 	if source == HubSource {
-		return a.own.Hub.URL != ""
+		return len(a.own.Hub.URL) > 0
 	}
 	var centers map[string]json.RawMessage
 	if a.own.Centers != nil && json.Unmarshal(a.own.Centers, &centers) != nil {

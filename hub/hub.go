@@ -477,7 +477,7 @@ func (h *hub) run(ctx context.Context) error {
 	defer os.Remove(file)
 	return agent.Run(ctx, agent.Options{
 		Config: h.Config, Text: h.Text, Data: AgentData(h.Data), Plugins: withQuickLook(h.Plugins, h.quick.Plugin()),
-		Version: h.Version, Log: h.Log, Env: h.Env, Reload: h.Reload, Hub: e.Inside, Labels: map[string]string{"creel.role": "hub"},
+		Version: h.Version, Log: h.Log, Env: h.Env, Reload: h.Reload, Hub: e.Inside, Stay: true, Labels: map[string]string{"creel.role": "hub"},
 		Metrics: h.metrics, Admission: h.admission, Identity: identity{certified{h}},
 		Ready: func() {
 			h.log.Info("hub runs", "id", h.id, "url", e.URL, "opamp", e.OpAMP)

@@ -208,7 +208,9 @@ func (r *Registry) hear(a *agent, m *protobufs.AgentToServer, first bool) (*prot
 	if beat != nil {
 		a.mu.Lock()
 		lease := a.lease()
+		a.offerWith(reply)
 		a.mu.Unlock()
+		a.elsewhere(&lease)
 		reply.CustomMessage = lease.Message()
 	}
 	return reply, nil

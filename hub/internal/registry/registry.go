@@ -34,6 +34,7 @@ type Options struct {
 	Documents   *documents.Store // what agents shall run; nil: nothing
 	Gate        Gate             // who may come in; nil: everybody
 	Authorities func() string    // control.FingerprintOfBundle of what agents with an identity are to trust; nil: they are not told
+	Balancer    Balancer         // which hubs agents can go to, and are to; nil: there is this one alone
 	Patience    time.Duration    // how long a difference between them must last to be told; 0: a minute
 	Log         *slog.Logger
 	Metrics     *metric.Set

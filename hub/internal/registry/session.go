@@ -164,6 +164,7 @@ func (a *agent) kept(p presence, revision int64, lost <-chan struct{}) {
 		if l := a.lease(); l.Nonce > 0 {
 			m := a.message()
 			m.CustomMessage = l.Message()
+			a.offerWith(m)
 			_ = a.conn.Send(m) // else the connection is over
 		}
 	}

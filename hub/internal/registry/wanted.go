@@ -29,6 +29,7 @@ type wanted struct {
 	offered      string // hash of the last offer
 	offeredAt    time.Time
 	ordered      string // id of the last order
+	hubs         []control.HubAt
 }
 
 const (
@@ -73,6 +74,17 @@ func (a *agent) tell() {
 		m := a.message()
 		m.CustomMessage = o.Message()
 		_ = a.conn.Send(m)
+	}
+}
+
+// offerWith adds to a message with a Lease what is to be offered: an agent must not be leased before it has heard what is wanted
+// of it by now. It takes the offer first. a.mu is held.
+func (a *agent) offerWith(m *protobufs.ServerToAgent) {
+	if a.conn == nil {
+		return // it polls: see pollOffer
+	}
+	if p := a.offer(); p != nil {
+		m.RemoteConfig = p.Offer.Message()
 	}
 }
 

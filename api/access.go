@@ -91,6 +91,7 @@ type Knock struct {
 type KnockList struct {
 	Knocks  []Knock      `json:"knocks"`
 	Revoked []Revocation `json:"revoked" doc:"Agents that may not come in any more, newest first."`
+	Joint
 }
 
 // Revocation is why an agent may not come in any more.
@@ -146,6 +147,7 @@ type Authority struct {
 	Behind    []string    `json:"behind,omitempty" doc:"The ids of those that do not yet; a hundred at most."`
 	Warnings  []string    `json:"warnings,omitempty" doc:"What somebody should do something about."`
 	TLS       Certificate `json:"tls,omitzero" doc:"The certificate that the hub shows; none without TLS."`
+	Joint
 }
 
 // Root is a root certificate.

@@ -19,4 +19,5 @@ type Task struct {
 // TaskList is the tasks, by document.
 type TaskList struct {
 	Tasks []Task `json:"tasks"`
+	Joint
 }

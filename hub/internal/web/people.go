@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/hub/internal/peers"
 )
 
 // This file is operations about who may come in.
@@ -139,7 +140,7 @@ func (s *Server) audit(ctx context.Context, _ *call, q api.AuditQuery) (api.Audi
 
 const maxBehind = 100 // agents that are named
 
-func (s *Server) authority() (api.Authority, error) {
+func (s *Server) authority(context.Context, *call, none) (api.Authority, error) {
 	a := s.Authority.Describe()
 	a.Confirmed, a.Behind = s.Fleet.Confirmed()
 	a.Behind = a.Behind[:min(len(a.Behind), maxBehind)]
@@ -147,13 +148,21 @@ func (s *Server) authority() (api.Authority, error) {
 	return a, nil
 }
 
+// changeAuthority counts the agents of all hubs that are behind. Those of a hub that does not answer may be.
 func (s *Server) changeAuthority(ctx context.Context, c *call, a api.AuthorityChange) (api.Authority, error) {
-	_, behind := s.Fleet.Confirmed()
-	if c.target = a.Step; a.Force {
-		c.detail = fmt.Sprintf("forced, with %d agents behind", len(behind))
+	all := together(s, plain(s.authority), bare(peers.JoinAuthorities))
+	now, err := all(ctx, c, none{})
+	if err != nil {
+		return now, err
 	}
-	if err := s.Authority.Change(ctx, a, len(behind)); err != nil {
+	behind := len(now.Behind)
+	if c.target = a.Step; a.Force {
+		c.detail = fmt.Sprintf("forced, with %d agents behind", behind)
+	} else if len(now.Absent) > 0 {
+		return api.Authority{}, &api.Error{Code: "conflict", Message: fmt.Sprintf("whether all agents trust what they are to trust is not known: %s; wait for it, or force it", now.Absent[0])}
+	}
+	if err := s.Authority.Change(ctx, a, behind); err != nil {
 		return api.Authority{}, err
 	}
-	return s.authority()
+	return all(ctx, c, none{})
 }

@@ -33,6 +33,7 @@ import (
 	"github.com/creelhq/creel/hub/internal/admission"
 	"github.com/creelhq/creel/hub/internal/audit"
 	"github.com/creelhq/creel/hub/internal/authority"
+	"github.com/creelhq/creel/hub/internal/cluster"
 	"github.com/creelhq/creel/hub/internal/documents"
 	"github.com/creelhq/creel/hub/internal/flood"
 	"github.com/creelhq/creel/hub/internal/gate"
@@ -188,6 +189,7 @@ type hub struct {
 	documents *documents.Store
 	admission *admission.Admission
 	registry  *registry.Registry
+	cluster   *cluster.Cluster
 	quick     *quicklook.Store
 	web       *web.Server
 	listeners []net.Listener
@@ -258,7 +260,7 @@ func (h *hub) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return h.listen(schema)
+	return h.listen(ctx, schema)
 }
 
 // place has this hub stand for election as the one that places documents.
@@ -271,6 +273,32 @@ func (h *hub) place() {
 	h.close = append(h.close, func() { stop(); wg.Wait() })
 }
 
+// openCluster says to the other hubs that this one is there. It is the last thing before agents come.
+func (h *hub) openCluster(ctx context.Context) error {
+	var err error
+	h.cluster, err = cluster.Open(ctx, cluster.Options{Store: h.state, Self: h.self, Log: h.log, Metrics: h.metrics})
+	if err == nil {
+		h.close = append(h.close, h.cluster.Close)
+	}
+	return err
+}
+
+// self is what this hub says of itself to the others.
+func (h *hub) self() cluster.Hub {
+	host, _, _ := net.SplitHostPort(h.listeners[0].Addr().String()) // it is one
+	if !tlsconf.IsLoopback(host) {
+		host = h.name()
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		name = host
+	}
+	return cluster.Hub{
+		HubAt: control.HubAt{ID: h.id, Addresses: h.addresses(host), Agents: h.registry.Connected()},
+		Name:  name, Version: h.Version, Started: h.started.UTC(),
+	}
+}
+
 func (h *hub) complain(what string, err error) {
 	if err != nil {
 		h.log.Error(what, "error", err)
@@ -278,7 +306,7 @@ func (h *hub) complain(what string, err error) {
 }
 
 // listen binds the addresses. They are served before the agent starts: it connects to them.
-func (h *hub) listen(schema []byte) error {
+func (h *hub) listen(ctx context.Context, schema []byte) error {
 	h.flood = flood.New(flood.Options{Log: h.log, Metrics: h.metrics})
 	h.web = web.New(h.secured(web.Options{
 		Hosts: h.Hosts, Version: h.Version, Log: h.log, Hub: h.describe, Fleet: h.registry, Documents: h.documents, Schema: schema,
@@ -304,6 +332,10 @@ func (h *hub) listen(schema []byte) error {
 			h.closeListeners()
 			return err
 		}
+	}
+	if err := h.openCluster(ctx); err != nil {
+		h.closeListeners()
+		return err
 	}
 	for _, l := range h.listeners {
 		l := h.flood.Listen(l)

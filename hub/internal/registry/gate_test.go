@@ -67,7 +67,7 @@ func (g *gate) set(f func()) {
 // when the hub is started again; nobody outside is a hub's own agent.
 func TestPinnedLabels(t *testing.T) {
 	g := &gate{}
-	f := &fleet{world: &world{t: t, store: newWorld(t, registry.Options{}).store}}
+	f := &fleet{world: &world{t: t, hub: "hub-1", store: newWorld(t, registry.Options{}).store}}
 	start := func() {
 		t.Helper()
 		var err error

@@ -37,13 +37,19 @@ var everybody expr.Selector
 // world is a registry behind a real socket.
 type world struct {
 	t      *testing.T
+	hub    string      // its id
 	store  state.Store // outlives registries
 	reg    *registry.Registry
 	server *httptest.Server
 }
 
 func newWorld(t *testing.T, o registry.Options) *world {
-	w := &world{t: t, store: new(state.Memory).Open()}
+	return newWorldAt(t, "hub-1", new(state.Memory).Open(), o)
+}
+
+// newWorldAt returns one of several hubs.
+func newWorldAt(t *testing.T, hub string, s state.Store, o registry.Options) *world {
+	w := &world{t: t, hub: hub, store: s}
 	w.open(o)
 	t.Cleanup(func() {
 		w.close()
@@ -56,7 +62,7 @@ func newWorld(t *testing.T, o registry.Options) *world {
 
 func (w *world) open(o registry.Options) {
 	w.t.Helper()
-	o.Hub, o.Store = "hub-1", w.store
+	o.Hub, o.Store = w.hub, w.store
 	if o.Heartbeat == 0 {
 		o.Heartbeat = 50 * time.Millisecond
 	}

@@ -24,9 +24,7 @@ import (
 // wanted is what an agent was asked for in one connection, and what it has said to that.
 type wanted struct {
 	capabilities uint64
-	described    bool   // its labels are those of now
-	identified   bool   // it has shown a certificate
-	trusts       string // Beat.Authorities
+	described    bool // its labels are those of now
 	remote       control.RemoteStatus
 	offered      string // hash of the last offer
 	offeredAt    time.Time
@@ -70,8 +68,8 @@ func (a *agent) tell() {
 	if p := a.offer(); p != nil {
 		_ = a.conn.SendShared(a.message(), p.Message)
 	}
-	if o := a.order(); o.ID != "" && o.ID != a.Done && o.ID != a.session.ordered && a.session.described && a.Type == control.AgentType {
-		a.session.ordered = o.ID
+	if o := a.order(); o.ID != "" && o.ID != a.Done && o.ID != a.told.ordered && a.told.described && a.Type == control.AgentType {
+		a.told.ordered = o.ID
 		m := a.message()
 		m.CustomMessage = o.Message()
 		_ = a.conn.Send(m)
@@ -117,7 +115,7 @@ func (a *agent) selectable() map[string]string {
 // offer returns what is to be offered to the agent now, nil if there is nothing: it has it, it has failed there before, or
 // it is on its way. a.mu is held.
 func (a *agent) offer() *documents.Placement {
-	s := &a.session
+	s := &a.told
 	if !s.described || s.capabilities&uint64(protobufs.AgentCapabilities_AgentCapabilities_AcceptsRemoteConfig) == 0 {
 		return nil
 	}
@@ -137,8 +135,11 @@ func (a *agent) offer() *documents.Placement {
 // took takes in what became of the last offer, and reports whether that is worth keeping. a.mu is held.
 func (a *agent) took(s control.RemoteStatus) (keep bool) {
 	s.Error = short(s.Error)
-	was := a.session.remote
-	a.session.remote = s
+	was := a.told.remote
+	a.told.remote = s
+	if s != a.Remote && s.Status != control.Applying {
+		a.Remote, keep = s, true
+	}
 	known := slices.Index(a.Refused, s.Hash)
 	switch {
 	case s.Hash == "":
@@ -150,7 +151,7 @@ func (a *agent) took(s control.RemoteStatus) (keep bool) {
 	case s.Status == control.Applied && known >= 0:
 		a.Refused, keep = slices.Delete(a.Refused, known, known+1), true
 	}
-	if s.Status == control.Failed && s != was && keep && a.configuration == nil { // else its receipts say so
+	if s.Status == control.Failed && s != was && known < 0 && s.Hash != "" && a.configuration == nil { // else its receipts say so
 		a.event("refused", s.Error)
 	}
 	return keep
@@ -199,8 +200,11 @@ func (a *agent) lives(l *report.Life) (keep bool) {
 func (a *agent) receive(c *report.Configuration) (keep bool) {
 	before := a.configuration
 	a.configuration = c
+	if runs := ofHub(c.Documents); a.Runs == nil || !slices.Equal(runs, a.Runs) {
+		a.Runs, keep = runs, true
+	}
 	if len(c.Receipts) == 0 {
-		return false
+		return keep
 	}
 	name := func(r report.Receipt) string {
 		return r.Time.UTC().Format(time.RFC3339Nano) + " " + r.Outcome + " " + r.Hash
@@ -222,9 +226,22 @@ func (a *agent) receive(c *report.Configuration) (keep bool) {
 		}
 	}
 	last := short(name(c.Receipts[len(c.Receipts)-1]))
-	keep = last != a.Receipt
+	keep = keep || last != a.Receipt
 	a.Receipt = last
 	return keep
+}
+
+// ofHub returns how the hub's documents are at an agent, in bounds. It is not nil.
+func ofHub(list []report.Document) []report.Document {
+	runs := []report.Document{}
+	for _, d := range list {
+		if d.Source == "hub" && len(runs) < maxRuns {
+			runs = append(runs, report.Document{
+				Name: short(d.Name), Source: d.Source, Version: short(d.Version), Hash: short(d.Hash), Status: short(d.Status), Error: short(d.Error),
+			})
+		}
+	}
+	return runs
 }
 
 // stage returns where the agent is in its life. a.mu is held.
@@ -232,6 +249,8 @@ func (a *agent) stage() string {
 	switch {
 	case a.Connection != api.Connected || a.Type != control.AgentType:
 		return "unknown"
+	case !a.ours() && a.State != "":
+		return a.State
 	case a.life != nil:
 		return a.life.State
 	case a.health.GetStatus() != "": // an older agent
@@ -243,13 +262,16 @@ func (a *agent) stage() string {
 // documented returns what package documents sees of the agent. a.mu is held.
 func (a *agent) documented() documents.Agent {
 	x := documents.Agent{
-		ID: a.ID, Name: a.Name, Labels: a.selectable(), Connected: a.Connection == api.Connected, Remote: a.session.remote, Placement: a.placed(),
+		ID: a.ID, Name: a.Name, Labels: a.selectable(), Connected: a.Connection == api.Connected, Remote: a.told.remote, Placement: a.placed(),
 	}
 	if a.configuration != nil {
 		x.Documents = a.configuration.Documents
 		if x.Documents == nil {
 			x.Documents = []report.Document{}
 		}
+	}
+	if !a.ours() {
+		x.Remote, x.Documents = a.Remote, a.Runs
 	}
 	return x
 }
@@ -272,21 +294,29 @@ type Candidate struct {
 	ID      string
 	Name    string
 	Labels  map[string]string // as selectors see them
+	Hub     string            // that it is or was connected to
 	There   bool              // it is connected, or may be: it has been heard within three heartbeats
-	Broke   time.Time         // when its connection broke without a word; zero: it did not
+	Broke   time.Time         // when this hub heard that its connection broke without a word; zero: it did not
 	Working bool              // it takes documents, and is not held by anybody
+
+	// Leased is until when it may believe that it has a lease, by this hub's clock. Of an agent that is connected to another
+	// hub it is always some time ahead.
+	Leased time.Time
 }
 
-// Candidates returns the creel agents. It is called often.
+// Candidates returns the creel agents of all hubs. It is called often.
 func (r *Registry) Candidates() []Candidate {
 	var list []Candidate
 	for _, a := range r.all() {
 		a.mu.Lock()
 		if a.Type == control.AgentType {
-			takes := a.session.capabilities == 0 || a.session.capabilities&uint64(protobufs.AgentCapabilities_AgentCapabilities_AcceptsRemoteConfig) != 0
+			takes := a.told.capabilities == 0 || a.told.capabilities&uint64(protobufs.AgentCapabilities_AgentCapabilities_AcceptsRemoteConfig) != 0
+			if !a.ours() && a.session.revision > 0 && a.broke.IsZero() {
+				a.leasedFor(a.far())
+			}
 			list = append(list, Candidate{
-				ID: a.ID, Name: a.Name, Labels: a.selectable(), There: a.Connection == api.Connected, Broke: a.broke,
-				Working: takes && a.State != life.Paused,
+				ID: a.ID, Name: a.Name, Labels: a.selectable(), Hub: a.Hub, There: a.Connection == api.Connected, Broke: a.broke,
+				Working: takes && a.State != life.Paused, Leased: a.leased,
 			})
 		}
 		a.mu.Unlock()
@@ -372,7 +402,7 @@ func (r *Registry) ordered(e state.Entry) {
 		return
 	}
 	a.mu.Lock()
-	if a.Hub == r.o.Hub { // else its record is another hub's
+	if a.ours() { // else its record is another hub's
 		a.event("ordered", strings.TrimSuffix(fmt.Sprintf("%s, by %s: %s", o.Do, o.By, o.Cause), ": "))
 		a.save()
 	}

@@ -147,7 +147,6 @@ type Authority struct {
 	Behind    []string    `json:"behind,omitempty" doc:"The ids of those that do not yet; a hundred at most."`
 	Warnings  []string    `json:"warnings,omitempty" doc:"What somebody should do something about."`
 	TLS       Certificate `json:"tls,omitzero" doc:"The certificate that the hub shows; none without TLS."`
-	Joint
 }
 
 // Root is a root certificate.

@@ -43,7 +43,6 @@ type DocumentAgents struct {
 // DocumentList is all documents, by name.
 type DocumentList struct {
 	Documents []Document `json:"documents"`
-	Joint
 }
 
 // DocumentHistory is the versions of one document with their text, newest first.
@@ -55,7 +54,6 @@ type DocumentHistory struct {
 type DocumentDetail struct {
 	Document
 	Placed []Placed `json:"placed" doc:"The agents that it selects."`
-	Joint
 }
 
 // Placed is how one document is on one agent.

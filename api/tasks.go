@@ -19,5 +19,4 @@ type Task struct {
 // TaskList is the tasks, by document.
 type TaskList struct {
 	Tasks []Task `json:"tasks"`
-	Joint
 }

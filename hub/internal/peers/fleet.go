@@ -2,9 +2,7 @@ package peers
 
 import (
 	"cmp"
-	"maps"
 	"slices"
-	"strings"
 
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/expr"
@@ -12,8 +10,8 @@ import (
 	"github.com/creelhq/creel/report"
 )
 
-// This file puts together what hubs know of agents. Each knows all agents from the control state, and how those are that are
-// connected to it: of others it says no more than that it waits for them.
+// This file puts together what hubs know of agents. Each knows all agents from the control state, with what became of documents
+// there; figures, and all that changes often, only of those that are connected to it.
 
 // OnlyOf is the condition of api.AgentQuery.Hub for the agents of one hub.
 func OnlyOf(hub string) []string { return []string{hub} }
@@ -106,91 +104,6 @@ func sorted(list []string) []string {
 	return slices.Compact(list)
 }
 
-// JoinDocuments counts the agents of all hubs.
-func JoinDocuments(all []Answer[api.DocumentList]) api.DocumentList {
-	joint := api.DocumentList{Documents: slices.Clone(all[0].Value.Documents)}
-	for i := range joint.Documents {
-		d := &joint.Documents[i]
-		for _, a := range all[1:] {
-			j := slices.IndexFunc(a.Value.Documents, func(o api.Document) bool { return o.Name == d.Name })
-			if j < 0 || a.Value.Documents[j].Version != d.Version {
-				continue // it has not heard yet, and neither have its agents
-			}
-			o := a.Value.Documents[j].Agents
-			d.Agents.Selected = max(d.Agents.Selected, o.Selected)
-			d.Agents.Running, d.Agents.Failed = d.Agents.Running+o.Running, d.Agents.Failed+o.Failed
-		}
-		d.Agents.Waiting = max(0, d.Agents.Selected-d.Agents.Running-d.Agents.Failed)
-	}
-	return joint
-}
-
-// JoinDocument returns how a document is on the agents of all hubs.
-func JoinDocument(_ api.DocumentQuery, all []Answer[api.DocumentDetail]) api.DocumentDetail {
-	joint := all[0].Value
-	at := make(map[string]int)
-	joint.Placed, joint.Agents = []api.Placed{}, api.DocumentAgents{}
-	for _, a := range all {
-		if a.Value.Version != joint.Version {
-			continue
-		}
-		for _, p := range a.Value.Placed {
-			i, twice := at[p.Agent]
-			switch {
-			case !twice:
-				at[p.Agent] = len(joint.Placed)
-				joint.Placed = append(joint.Placed, p)
-			case better(joint.Placed[i].Status, joint.Placed[i].Version, p.Status, p.Version):
-				joint.Placed[i] = p
-			}
-		}
-	}
-	slices.SortFunc(joint.Placed, func(a, b api.Placed) int { return strings.Compare(a.Name+"\x00"+a.Agent, b.Name+"\x00"+b.Agent) })
-	for _, p := range joint.Placed {
-		joint.Agents.Selected++
-		switch p.Status {
-		case "running":
-			joint.Agents.Running++
-		case "waiting":
-			joint.Agents.Waiting++
-		default:
-			joint.Agents.Failed++
-		}
-	}
-	return joint
-}
-
-// better reports whether a second word says more of how a document is than a first.
-func better(status, version, status2, version2 string) bool {
-	return status == "waiting" && (status2 != "waiting" || version == "" && version2 != "")
-}
-
-// JoinTasks returns the tasks of all documents, with what the hubs of their owners say.
-func JoinTasks(all []Answer[api.TaskList]) api.TaskList {
-	type key struct {
-		document string
-		epoch    int64
-	}
-	told := make(map[key]api.Task)
-	for _, a := range all {
-		for _, t := range a.Value.Tasks {
-			k := key{t.Document, t.Epoch}
-			if was, ok := told[k]; t.Epoch > 0 && (!ok || better(was.Status, was.Name, t.Status, t.Name)) {
-				told[k] = t
-			}
-		}
-	}
-	joint := api.TaskList{Tasks: slices.Clone(all[0].Value.Tasks)}
-	for i := range joint.Tasks {
-		t := &joint.Tasks[i]
-		if o, ok := told[key{t.Document, t.Epoch}]; ok {
-			t.Status, t.Error = o.Status, o.Error
-			t.Agent, t.Name = cmp.Or(t.Agent, o.Agent), cmp.Or(t.Name, o.Name)
-		}
-	}
-	return joint
-}
-
 // JoinHubs counts the agents of all hubs, and tells of those. Whoever sees only the agents within a condition hears of no others.
 func (p *Peers) JoinHubs(within expr.Selector, all []Answer[api.Hub]) api.Hub {
 	joint := all[0].Value
@@ -249,20 +162,5 @@ func JoinKnocks(all []Answer[api.KnockList]) api.KnockList {
 		}
 	}
 	slices.SortStableFunc(joint.Knocks, func(a, b api.Knock) int { return b.Last.Compare(a.Last) })
-	return joint
-}
-
-// JoinAuthorities says how many agents of all hubs trust what they are to trust.
-func JoinAuthorities(all []Answer[api.Authority]) api.Authority {
-	joint := all[0].Value
-	behind := make(map[string]bool)
-	joint.Confirmed = 0
-	for _, a := range all {
-		joint.Confirmed += a.Value.Confirmed
-		for _, id := range a.Value.Behind {
-			behind[id] = true
-		}
-	}
-	joint.Behind = slices.Sorted(maps.Keys(behind))
 	return joint
 }

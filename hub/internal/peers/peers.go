@@ -122,14 +122,14 @@ type Answer[T any] struct {
 }
 
 // Ask asks hubs, all at the same time, and returns what they answer and which of them do not. One that has not found what was
-// asked for is in neither. request is called for each.
-func Ask[T any](ctx context.Context, p *Peers, hubs []cluster.Hub, request func(hub string) Request) (answers []Answer[T], absent []api.Absent) {
+// asked for is in neither.
+func Ask[T any](ctx context.Context, p *Peers, hubs []cluster.Hub, r Request) (answers []Answer[T], absent []api.Absent) {
 	values, errs := make([]T, len(hubs)), make([]error, len(hubs))
 	var wg sync.WaitGroup
 	for i, h := range hubs {
 		wg.Go(func() {
 			var body []byte
-			if body, errs[i] = p.get(ctx, h, request(h.ID)); errs[i] == nil {
+			if body, errs[i] = p.get(ctx, h, r); errs[i] == nil {
 				if err := json.Unmarshal(body, &values[i]); err != nil {
 					errs[i] = fmt.Errorf("read its answer: %w; are the hubs of different versions?", err)
 				}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/creelhq/creel/api"
@@ -71,18 +70,17 @@ func (s *Server) others(c *call) []cluster.Hub {
 }
 
 // as returns what to ask another hub on behalf of c.
-func (c *call) as(path string, q any) func(hub string) peers.Request {
-	r := peers.Request{For: c.Principal, Path: path, Query: api.EncodeQuery(q), Fresh: c.fresh}
-	return func(string) peers.Request { return r }
+func (c *call) as(path string, q any) peers.Request {
+	return peers.Request{For: c.Principal, Path: api.Prefix + path, Query: api.EncodeQuery(q), Fresh: c.fresh}
 }
 
 // An own answer is that of one hub. hubs returns of which hubs agents are meant, as api.AgentQuery.Hub has it: it waits for what
 // the others say.
 type own[Q, R any] func(ctx context.Context, c *call, q Q, hubs func() []string) (R, error)
 
-// together returns an operation that all hubs answer, each for itself. join puts the answers together, this hub's first; of an
+// together returns an operation that all hubs answer at a path, each for itself. join puts the answers together, this hub's first; of an
 // operation about something that only others have, it is not among them.
-func together[Q, R any](s *Server, mine own[Q, R], join func(Q, []peers.Answer[R]) R) func(context.Context, *call, Q) (R, error) {
+func together[Q, R any](s *Server, path string, mine own[Q, R], join func(Q, []peers.Answer[R]) R) func(context.Context, *call, Q) (R, error) {
 	return func(ctx context.Context, c *call, q Q) (R, error) {
 		others := s.others(c)
 		switch {
@@ -98,7 +96,7 @@ func together[Q, R any](s *Server, mine own[Q, R], join func(Q, []peers.Answer[R
 		over := make(chan struct{})
 		go func() {
 			defer close(over)
-			answers, absent = peers.Ask[R](asking, s.Peers, others, c.as(strings.TrimSuffix(c.request.URL.Path, watchPath), q))
+			answers, absent = peers.Ask[R](asking, s.Peers, others, c.as(path, q))
 		}()
 		v, err := mine(ctx, c, q, func() []string {
 			<-over
@@ -119,9 +117,6 @@ func together[Q, R any](s *Server, mine own[Q, R], join func(Q, []peers.Answer[R
 		return v, nil
 	}
 }
-
-// watchPath is what the path of a live view has after that of what it shows.
-const watchPath = "/watch"
 
 // plain is mine of an operation that is not about the agents of some hubs.
 func plain[Q, R any](f func(context.Context, *call, Q) (R, error)) own[Q, R] {
@@ -149,7 +144,7 @@ func partial(h http.Header, v any) {
 }
 
 func (s *Server) agents(ctx context.Context, c *call, q api.AgentQuery) (api.AgentList, error) {
-	return together(s, func(_ context.Context, c *call, q api.AgentQuery, hubs func() []string) (api.AgentList, error) {
+	return together(s, "/agents", func(_ context.Context, c *call, q api.AgentQuery, hubs func() []string) (api.AgentList, error) {
 		q.Hub = append(q.Hub, hubs()...)
 		return s.Fleet.List(c.Within, q)
 	}, peers.JoinAgents)(ctx, c, q)
@@ -168,7 +163,7 @@ func (s *Server) agent(ctx context.Context, c *call, _ none) (api.AgentDetail, e
 	} else {
 		others = only(others, d.Hub)
 	}
-	answers, absent := peers.Ask[api.AgentDetail](ctx, s.Peers, others, c.as(api.Prefix+"/agents/"+url.PathEscape(id), nil))
+	answers, absent := peers.Ask[api.AgentDetail](ctx, s.Peers, others, c.as("/agents/"+url.PathEscape(id), nil))
 	if len(answers) == 1 {
 		return answers[0].Value, nil
 	}
@@ -187,14 +182,14 @@ func only(list []cluster.Hub, id string) []cluster.Hub {
 }
 
 func (s *Server) ledger(ctx context.Context, c *call, q api.LedgerQuery) (api.Ledger, error) {
-	return together(s, func(_ context.Context, _ *call, q api.LedgerQuery, hubs func() []string) (api.Ledger, error) {
+	return together(s, "/ledger", func(_ context.Context, _ *call, q api.LedgerQuery, hubs func() []string) (api.Ledger, error) {
 		q.Hub = append(q.Hub, hubs()...)
 		return s.Fleet.Ledger(q)
 	}, peers.JoinLedgers)(ctx, c, q)
 }
 
 func (s *Server) hub(ctx context.Context, c *call, _ none) (api.Hub, error) {
-	return together(s, func(_ context.Context, c *call, _ none, hubs func() []string) (api.Hub, error) {
+	return together(s, "/hub", func(_ context.Context, c *call, _ none, hubs func() []string) (api.Hub, error) {
 		h := s.Hub()
 		if !c.Within.IsZero() {
 			h.QuickLook = api.QuickLook{}
@@ -212,7 +207,7 @@ func (s *Server) hub(ctx context.Context, c *call, _ none) (api.Hub, error) {
 
 func (s *Server) logs(ctx context.Context, c *call, q api.LogQuery) (api.LogResult, error) {
 	q.Window = peers.Pinned(q.Window, time.Now())
-	return together(s, plain(func(ctx context.Context, _ *call, q api.LogQuery) (api.LogResult, error) {
+	return together(s, "/logs", plain(func(ctx context.Context, _ *call, q api.LogQuery) (api.LogResult, error) {
 		q, err := peers.LogsOf(q, s.Peers.Hub())
 		if err != nil {
 			return api.LogResult{}, err
@@ -223,7 +218,7 @@ func (s *Server) logs(ctx context.Context, c *call, q api.LogQuery) (api.LogResu
 
 func (s *Server) countLogs(ctx context.Context, c *call, q api.LogQuery) (api.Histogram, error) {
 	q.Window = peers.Pinned(q.Window, time.Now())
-	return together(s, plain(func(ctx context.Context, _ *call, q api.LogQuery) (api.Histogram, error) {
+	return together(s, "/logs/histogram", plain(func(ctx context.Context, _ *call, q api.LogQuery) (api.Histogram, error) {
 		return s.Rows.CountLogs(ctx, q)
 	}), peers.JoinHistograms)(ctx, c, q)
 }
@@ -236,17 +231,17 @@ func (s *Server) traces(ctx context.Context, c *call, q api.TraceQuery) (api.Tra
 	})
 	q.Window = peers.Pinned(q.Window, time.Now())
 	if len(s.others(c)) == 0 || len(q.IDs) > 0 {
-		return together(s, search, peers.JoinTraces)(ctx, c, q)
+		return together(s, "/traces", search, peers.JoinTraces)(ctx, c, q)
 	}
 	var ids []string
-	found, err := together(s, search, func(q api.TraceQuery, all []peers.Answer[api.TraceList]) api.TraceList {
+	found, err := together(s, "/traces", search, func(q api.TraceQuery, all []peers.Answer[api.TraceList]) api.TraceList {
 		ids = peers.NewestTraces(q, all)
 		return peers.JoinTraces(q, all)
 	})(ctx, c, q)
 	if err != nil || len(ids) == 0 {
 		return found, err
 	}
-	whole, err := together(s, search, peers.JoinTraces)(ctx, c, api.TraceQuery{IDs: ids})
+	whole, err := together(s, "/traces", search, peers.JoinTraces)(ctx, c, api.TraceQuery{IDs: ids})
 	if whole.Partial == "" {
 		whole.Partial = found.Partial
 	}
@@ -257,13 +252,13 @@ func (s *Server) traces(ctx context.Context, c *call, q api.TraceQuery) (api.Tra
 }
 
 func (s *Server) trace(ctx context.Context, c *call, _ none) (api.Trace, error) {
-	return together(s, plain(func(ctx context.Context, c *call, _ none) (api.Trace, error) {
+	return together(s, "/traces/"+url.PathEscape(c.path("id")), plain(func(ctx context.Context, c *call, _ none) (api.Trace, error) {
 		return s.Rows.Trace(ctx, c.path("id"))
 	}), bare(peers.JoinTrace))(ctx, c, none{})
 }
 
 func (s *Server) services(ctx context.Context, c *call, w api.Window) (api.ServiceList, error) {
-	return together(s, plain(func(ctx context.Context, _ *call, w api.Window) (api.ServiceList, error) {
+	return together(s, "/services", plain(func(ctx context.Context, _ *call, w api.Window) (api.ServiceList, error) {
 		return s.Rows.Services(ctx, w)
 	}), peers.JoinServices)(ctx, c, peers.Pinned(w, time.Now()))
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"os"
 	"time"
 
@@ -34,19 +35,19 @@ func (s *Server) operations() map[string]operation {
 		"watchAgent":         s.watch("watchAgent", "agent", func(ctx context.Context, c *call) (any, error) { return s.agent(ctx, c, none{}) }),
 		"orderAgent":         tell(s.order),
 		"getLedger":          ask(s.ledger),
-		"listConfigurations": ask(together(s, plain(s.configurations), bare(peers.JoinConfigurations))),
-		"getConfiguration":   ask(together(s, plain(s.configuration), bare(peers.JoinConfiguration))),
-		"listDocuments": ask(together(s, plain(func(_ context.Context, c *call, _ none) (api.DocumentList, error) {
+		"listConfigurations": ask(together(s, "/configurations", plain(s.configurations), bare(peers.JoinConfigurations))),
+		"getConfiguration":   ask(s.configuration),
+		"listDocuments": ask(func(_ context.Context, c *call, _ none) (api.DocumentList, error) {
 			return s.Documents.List(c.Within), nil
-		}), bare(peers.JoinDocuments))),
+		}),
 		"applyDocument":      tell(s.applyDocument),
-		"getDocument":        ask(together(s, plain(s.document), peers.JoinDocument)),
+		"getDocument":        ask(s.document),
 		"deleteDocument":     ask(s.deleteDocument),
 		"getDocumentHistory": ask(s.history),
 		"rollBackDocument":   tell(s.rollBack),
-		"listTasks": ask(together(s, plain(func(_ context.Context, c *call, _ none) (api.TaskList, error) {
+		"listTasks": ask(func(_ context.Context, c *call, _ none) (api.TaskList, error) {
 			return s.Documents.Tasks(c.Within), nil
-		}), bare(peers.JoinTasks))),
+		}),
 		"getSchema":       ask(func(context.Context, *call, none) (json.RawMessage, error) { return s.Schema, nil }),
 		"searchLogs":      ask(s.logs),
 		"tailLogs":        s.tailLogs,
@@ -58,11 +59,11 @@ func (s *Server) operations() map[string]operation {
 		"listTokens":      ask(func(context.Context, *call, none) (api.AccessTokenList, error) { return s.Access.List(), nil }),
 		"createToken":     tell(s.createToken),
 		"deleteToken":     ask(s.deleteToken),
-		"listKnocks":      ask(together(s, plain(s.knocks), bare(peers.JoinKnocks))),
+		"listKnocks":      ask(s.knocks),
 		"revokeAgent":     tell(s.revoke),
 		"admitAgent":      tell(s.admitAgent),
 		"listAudit":       ask(s.audit),
-		"getAuthority":    ask(together(s, plain(s.authority), bare(peers.JoinAuthorities))),
+		"getAuthority":    ask(func(context.Context, *call, none) (api.Authority, error) { return s.authority() }),
 		"changeAuthority": tell(s.changeAuthority),
 		"login":           s.login,
 	}
@@ -129,12 +130,15 @@ func (s *Server) configurations(context.Context, *call, none) (api.Configuration
 	return api.ConfigurationList{Configurations: s.Fleet.Configurations()}, nil
 }
 
-func (s *Server) configuration(_ context.Context, c *call, _ none) (api.Configuration, error) {
-	d, ok := s.Fleet.Configuration(c.path("id"))
-	if !ok {
-		return d, &api.Error{Code: "not_found", Message: fmt.Sprintf("no agent runs a configuration %q now", c.path("id"))}
-	}
-	return d, nil
+func (s *Server) configuration(ctx context.Context, c *call, _ none) (api.Configuration, error) {
+	id := c.path("id")
+	return together(s, "/configurations/"+url.PathEscape(id), plain(func(context.Context, *call, none) (api.Configuration, error) {
+		d, ok := s.Fleet.Configuration(id)
+		if !ok {
+			return d, &api.Error{Code: "not_found", Message: fmt.Sprintf("no agent runs a configuration %q now", id)}
+		}
+		return d, nil
+	}), bare(peers.JoinConfiguration))(ctx, c, none{})
 }
 
 func (s *Server) order(ctx context.Context, c *call, o api.OrderRequest) (api.Order, error) {

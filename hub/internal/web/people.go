@@ -65,12 +65,14 @@ func told(t api.AccessToken) string {
 	return text
 }
 
-func (s *Server) knocks(context.Context, *call, none) (api.KnockList, error) {
-	return s.Gate.Knocks(), nil
+func (s *Server) knocks(ctx context.Context, c *call, _ none) (api.KnockList, error) {
+	return together(s, "/knocks", plain(func(context.Context, *call, none) (api.KnockList, error) {
+		return s.Gate.Knocks(), nil
+	}), bare(peers.JoinKnocks))(ctx, c, none{})
 }
 
 func (s *Server) revoke(ctx context.Context, c *call, b api.Because) (none, error) {
-	id, name, err := s.stranger(c, b)
+	id, name, err := s.stranger(ctx, c, b)
 	if err == nil {
 		err = s.Gate.Revoke(ctx, c.Name, id, name, b.Cause)
 	}
@@ -78,7 +80,7 @@ func (s *Server) revoke(ctx context.Context, c *call, b api.Because) (none, erro
 }
 
 func (s *Server) admitAgent(ctx context.Context, c *call, b api.Because) (none, error) {
-	id, _, err := s.stranger(c, b)
+	id, _, err := s.stranger(ctx, c, b)
 	if err == nil {
 		err = s.Gate.Admit(ctx, c.Name, id, b.Cause)
 	}
@@ -88,7 +90,7 @@ func (s *Server) admitAgent(ctx context.Context, c *call, b api.Because) (none, 
 const maxCause = 1000 // characters
 
 // stranger returns which agent is meant that is in the fleet, or has been refused and never was.
-func (s *Server) stranger(c *call, b api.Because) (id, name string, err error) {
+func (s *Server) stranger(ctx context.Context, c *call, b api.Because) (id, name string, err error) {
 	if len([]rune(b.Cause)) > maxCause {
 		return "", "", &api.Error{Code: "bad_request", Message: fmt.Sprintf("cause may have %d characters", maxCause)}
 	}
@@ -96,7 +98,7 @@ func (s *Server) stranger(c *call, b api.Because) (id, name string, err error) {
 	asked := c.path("id")
 	d, err := s.Fleet.Agent(c.Within, asked)
 	if notFound(err) {
-		id, name = s.knocking(c, asked)
+		id, name = s.knocking(ctx, c, asked)
 	} else if err == nil {
 		id, name = d.ID, d.Name
 	}
@@ -109,9 +111,12 @@ func (s *Server) stranger(c *call, b api.Because) (id, name string, err error) {
 
 // knocking returns the only one who was refused, or is revoked, and whose id begins so. If one such is in the fleet, what was
 // asked for means several agents.
-func (s *Server) knocking(c *call, asked string) (id, name string) {
+func (s *Server) knocking(ctx context.Context, c *call, asked string) (id, name string) {
 	found := make(map[string]string)
-	list := s.Gate.Knocks()
+	list, err := s.knocks(ctx, c, none{})
+	if err != nil {
+		return "", ""
+	}
 	add := func(agent, name string) {
 		if agent == asked || len(asked) >= 4 && strings.HasPrefix(agent, asked) {
 			found[agent] = name
@@ -140,7 +145,7 @@ func (s *Server) audit(ctx context.Context, _ *call, q api.AuditQuery) (api.Audi
 
 const maxBehind = 100 // agents that are named
 
-func (s *Server) authority(context.Context, *call, none) (api.Authority, error) {
+func (s *Server) authority() (api.Authority, error) {
 	a := s.Authority.Describe()
 	a.Confirmed, a.Behind = s.Fleet.Confirmed()
 	a.Behind = a.Behind[:min(len(a.Behind), maxBehind)]
@@ -148,21 +153,13 @@ func (s *Server) authority(context.Context, *call, none) (api.Authority, error) 
 	return a, nil
 }
 
-// changeAuthority counts the agents of all hubs that are behind. Those of a hub that does not answer may be.
 func (s *Server) changeAuthority(ctx context.Context, c *call, a api.AuthorityChange) (api.Authority, error) {
-	all := together(s, plain(s.authority), bare(peers.JoinAuthorities))
-	now, err := all(ctx, c, none{})
-	if err != nil {
-		return now, err
-	}
-	behind := len(now.Behind)
+	_, behind := s.Fleet.Confirmed()
 	if c.target = a.Step; a.Force {
-		c.detail = fmt.Sprintf("forced, with %d agents behind", behind)
-	} else if len(now.Absent) > 0 {
-		return api.Authority{}, &api.Error{Code: "conflict", Message: fmt.Sprintf("whether all agents trust what they are to trust is not known: %s; wait for it, or force it", now.Absent[0])}
+		c.detail = fmt.Sprintf("forced, with %d agents behind", len(behind))
 	}
-	if err := s.Authority.Change(ctx, a, behind); err != nil {
+	if err := s.Authority.Change(ctx, a, len(behind)); err != nil {
 		return api.Authority{}, err
 	}
-	return all(ctx, c, none{})
+	return s.authority()
 }

@@ -209,7 +209,7 @@ func (t *tail) others(ctx context.Context) {
 	}
 	t.joint = true
 	t.over.Go(func() {
-		t.s.Peers.TailLogs(ctx, t.c.as(api.Prefix+"/logs/tail", t.q)(""), func(l api.Log) { _ = send(ctx, t.found, l) }, // the stream is over
+		t.s.Peers.TailLogs(ctx, t.c.as("/logs/tail", t.q), func(l api.Log) { _ = send(ctx, t.found, l) }, // the stream is over
 			func(list []api.Absent) { _ = send(ctx, t.absent, list) })
 	})
 }

@@ -91,6 +91,7 @@ type Knock struct {
 type KnockList struct {
 	Knocks  []Knock      `json:"knocks"`
 	Revoked []Revocation `json:"revoked" doc:"Agents that may not come in any more, newest first."`
+	Joint
 }
 
 // Revocation is why an agent may not come in any more.

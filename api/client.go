@@ -19,6 +19,23 @@ type Client struct {
 	URL   string       // such as http://127.0.0.1:4380
 	Token string       // of the hub
 	HTTP  *http.Client // nil: http.DefaultClient
+
+	// Warn is called with what is wrong with an answer that is a success, such as that a hub has not answered the one that was
+	// asked. nil: that does not matter.
+	Warn func(text string)
+}
+
+// lacks warns of what an answer lacks.
+func (c *Client) lacks(list []Absent) {
+	for _, a := range list {
+		c.warn(a.String())
+	}
+}
+
+func (c *Client) warn(text string) {
+	if c.Warn != nil {
+		c.Warn(text)
+	}
 }
 
 // maxAnswer is the largest answer in bytes that a Client takes.
@@ -220,6 +237,7 @@ func (c *Client) PromQL(ctx context.Context, call string, parameters url.Values)
 	var answer struct {
 		Data             json.RawMessage
 		ErrorType, Error string
+		Warnings         []string
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
@@ -230,6 +248,9 @@ func (c *Client) PromQL(ctx context.Context, call string, parameters url.Values)
 			return nil, &Error{Code: answer.ErrorType, Message: answer.Error}
 		}
 		return nil, failure(resp.Status, text)
+	}
+	for _, w := range answer.Warnings {
+		c.warn(w)
 	}
 	return answer.Data, nil
 }
@@ -266,6 +287,7 @@ func (c *Client) do(ctx context.Context, method, path string, parameters url.Val
 	if err != nil {
 		return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, c.URL, errors.Unwrap(err))
 	}
+	c.lacks(AbsentIn(resp.Header))
 	return resp, nil
 }
 
@@ -323,9 +345,21 @@ func watch[T any](ctx context.Context, c *Client, path string, request any, f fu
 	}
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, maxAnswer)
+	event := ""
 	for lines.Scan() {
+		if name, ok := bytes.CutPrefix(lines.Bytes(), []byte("event: ")); ok {
+			event = string(name)
+		}
 		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data: "))
 		if !ok {
+			continue
+		}
+		if event == AbsentEvent {
+			var j Joint
+			if err := json.Unmarshal(data, &j); err != nil {
+				return fmt.Errorf("read the hub's answer: %w", err)
+			}
+			c.lacks(j.Absent)
 			continue
 		}
 		var v T

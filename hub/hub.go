@@ -37,6 +37,7 @@ import (
 	"github.com/creelhq/creel/hub/internal/documents"
 	"github.com/creelhq/creel/hub/internal/flood"
 	"github.com/creelhq/creel/hub/internal/gate"
+	"github.com/creelhq/creel/hub/internal/peers"
 	"github.com/creelhq/creel/hub/internal/placer"
 	"github.com/creelhq/creel/hub/internal/quicklook"
 	"github.com/creelhq/creel/hub/internal/registry"
@@ -191,6 +192,7 @@ type hub struct {
 	registry  *registry.Registry
 	cluster   *cluster.Cluster
 	quick     *quicklook.Store
+	peers     *peers.Peers
 	web       *web.Server
 	listeners []net.Listener
 	inside    string      // see Endpoints
@@ -308,6 +310,7 @@ func (h *hub) complain(what string, err error) {
 // listen binds the addresses. They are served before the agent starts: it connects to them.
 func (h *hub) listen(ctx context.Context, schema []byte) error {
 	h.flood = flood.New(flood.Options{Log: h.log, Metrics: h.metrics})
+	h.openPeers()
 	h.web = web.New(h.secured(web.Options{
 		Hosts: h.Hosts, Version: h.Version, Log: h.log, Hub: h.describe, Fleet: h.registry, Documents: h.documents, Schema: schema,
 		Rows: h.quick.Rows, Prom: h.quick.Series.Handler(), Pages: ui.Files(),

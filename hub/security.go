@@ -81,7 +81,7 @@ func (h *hub) openSecurity(ctx context.Context) error {
 	}
 	h.close = append(h.close, h.audit.Close)
 	h.access, err = access.Open(ctx, access.Options{
-		Store: h.state, Secret: secret, Root: h.token, Fingerprint: h.fingerprint, Log: h.log, Metrics: h.metrics,
+		Store: h.state, Secret: secret, Hub: h.id, Root: h.token, Fingerprint: h.fingerprint, Log: h.log, Metrics: h.metrics,
 		Revoked: func(agent string) bool { return h.gate.Revoked(agent) }, Holder: h.holder,
 	})
 	if err != nil {
@@ -425,5 +425,6 @@ func (h *hub) backup(ctx context.Context, w io.Writer) error {
 func (h *hub) secured(o web.Options) web.Options {
 	o.Access, o.Audit, o.Gate, o.Authority, o.Flood = h.access, h.audit, h.gate, h.authority, h.flood
 	o.Certificate, o.Backup, o.Join = h.certificate, h.backup, h.join
+	o.Peers, o.HubShown = h.peers, h.shown
 	return o
 }

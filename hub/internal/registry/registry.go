@@ -6,7 +6,6 @@
 package registry
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -271,9 +270,7 @@ func (r *Registry) Configurations() []api.Configuration {
 	for id := range r.configurations {
 		list = append(list, r.configuration(id))
 	}
-	slices.SortFunc(list, func(a, b api.Configuration) int {
-		return cmp.Or(cmp.Compare(len(b.Agents), len(a.Agents)), cmp.Compare(a.ID, b.ID))
-	})
+	slices.SortFunc(list, CompareConfigurations)
 	return list
 }
 

@@ -34,6 +34,7 @@ func (a *agent) connect() (*control.Client, error) {
 		Effective: func() []byte { return effectiveJSON(a.engine.Plan()) },
 		Life:      a.life.Life, Configuration: a.changes.Report, Remote: a.remote, Done: a.done, Offered: a.offered, Ordered: a.ordered,
 		Hubs: a.hubs.learn,
+		Leased: a.terms.lease,
 	}}
 	if i := a.joined; i != nil && a.hubOptions().Identity { // else the hub may be another one
 		c.Agent.Trusted, c.Agent.Trust, c.Agent.Refused = i.Trusted, i.Trust, i.Refused
@@ -132,8 +133,9 @@ func (a *agent) said() map[string]string { return a.now().Labels }
 func (a *agent) offered(o *control.Offer) {
 	p := make(change.Pieces, len(o.Documents))
 	for i, d := range o.Documents {
-		p[i] = change.Document{Name: d.Name, Version: d.Version, Text: []byte(d.Text)}
+		p[i] = change.Document{Name: d.Name, Version: d.Version, Text: []byte(d.Text), Terms: d.Tenure.String()}
 	}
+	a.terms.want(p)
 	a.changes.Offer(HubSource, o.Hash(), p)
 }
 
@@ -141,7 +143,7 @@ func (a *agent) offered(o *control.Offer) {
 func offerOf(p change.Pieces) *control.Offer {
 	o := &control.Offer{Documents: make([]control.OfferedDocument, len(p))}
 	for i, d := range p {
-		o.Documents[i] = control.OfferedDocument{Name: d.Name, Version: d.Version, Text: string(d.Text)}
+		o.Documents[i] = control.OfferedDocument{Name: d.Name, Version: d.Version, Text: string(d.Text), Tenure: control.ParseTenure(d.Terms)}
 	}
 	return o
 }

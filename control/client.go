@@ -39,6 +39,10 @@ type Agent struct {
 	Offered func(*Offer)
 	Ordered func(Order)
 
+	// Leased is told, with each Lease, until when the agent has it, by its own clock. It must not block. What the hub wants is
+	// Offered before, if both come in one message.
+	Leased func(until time.Time)
+
 	// Trust is told, with each Lease, the FingerprintOfBundle of what the hub says is to be trusted. It must not block.
 	Trust func(authorities string)
 

@@ -353,6 +353,9 @@ func (s *session) take(l *Lease) {
 	}
 	first := !s.greeted
 	s.hub, s.greeted = l.Hub, true
+	if told := c.o.Agent.Leased; told != nil && known && l.Expires > 0 {
+		told(sent.Add(l.Expires))
+	}
 	c.mu.Lock()
 	if known && l.Expires > 0 {
 		c.state.Leased = sent.Add(l.Expires)

@@ -33,7 +33,7 @@ func (a *agent) connect() (*control.Client, error) {
 		Health: a.health, Components: a.components, Routes: a.engine.Routes, Ledger: a.engine.Ledger,
 		Effective: func() []byte { return effectiveJSON(a.engine.Plan()) },
 		Life:      a.life.Life, Configuration: a.changes.Report, Remote: a.remote, Done: a.done, Offered: a.offered, Ordered: a.ordered,
-		Hubs: a.hubs.learn,
+		Hubs:   a.hubs.learn,
 		Leased: a.terms.lease,
 	}}
 	if i := a.joined; i != nil && a.hubOptions().Identity { // else the hub may be another one

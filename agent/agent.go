@@ -99,7 +99,8 @@ func Run(ctx context.Context, o Options) error {
 	defer dir.close()
 	a := &agent{
 		Options: o, dir: dir, began: time.Now(), own: own, settings: own, metrics: o.Metrics, orders: make(chan control.Order, 1),
-		watches: make(map[string]*watched), troubles: make(map[string]trouble),
+		watches: make(map[string]*watched), troubles: make(map[string]trouble), offers: make(map[string]*watched),
+		hubs: &hubs{changed: make(chan struct{})},
 	}
 	a.settings.Labels = o.parts().labels(own)
 	a.tracer = trace.New(trace.Options{})
@@ -155,6 +156,7 @@ type agent struct {
 	requires  *requires.Guards
 	orders    chan control.Order
 	hub       *control.Client    // nil: none
+	hubs      *hubs              // that were found with agent.hub.discover
 	joined    *identity.Identity // nil: no hub was joined, or Options say who the agent is
 	serving   context.Context    // done when the agent is to end
 	began     time.Time
@@ -169,7 +171,8 @@ type agent struct {
 	config   *Config             // that runs; nil before the start
 	settings Settings            // of it, with what Options overrule
 	watches  map[string]*watched // the agent's own files, and centers, by id
-	troubles map[string]trouble  // of centers that do not work
+	troubles map[string]trouble  // of centers that do not work, by the path of what they are there for
+	offers   map[string]*watched // services that are registered, by name; those without options are on their way out
 }
 
 func (a *agent) run(ctx context.Context, file change.Pieces) error {
@@ -233,6 +236,12 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 		}
 		return errors.Join(err, a.drain())
 	}
+	if d := a.own.Hub.Discover; d.Center != "" {
+		a.mu.Lock()
+		cc, _ := a.config.registry(d.Center) // it was checked
+		a.mu.Unlock()
+		wg.Go(func() { a.discover(background, cc, d.Service) })
+	}
 	if a.hub != nil {
 		wg.Go(func() { a.hub.Run(background) }) // until everything was drained it reports
 	}
@@ -246,6 +255,7 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	restart := a.serve(ctx)
 	_, _ = a.life.Fire(life.Stop, "") // it is always possible
 	stopChanging()
+	a.withdraw()
 	a.stopWatching()
 	changers.Wait()
 	a.changes.Stop()

@@ -213,11 +213,11 @@ func (e *olderError) Unwrap() error { return errOlder }
 
 var errOlder = errors.New("an older revision")
 
-// follow watches from the next revision on, until something is wrong.
-func (s *source) follow(ctx context.Context, client *clientv3.Client, docs documents, f func(center.Snapshot)) error {
+// whileConnected returns a context that is done when the connection is lost: the client would go on in silence, and trust
+// whatever it reaches next.
+func whileConnected(ctx context.Context, client *clientv3.Client) (context.Context, context.CancelCauseFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	go func() { // the client would go on in silence, and trust whatever it reaches next
+	go func() {
 		conn := client.ActiveConnection()
 		for state := conn.GetState(); state == connectivity.Ready; state = conn.GetState() {
 			if !conn.WaitForStateChange(ctx, state) {
@@ -226,6 +226,13 @@ func (s *source) follow(ctx context.Context, client *clientv3.Client, docs docum
 		}
 		cancel(errors.New("the connection is lost"))
 	}()
+	return ctx, cancel
+}
+
+// follow watches from the next revision on, until something is wrong.
+func (s *source) follow(ctx context.Context, client *clientv3.Client, docs documents, f func(center.Snapshot)) error {
+	ctx, cancel := whileConnected(ctx, client)
+	defer cancel(nil)
 	options := append(s.options[:len(s.options):len(s.options)], clientv3.WithRev(s.revision+1), clientv3.WithProgressNotify())
 	for resp := range client.Watch(clientv3.WithRequireLeader(ctx), s.Key, options...) {
 		if err := resp.Err(); err != nil {

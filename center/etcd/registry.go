@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,39 +47,37 @@ func (r *registry) Register(ctx context.Context, i center.Instance) {
 	if err != nil {
 		panic("BUG: " + err.Error()) // there are only strings
 	}
+	lease := clientv3.LeaseID(0) // the last one
 	center.Keep(ctx, r.host, func(worked func()) error {
-		return r.hold(ctx, worked, r.at(i.Service)+i.ID, string(text))
+		return r.hold(ctx, worked, r.at(i.Service)+i.ID, string(text), &lease)
 	})
+	if lease != 0 {
+		center.Farewell(ctx, r.host, func(ctx context.Context) error { return r.revoke(ctx, lease) })
+	}
 }
 
 // hold keeps a key there until ctx is done, or something is wrong.
-func (r *registry) hold(ctx context.Context, worked func(), key, text string) error {
+func (r *registry) hold(ctx context.Context, worked func(), key, text string, lease *clientv3.LeaseID) error {
 	client, err := r.connect(ctx)
 	if err != nil {
 		return r.explain(err)
 	}
 	defer client.Close() // an error would say that it is closed
-	lease := clientv3.LeaseID(0)
 	err = within(ctx, func(ctx context.Context) error {
 		granted, err := client.Grant(ctx, int64(r.ttl/time.Second))
 		if err != nil {
 			return fmt.Errorf("get a lease: %w", err)
 		}
-		lease = granted.ID
-		return put(ctx, client, key, text, lease)
+		*lease = granted.ID
+		return put(ctx, client, key, text, *lease)
 	})
-	if lease != 0 {
-		defer func() {
-			if ctx.Err() != nil {
-				center.Farewell(ctx, r.host, func(ctx context.Context) error { return r.revoke(ctx, lease) })
-			}
-		}()
-	}
 	if err != nil {
 		return r.explain(err)
 	}
 	worked()
-	beats, err := client.KeepAlive(ctx, lease)
+	ctx, cancel := whileConnected(ctx, client)
+	defer cancel(nil)
+	beats, err := client.KeepAlive(ctx, *lease)
 	if err != nil {
 		return r.explain(fmt.Errorf("keep the lease: %w", err))
 	}
@@ -88,7 +87,7 @@ func (r *registry) hold(ctx context.Context, worked func(), key, text string) er
 		case _, ok := <-beats:
 			late.Stop()
 			if !ok {
-				return r.explain(errors.New("the lease is over"))
+				return r.explain(cmp.Or(context.Cause(ctx), errors.New("the lease is over")))
 			}
 		case <-late.C:
 			return r.explain(errors.New("the lease is not kept"))
@@ -99,7 +98,7 @@ func (r *registry) hold(ctx context.Context, worked func(), key, text string) er
 			if err != nil || resp.Count > 0 {
 				return err
 			}
-			return put(ctx, client, key, text, lease)
+			return put(ctx, client, key, text, *lease)
 		})
 		if err != nil {
 			return r.explain(fmt.Errorf("look for %s: %w", key, err))

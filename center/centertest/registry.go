@@ -23,7 +23,7 @@ type World struct {
 	Stop, Start func()        // of the server
 	Forget      func()        // it has lost all instances
 	Mute        func() func() // nobody can take an instance away until the returned function is called, which fails if nobody has tried
-	Garbage     func()        // the next answers make no sense
+	Garbage     func() func() // the next answers, or what is there, make no sense; the returned function fails if nobody has seen that
 }
 
 // open makes a Registry, whose health the Rig hears of.
@@ -248,9 +248,10 @@ func TestRegistry(t *testing.T, open func(t *testing.T, ttl time.Duration) *Worl
 		l := w.Look(t, "web")
 		w.Offer(t, at("a", 1))
 		l.Sees("a@127.0.0.1:1")
-		w.Garbage()
-		_, _ = w.Offer(t, at("b", 2))
+		seen := w.Garbage()
+		w.Offer(t, at("b", 2))
 		l.Sees("a@127.0.0.1:1 b@127.0.0.1:2")
+		seen()
 	})
 }
 
@@ -283,8 +284,15 @@ func (s *server) world(method, path string, forget func()) *World {
 				}
 			}
 		},
-		Garbage: func() {
-			s.Fail(Text("<html>welcome</html>"), Text(`{"half":`), Cut, Status(http.StatusBadGateway, "bad gateway"))
+		Garbage: func() func() {
+			faults := []http.HandlerFunc{Text("<html>welcome</html>"), Text(`{"half":`), Cut, Status(http.StatusBadGateway, "bad gateway")}
+			before := s.Failed()
+			s.Fail(faults...)
+			return func() {
+				if n := s.Failed() - before; n != len(faults) {
+					s.t.Errorf("%d of %d faults have happened", n, len(faults))
+				}
+			}
 		},
 	}
 }

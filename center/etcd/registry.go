@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/creelhq/creel/center"
@@ -47,7 +48,7 @@ func (r *registry) Register(ctx context.Context, i center.Instance) {
 	if err != nil {
 		panic("BUG: " + err.Error()) // there are only strings
 	}
-	lease := clientv3.LeaseID(0) // the last one
+	lease := clientv3.LeaseID(0) // the only one at a time, so that revoking it takes the key away
 	center.Keep(ctx, r.host, func(worked func()) error {
 		return r.hold(ctx, worked, r.at(i.Service)+i.ID, string(text), &lease)
 	})
@@ -64,6 +65,11 @@ func (r *registry) hold(ctx context.Context, worked func(), key, text string, le
 	}
 	defer client.Close() // an error would say that it is closed
 	err = within(ctx, func(ctx context.Context) error {
+		if *lease != 0 {
+			if err := put(ctx, client, key, text, *lease); !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+				return err
+			}
+		}
 		granted, err := client.Grant(ctx, int64(r.ttl/time.Second))
 		if err != nil {
 			return fmt.Errorf("get a lease: %w", err)

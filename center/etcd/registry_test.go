@@ -43,7 +43,11 @@ func TestRegistry(t *testing.T) {
 					}
 				}
 			},
-			Garbage: func() { s.put("/test/web/0", "<html>"); s.put("/test/web/1", "{}") },
+			Garbage: func() func() {
+				s.put("/test/web/0", "<html>")
+				s.put("/test/web/1", "{}")
+				return func() {} // a watch sees them in order
+			},
 		}
 	})
 }

@@ -100,7 +100,7 @@ func Run(ctx context.Context, o Options) error {
 	defer dir.close()
 	a := &agent{
 		Options: o, dir: dir, began: time.Now(), own: own, settings: own, metrics: o.Metrics, orders: make(chan control.Order, 1),
-		watches: make(map[string]*watched), troubles: make(map[string]trouble),
+		watches: make(map[string]*watched), troubles: make(map[string]trouble), offers: make(map[string]*watched),
 	}
 	a.settings.Labels = o.parts().labels(own)
 	a.tracer = trace.New(trace.Options{})
@@ -173,7 +173,8 @@ type agent struct {
 	config   *Config             // that runs; nil before the start
 	settings Settings            // of it, with what Options overrule
 	watches  map[string]*watched // the agent's own files, and centers, by id
-	troubles map[string]trouble  // of centers that do not work
+	troubles map[string]trouble  // of centers that do not work, by the path of what they are there for
+	offers   map[string]*watched // services that are registered, by name; those without options are on their way out
 }
 
 func (a *agent) run(ctx context.Context, file change.Pieces) error {
@@ -221,7 +222,7 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	defer stopChanging()
 	a.serving = changing
 	a.changes = a.manager()
-	if len(a.own.Hub.URL) > 0 {
+	if a.own.Hub.configured() {
 		if a.hub, err = a.connect(); err != nil {
 			return err
 		}
@@ -241,6 +242,9 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	if a.hub != nil {
 		wg.Go(func() { a.hub.Run(background) }) // until everything was drained it reports
 		wg.Go(func() { a.hubs.keep(background) })
+		if d := a.own.Hub.Discover; d.Center != "" {
+			wg.Go(func() { a.discover(background, d) })
+		}
 	}
 	wg.Go(func() { a.engine.Audit(background, auditEvery, auditPatience) })
 	var changers sync.WaitGroup
@@ -252,6 +256,7 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	restart := a.serve(ctx)
 	_, _ = a.life.Fire(life.Stop, "") // it is always possible
 	stopChanging()
+	a.withdraw()
 	a.stopWatching()
 	changers.Wait()
 	a.changes.Stop()

@@ -28,7 +28,7 @@ func (a *agent) connect() (*control.Client, error) {
 			return nil, fmt.Errorf("read agent.hub.tls: %w", err)
 		}
 	}
-	c := control.ClientOptions{URL: urls[0], Others: urls[1:], Known: a.hubs.known(), Balance: control.Balance(a.own.Hub.Balance), Stay: a.Stay, TLS: a.secure, Log: a.hubLog(), Tracer: a.tracer, Agent: control.Agent{
+	c := control.ClientOptions{URLs: urls, Known: a.hubs.known(), Balance: control.Balance(a.own.Hub.Balance), Stay: a.Stay, TLS: a.secure, Log: a.hubLog(), Tracer: a.tracer, Agent: control.Agent{
 		ID: a.dir.id, Version: a.Version, Labels: a.said,
 		Health: a.health, Components: a.components, Routes: a.engine.Routes, Ledger: a.engine.Ledger,
 		Effective: func() []byte { return effectiveJSON(a.engine.Plan()) },

@@ -24,7 +24,7 @@ const hubsFile = "hubs.json"
 // hubsRecord is what the file says.
 type hubsRecord struct {
 	Version int             `json:"version"`          // of this format: 1
-	Of      []string        `json:"of"`               // the URLs of the configuration that has led to them
+	Of      []string        `json:"of"`               // Hub.sources, which have led to them
 	Joined  string          `json:"joined,omitempty"` // the URL of the hub that the agent has joined, if they are that one and its like
 	Hubs    []control.HubAt `json:"hubs"`
 }
@@ -49,7 +49,7 @@ type knownHubs struct {
 // knows.
 func (a *agent) knownHubs() *knownHubs {
 	k := &knownHubs{
-		agent: a.dir.id, of: a.own.Hub.URL, file: filepath.Join(a.Data, hubsFile), log: a.hubLog(),
+		agent: a.dir.id, of: a.own.Hub.sources(), file: filepath.Join(a.Data, hubsFile), log: a.hubLog(),
 		write: make(chan struct{}, 1), changed: make(chan struct{}),
 	}
 	var r hubsRecord
@@ -62,7 +62,7 @@ func (a *agent) knownHubs() *knownHubs {
 		k.log.Warn("the list of hubs that was kept cannot be read; a hub tells it again", "error", err)
 	}
 	lead := append(urlsOf(r.Hubs), r.Of...)
-	if r.Version != 1 || a.Stay || !slices.ContainsFunc(k.of, func(url string) bool { return isAmong(url, lead) }) {
+	if r.Version != 1 || a.Stay || !slices.ContainsFunc(k.of, func(of string) bool { return slices.Contains(r.Of, of) || isAmong(of, lead) }) {
 		r = hubsRecord{}
 	}
 	if i := a.joined; i != nil {
@@ -75,6 +75,14 @@ func (a *agent) knownHubs() *knownHubs {
 	}
 	k.take(r.Hubs, "")
 	return k
+}
+
+// sources are the hubs that the configuration names, or the place where they are found.
+func (h Hub) sources() []string {
+	if h.Discover.Center != "" {
+		return []string{h.Discover.Center + " " + h.Discover.Service}
+	}
+	return h.URL
 }
 
 // isAmong reports whether a hub is one of those at some URLs.

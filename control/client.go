@@ -70,11 +70,12 @@ const (
 
 // ClientOptions say which hub to connect to. URL and Agent are required.
 type ClientOptions struct {
-	URL     string   // http://host:port, https://host:port, to which Path is appended, or unix:///path/of/socket
-	Others  []string // URLs of hubs that share its control state, and may be gone to as well
-	Known   []HubAt  // hubs that Agent.Hubs was told of before, if the URLs were the same
-	Balance Balance  // which hub the agent chooses
-	Stay    bool     // with the hub at URL, whatever that says of others
+	// URLs are of hubs that share a control state: http://host:port, https://host:port, to which Path is appended, or
+	// unix:///path/of/socket. There may be none until Find tells of some.
+	URLs    []string
+	Known   []HubAt // hubs that Agent.Hubs was told of before, if the URLs were the same
+	Balance Balance // which hub the agent chooses
+	Stay    bool    // with the hub of URLs, whatever that says of others
 
 	// TLS returns the configuration for a hub with https. joined: it is by the agent's identity, whose errors say themselves
 	// what to do. nil: the system's authorities are trusted.
@@ -92,27 +93,44 @@ type Client struct {
 	mu     sync.Mutex
 	state  report.Hub
 	places places
-	hubs   []HubAt   // as the hub has told, and Agent.Hubs
-	pause  time.Time // nothing is tried before that
+	hubs   []HubAt       // as the hub has told, and Agent.Hubs
+	pause  time.Time     // nothing is tried before that
+	found  chan struct{} // closed when there are other places
 }
 
-// NewClient returns a Client. The error says what is wrong with the URL.
+// NewClient returns a Client. The error says what is wrong with a URL.
 func NewClient(o ClientOptions) (*Client, error) {
-	c := &Client{o: o, speak: make(chan struct{}, 1), hubs: o.Known}
+	c := &Client{o: o, speak: make(chan struct{}, 1), hubs: o.Known, found: make(chan struct{})}
 	c.places = places{agent: o.Agent.ID, balance: o.Balance}
-	for _, text := range append([]string{o.URL}, o.Others...) {
-		u, err := HubURL(text)
-		if err != nil {
-			return nil, err
-		}
-		c.places.seeds = append(c.places.seeds, u.String())
-	}
 	if c.o.Log == nil {
 		c.o.Log = slog.New(slog.DiscardHandler)
 	}
-	c.places.learn(o.Known, c.places.seeds[0])
-	c.state.URL = c.places.seeds[0]
-	return c, nil
+	return c, c.Find(o.URLs)
+}
+
+// Find replaces ClientOptions.URLs, unless there are none: then those before are as good as any. A connection that there is stays.
+// The error says what is wrong with a URL; then nothing is replaced.
+func (c *Client) Find(urls []string) error {
+	seeds := make([]string, len(urls))
+	for i, text := range urls {
+		u, err := HubURL(text)
+		if err != nil {
+			return err
+		}
+		seeds[i] = u.String()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(seeds) == 0 {
+		seeds = c.places.seeds
+	} else if c.state.URL == "" {
+		c.state.URL = seeds[0]
+	}
+	c.places.seeds = seeds
+	c.places.learn(c.hubs, c.state.URL)
+	close(c.found)
+	c.found = make(chan struct{})
+	return nil
 }
 
 // Notify has the hub told at once what has changed, not only with the next heartbeat. It does not block. When it is called
@@ -192,12 +210,23 @@ func (c *Client) Run(ctx context.Context) {
 // connect tries once to connect to the hub whose turn it is, when it is. It returns nil if that fails.
 func (c *Client) connect(ctx context.Context) *session {
 	c.mu.Lock()
+	found := c.found
+	if len(c.places.list) == 0 {
+		c.mu.Unlock()
+		select {
+		case <-found:
+		case <-ctx.Done():
+		}
+		return nil
+	}
 	p, at := c.places.next(time.Now())
 	wait := time.Until(at)
 	wait = max(wait, time.Until(c.pause))
 	c.mu.Unlock()
 	select {
 	case <-time.After(wait):
+	case <-found: // another may be tried at once
+		return nil
 	case <-ctx.Done():
 		return nil
 	}

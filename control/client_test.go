@@ -72,7 +72,7 @@ func TestConnectErrors(t *testing.T) {
 // fails returns why a client does not get through.
 func fails(t *testing.T, at string, secure *tls.Config) string {
 	t.Helper()
-	c, err := control.NewClient(control.ClientOptions{URL: at, TLS: func(*url.URL) (*tls.Config, bool, error) { return secure, false, nil }, Agent: control.Agent{ID: "0193e2f4-7f1e-7a3b-9c4d-5e6f708192a3"}})
+	c, err := control.NewClient(control.ClientOptions{URLs: []string{at}, TLS: func(*url.URL) (*tls.Config, bool, error) { return secure, false, nil }, Agent: control.Agent{ID: "0193e2f4-7f1e-7a3b-9c4d-5e6f708192a3"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestSocket(t *testing.T) {
 	})}
 	go s.Serve(l)
 	defer s.Close()
-	c, err := control.NewClient(control.ClientOptions{URL: "unix://" + socket, Agent: control.Agent{
+	c, err := control.NewClient(control.ClientOptions{URLs: []string{"unix://" + socket}, Agent: control.Agent{
 		ID: "0193e2f4-7f1e-7a3b-9c4d-5e6f708192a3", Labels: func() map[string]string { return nil }, Health: func() report.Health { return report.Health{} },
 		Components: func() []report.Component { return nil }, Routes: func() []report.Route { return nil }, Ledger: func() report.Ledger { return report.Ledger{} }, Effective: func() []byte { return nil },
 	}})

@@ -193,7 +193,7 @@ func await(t *testing.T, what string, holds func() bool) {
 // alone; one that is started then finds another as well.
 func TestAnotherHub(t *testing.T) {
 	w := newHubs(t, "a", "b", "c")
-	c := run(t, control.ClientOptions{URL: w.get("a").server.URL})
+	c := run(t, control.ClientOptions{URLs: []string{w.get("a").server.URL}})
 	await(t, "it is at a", func() bool { return c.where() == "a" })
 	c.mu.Lock()
 	known := c.told
@@ -213,7 +213,7 @@ func TestAnotherHub(t *testing.T) {
 	}
 
 	began = time.Now()
-	c = run(t, control.ClientOptions{URL: w.get("a").server.URL, Known: known})
+	c = run(t, control.ClientOptions{URLs: []string{w.get("a").server.URL}, Known: known})
 	await(t, "started again it finds another", func() bool { at := c.where(); return at == "b" || at == "c" })
 	if took := time.Since(began); took > 1500*time.Millisecond {
 		t.Errorf("to find another hub after a start took %v", took)
@@ -225,7 +225,7 @@ func TestAnotherHub(t *testing.T) {
 // TestSameHub: a hub that says that it goes away is tried first.
 func TestSameHub(t *testing.T) {
 	w := newHubs(t, "a", "b", "c")
-	c := run(t, control.ClientOptions{URL: w.get("a").server.URL})
+	c := run(t, control.ClientOptions{URLs: []string{w.get("a").server.URL}})
 	await(t, "it is at a", func() bool { return c.where() == "a" })
 	for range 3 {
 		w.get("a").hangUp(1001)
@@ -242,7 +242,7 @@ func TestHop(t *testing.T) {
 	w := newHubs(t, "a", "b")
 	var all []*client
 	for range 30 {
-		all = append(all, run(t, control.ClientOptions{URL: w.get("a").server.URL}))
+		all = append(all, run(t, control.ClientOptions{URLs: []string{w.get("a").server.URL}}))
 	}
 	there := func(id string) (n int) {
 		for _, c := range all {
@@ -266,7 +266,7 @@ func TestHop(t *testing.T) {
 // other.
 func TestLeave(t *testing.T) {
 	w := newHubs(t, "a", "b", "c")
-	c := run(t, control.ClientOptions{URL: w.get("a").server.URL})
+	c := run(t, control.ClientOptions{URLs: []string{w.get("a").server.URL}})
 	await(t, "it is at a", func() bool { return c.where() == "a" })
 	say := func(hub, leave string) {
 		w.mu.Lock()
@@ -312,7 +312,7 @@ func TestLeave(t *testing.T) {
 func TestStay(t *testing.T) {
 	w := newHubs(t, "a", "b")
 	w.leave["a"] = control.AnyHub
-	c := run(t, control.ClientOptions{URL: w.get("a").server.URL, Stay: true})
+	c := run(t, control.ClientOptions{URLs: []string{w.get("a").server.URL}, Stay: true})
 	await(t, "it is at a", func() bool { return c.where() == "a" })
 	w.get("a").hangUp(1000)
 	await(t, "it is back", func() bool { d := w.read(); return len(d) == 3 })

@@ -78,6 +78,8 @@ type Options struct {
 	AgentRecords int64 // a second that one agent may send; 0: no limit
 	AgentBytes   int64 // likewise
 
+	Register Registration // with centers; without Text: with none
+
 	// The hub's own agent: as for agent.Options. Its configuration may name the exporter quicklook.
 	Config  string
 	Text    []byte
@@ -125,6 +127,10 @@ func Run(ctx context.Context, o Options) error {
 	if err := o.checkAddresses(); err != nil {
 		return err
 	}
+	registrar, err := o.registrar()
+	if err != nil {
+		return err
+	}
 	unlock, err := agent.LockDir(o.Data)
 	if err != nil {
 		return err
@@ -133,7 +139,7 @@ func Run(ctx context.Context, o Options) error {
 	if _, err := finishRestore(o.Data); err != nil { // that was begun
 		return err
 	}
-	h := &hub{Options: o, named: o.Hosts, started: time.Now(), metrics: metric.NewSet()}
+	h := &hub{Options: o, registrar: registrar, named: o.Hosts, started: time.Now(), metrics: metric.NewSet()}
 	h.log = slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	h.libraries = slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	defer h.closeAll()
@@ -198,6 +204,7 @@ type hub struct {
 	inside    string      // see Endpoints
 	secure    *tls.Config // nil: no TLS
 	named     []string    // Options.Hosts
+	registrar *registrar  // nil: the hub registers nowhere
 }
 
 func (h *hub) closeAll() {
@@ -478,12 +485,19 @@ func (h *hub) run(ctx context.Context) error {
 		return fmt.Errorf("write %s: %w", file, err)
 	}
 	defer os.Remove(file)
+	var registered sync.WaitGroup
+	defer registered.Wait()
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
 	return agent.Run(ctx, agent.Options{
 		Config: h.Config, Text: h.Text, Data: AgentData(h.Data), Plugins: withQuickLook(h.Plugins, h.quick.Plugin()),
 		Version: h.Version, Log: h.Log, Env: h.Env, Reload: h.Reload, Hub: e.Inside, Stay: true, Labels: map[string]string{"creel.role": "hub"},
 		Metrics: h.metrics, Admission: h.admission, Identity: identity{certified{h}},
 		Ready: func() {
 			h.log.Info("hub runs", "id", h.id, "url", e.URL, "opamp", e.OpAMP)
+			if h.registrar != nil {
+				registered.Go(func() { h.registrar.run(serving, h, e) })
+			}
 			if h.Ready != nil {
 				h.Ready(e)
 			}

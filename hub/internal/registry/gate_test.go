@@ -149,7 +149,7 @@ func TestTurnedAway(t *testing.T) {
 	g.set(func() {
 		g.refusal = &control.Refusal{Code: control.Revoked, Text: "ann has revoked it", Remedy: "admit it", After: time.Hour}
 	})
-	c, err := control.NewClient(control.ClientOptions{URL: w.server.URL, Log: slog.New(slog.NewTextHandler(&log, nil)), Agent: control.Agent{ID: uuid.NewString()}})
+	c, err := control.NewClient(control.ClientOptions{URLs: []string{w.server.URL}, Log: slog.New(slog.NewTextHandler(&log, nil)), Agent: control.Agent{ID: uuid.NewString()}})
 	if err != nil {
 		t.Fatal(err)
 	}

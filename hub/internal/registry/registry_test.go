@@ -127,7 +127,7 @@ func (w *world) connect(f *fake, name string, ledger func() report.Ledger) {
 		c[1].Spool = f.spool.Load()
 		return c
 	}
-	c, err := control.NewClient(control.ClientOptions{URL: w.server.URL, Agent: control.Agent{
+	c, err := control.NewClient(control.ClientOptions{URLs: []string{w.server.URL}, Agent: control.Agent{
 		ID: f.id, Version: "1.2.3", Labels: func() map[string]string { return map[string]string{"host.name": name, "site": "north"} },
 		Health: func() report.Health {
 			h := report.Health{ID: f.id, Health: report.Healthy, State: "running", Started: f.started}

@@ -107,7 +107,7 @@ func (f *fleet) peer(name string, labels map[string]string) *peer {
 	p.life = report.Life{State: "running", Since: time.Now()}
 	started := time.Now()
 	var err error
-	p.client, err = control.NewClient(control.ClientOptions{URL: f.server.URL, Tracer: tracer, Agent: control.Agent{
+	p.client, err = control.NewClient(control.ClientOptions{URLs: []string{f.server.URL}, Tracer: tracer, Agent: control.Agent{
 		ID: p.id, Version: "1.2.3", Labels: ask(p, func() map[string]string { return p.labels }),
 		Health: func() report.Health {
 			return report.Health{ID: p.id, Health: report.Healthy, State: "running", Started: started}

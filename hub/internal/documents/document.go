@@ -78,6 +78,9 @@ func (c *content) selects(labels map[string]string) bool {
 	return c.selector.Match(labels) && c.within.Match(labels)
 }
 
+// group returns a text that is the same for documents that select the same agents.
+func (c *content) group() string { return c.selector.String() + "\x00" + c.within.String() }
+
 // bind says which agents c can reach at most.
 func (c *content) bind(within string) (err error) {
 	if c.within, err = expr.ParseSelector(within); err != nil {

@@ -49,15 +49,8 @@ type Floating struct {
 	Priority int    // from 0 to 9
 	Owners   Owners // where it is
 
-	content *content
-}
-
-// Selects reports whether an agent with these labels, AgentLabel among them, may be one of them.
-func (f *Floating) Selects(labels map[string]string) bool { return f.content.selects(labels) }
-
-// Selector returns a text that is the same for documents that select the same agents.
-func (f *Floating) Selector() string {
-	return f.content.selector.String() + "\x00" + f.content.within.String()
+	Group   string                              // the same for documents that select the same agents
+	Selects func(labels map[string]string) bool // whether an agent with these labels, AgentLabel among them, may be one of them
 }
 
 // Runs reports whether an agent says that it runs the newest version of a document.
@@ -76,7 +69,8 @@ func (s *Store) Floating() (list []Floating, gone []string) {
 	for _, name := range slices.Sorted(maps.Keys(s.docs)) {
 		if d := s.docs[name]; d.content != nil && d.content.count > 0 {
 			list = append(list, Floating{
-				Name: name, Count: d.content.count, Spread: d.content.spread, Priority: d.content.priority, Owners: s.owners[name], content: d.content,
+				Name: name, Count: d.content.count, Spread: d.content.spread, Priority: d.content.priority, Owners: s.owners[name],
+				Group: d.content.group(), Selects: d.content.selects,
 			})
 		}
 	}

@@ -64,18 +64,17 @@ type Options struct {
 
 // Run places documents, whenever this hub leads, until ctx is done.
 func Run(ctx context.Context, o Options) {
-	moves := o.Metrics.Counter("creel.hub.placement.moves", "Places of documents that were given to an agent, or taken from one.", "{move}")
 	leading := o.Metrics.Gauge("creel.hub.leader", "Is 1 while this hub places documents.", "")
 	leader.Run(ctx, o.Store, o.Hub, o.Log, func(term context.Context) {
 		leading.Set(1)
 		defer leading.Set(0)
-		p := &placer{Options: o, moves: moves}
-		p.lead(term)
+		New(o).lead(term)
 	})
 }
 
-// placer is one term.
-type placer struct {
+// A Placer is one term of a hub that leads. Run makes one for each; by itself it is for who decides when it looks. Its methods
+// must not be called concurrently.
+type Placer struct {
 	Options
 	moves *metric.Counter
 
@@ -84,12 +83,17 @@ type placer struct {
 	since    time.Time       // when moves were frozen; zero: they are not
 }
 
-func (p *placer) lead(term context.Context) {
+// New returns a term that begins with its first Step.
+func New(o Options) *Placer {
+	return &Placer{Options: o, moves: o.Metrics.Counter("creel.hub.placement.moves", "Places of documents that were given to an agent, or taken from one.", "{move}")}
+}
+
+func (p *Placer) lead(term context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		documents, fleet := p.Documents.Changed(), p.Fleet.Changed()
-		timer.Reset(p.place(term, time.Now()))
+		timer.Reset(p.Step(term, time.Now()))
 		select {
 		case <-time.After(rest):
 		case <-term.Done():
@@ -105,8 +109,9 @@ func (p *placer) lead(term context.Context) {
 	}
 }
 
-// place looks once, and returns when to look again if nothing changes before.
-func (p *placer) place(ctx context.Context, now time.Time) time.Duration {
+// Step looks once at the fleet and at the documents, as they are at now, and writes what is to change. It returns when to look
+// again if neither changes before.
+func (p *Placer) Step(ctx context.Context, now time.Time) (next time.Duration) {
 	list, gone := p.Documents.Floating()
 	for _, name := range gone {
 		if err := p.Documents.Forget(ctx, name); err != nil {
@@ -123,7 +128,7 @@ func (p *placer) place(ctx context.Context, now time.Time) time.Duration {
 	selects := make(map[string]*documents.Floating)
 	for i := range list {
 		f := &list[i]
-		t := placement.Task{ID: f.Name, Selector: f.Selector(), Replicas: f.Count, Spread: f.Spread, Priority: f.Priority}
+		t := placement.Task{ID: f.Name, Selector: f.Group, Replicas: f.Count, Spread: f.Spread, Priority: f.Priority}
 		for _, o := range f.Owners.Owners {
 			t.Owners = append(t.Owners, o.Agent)
 		}
@@ -142,7 +147,7 @@ func (p *placer) place(ctx context.Context, now time.Time) time.Duration {
 }
 
 // agents returns the fleet as package placement sees it, and when to look at it again.
-func (p *placer) agents(now time.Time) (list []placement.Agent, again time.Duration) {
+func (p *Placer) agents(now time.Time) (list []placement.Agent, again time.Duration) {
 	again = look
 	for _, c := range p.Fleet.Candidates() {
 		a := placement.Agent{ID: c.ID, Labels: c.Labels, State: placement.Lost}
@@ -166,7 +171,7 @@ func (p *placer) agents(now time.Time) (list []placement.Agent, again time.Durat
 }
 
 // guard returns why everything stays where it is, "" if it need not.
-func (p *placer) guard(agents []placement.Agent, now time.Time) string {
+func (p *Placer) guard(agents []placement.Agent, now time.Time) string {
 	lost := make(map[string]bool)
 	for _, a := range agents {
 		if a.State == placement.Lost {
@@ -212,7 +217,7 @@ func (p *placer) guard(agents []placement.Agent, now time.Time) string {
 }
 
 // write writes where a document is to be, if that is different.
-func (p *placer) write(ctx context.Context, f *documents.Floating, plan *placement.Plan, agents []placement.Agent, why string, now time.Time) {
+func (p *Placer) write(ctx context.Context, f *documents.Floating, plan *placement.Plan, agents []placement.Agent, why string, now time.Time) {
 	next := f.Owners
 	next.Owners, next.Missing = slices.Clone(f.Owners.Owners), ""
 	moved := 0

@@ -21,7 +21,7 @@ import (
 // world is a fleet as it is told, with documents in a control state.
 type world struct {
 	*testing.T
-	*placer
+	*Placer
 	store  state.Store
 	now    time.Time
 	fleet  []registry.Candidate
@@ -57,9 +57,7 @@ func newWorld(t *testing.T, agents int) *world {
 	t.Cleanup(d.Close)
 	log := slog.New(slog.DiscardHandler)
 	set := metric.NewSet()
-	w.placer = &placer{
-		Options: Options{Hub: "hub", Store: w.store, Documents: d, Fleet: w, Log: log, Metrics: set}, moves: set.Counter("moves", "Moves.", ""),
-	}
+	w.Placer = New(Options{Hub: "hub", Store: w.store, Documents: d, Fleet: w, Log: log, Metrics: set})
 	return w
 }
 
@@ -76,7 +74,7 @@ func (w *world) look() (owners []documents.Owner, missing string) {
 	w.Helper()
 	before := w.moves.Load()
 	changed := w.Documents.Changed()
-	w.place(w.Context(), w.now)
+	w.Step(w.Context(), w.now)
 	if w.moves.Load() != before {
 		<-changed
 	}
@@ -122,7 +120,7 @@ func TestMoves(t *testing.T) {
 	first, second := owners[0].Agent, owners[1].Agent
 	w.agent(first).Broke = w.now
 	w.now = w.now.Add(grace / 2)
-	if again := w.place(t.Context(), w.now); again > grace/2 {
+	if again := w.Step(t.Context(), w.now); again > grace/2 {
 		t.Errorf("it is looked again after %v", again)
 	}
 	if now, _ := w.look(); !slices.Equal(ids(now), ids(owners)) {
@@ -170,7 +168,7 @@ func TestMoves(t *testing.T) {
 		t.Errorf("with one agent left it is placed on %+v: %s", left, missing)
 	}
 	w.apply("document: task\nselector: site == \"north\"\nexporters: {debug: {}}")
-	w.place(t.Context(), w.now)
+	w.Step(t.Context(), w.now)
 	if list, _, err := w.store.List(t.Context(), "placements/"); err != nil || len(list) != 0 {
 		t.Errorf("when it is for all it is still placed: %+v, %v", list, err)
 	}

@@ -252,7 +252,7 @@ func (h *hub) open(ctx context.Context) error {
 		return err
 	}
 	h.close = append(h.close, h.documents.Close)
-	h.admission = admission.New(admission.Options{Records: h.AgentRecords, Bytes: h.AgentBytes, Access: h.senders(), Metrics: h.metrics})
+	h.admission = admission.New(admission.Options{Records: h.AgentRecords, Bytes: h.AgentBytes, Access: h.senders(), Epochs: h.documents, Metrics: h.metrics})
 	h.registry, err = registry.Open(ctx, registry.Options{
 		Hub: h.id, Store: h.state, Documents: h.documents, Heartbeat: h.Heartbeat, Door: h.admission, Shared: len(h.Etcd) > 0, Log: h.log, Metrics: h.metrics,
 		Gate: h.entry(), Authorities: func() string { _, fingerprint := trusted{h}.Bundle(); return fingerprint },
@@ -277,7 +277,9 @@ func (h *hub) place() {
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		placer.Run(ctx, placer.Options{Hub: h.id, Store: h.state, Documents: h.documents, Fleet: h.registry, Log: h.log, Metrics: h.metrics})
+		placer.Run(ctx, placer.Options{
+			Hub: h.id, Store: h.state, Documents: h.documents, Fleet: h.registry, Lease: h.registry.Lease, Log: h.log, Metrics: h.metrics,
+		})
 	})
 	h.close = append(h.close, func() { stop(); wg.Wait() })
 }

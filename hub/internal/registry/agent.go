@@ -49,7 +49,7 @@ type agent struct {
 
 	timer  *time.Timer // until it is lost; nil while it is connected
 	broke  time.Time   // when this hub heard that the connection broke without a word; zero: it did not
-	leased time.Time   // until when the agent may believe that it has a lease
+	leased time.Time   // until when the agent may believe that it has a lease; with the monotonic clock, which nobody can set
 
 	health     *protobufs.ComponentHealth
 	components []report.Component
@@ -62,6 +62,7 @@ type agent struct {
 	told          wanted                // what it was told by this connection
 	set           *documents.Set        // that placement is of
 	placement     *documents.Placement
+	placedAt      time.Time // when placement came to be what it is
 
 	before time.Time // when the run began that an earlier process of the hub heard of last
 	run    *run      // nil: no report since the hub was started
@@ -208,7 +209,7 @@ func (a *agent) heard() {
 func (a *agent) report(m *protobufs.AgentToServer, beat *control.Beat, first bool) (full bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.LastSeen = time.Now().UTC()
+	a.LastSeen, a.told.said = time.Now().UTC(), time.Now()
 	keep := false
 	full = m.AgentDescription == nil && (first || m.SequenceNum != a.seq+1)
 	a.seq, a.told.capabilities = m.SequenceNum, m.Capabilities

@@ -59,7 +59,8 @@ type Registry struct {
 	closed         bool
 	wg             sync.WaitGroup // connections
 
-	stop context.CancelFunc // of what follows documents and orders
+	ctx  context.Context    // of what follows documents and orders
+	stop context.CancelFunc // ends it
 	over sync.WaitGroup
 
 	connected atomic.Int64 // agents that are at this hub
@@ -112,12 +113,16 @@ func (r *Registry) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, a := range r.all() { // nobody knows when they were heard last
+		a.leasedFor(r.Heartbeat())
+	}
 	orders, revision, err := r.o.Store.List(ctx, ordersPrefix)
 	if err != nil {
 		return err
 	}
 	r.allOrdered(orders, revision)
 	ctx, r.stop = context.WithCancel(context.Background())
+	r.ctx = ctx
 	r.over.Go(func() { state.Follow(ctx, r.o.Store, ordersPrefix, revision, r.o.Log, r.allOrdered, r.ordered) })
 	r.over.Go(func() { state.Follow(ctx, r.o.Store, agentsPrefix, records, r.o.Log, r.allRecords, r.tookRecord) })
 	r.over.Go(func() { state.Follow(ctx, r.o.Store, sessionsPrefix, sessions, r.o.Log, r.allSessions, r.tookSession) })
@@ -196,10 +201,23 @@ func (r *Registry) notify() {
 	close(*r.changed.Swap(&next))
 }
 
+// beside runs f, unless the registry is closed, which ends its context and waits for it.
+func (r *Registry) beside(f func(context.Context)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.wg.Go(func() { f(r.ctx) })
+	}
+}
+
 // Heartbeat returns how often agents are to be heard: it grows with how many are connected to this hub, so that a hub hears perSecond at most.
 func (r *Registry) Heartbeat() time.Duration {
 	return max(r.o.Heartbeat, time.Duration(r.connected.Load())*time.Second/perSecond)
 }
+
+// Lease returns for how long from now an agent may believe that it has the lease that it is given now, with a tenth more for
+// clocks that run at different speeds.
+func (r *Registry) Lease() time.Duration { return missed * r.Heartbeat() * 11 / 10 }
 
 // get returns the agent with an id, making it if it is new; nil when there are too many.
 func (r *Registry) get(id string) *agent {

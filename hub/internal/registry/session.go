@@ -160,18 +160,25 @@ func (a *agent) kept(p presence, revision int64, lost <-chan struct{}) {
 		a.moved()
 		return
 	}
-	if a.conn != nil && a.asked > 0 {
-		if l := a.lease(); l.Nonce > 0 {
-			m := a.message()
-			m.CustomMessage = l.Message()
-			a.offerWith(m)
-			_ = a.conn.Send(m) // else the connection is over
-		}
+	a.leaseNow()
+}
+
+// leaseNow leases the agent if it has asked for that and can have it by now. a.mu is held.
+func (a *agent) leaseNow() {
+	if a.conn == nil || a.asked == 0 {
+		return
+	}
+	if l := a.lease(); l.Nonce > 0 {
+		m := a.message()
+		m.CustomMessage = l.Message()
+		a.offerWith(m)
+		_ = a.conn.Send(m) // else the connection is over
 	}
 }
 
 // lease returns what to answer to the last Beat: nothing but the rhythm as long as it is not in the control state that the agent
-// is here, under a lease that this hub has. For only then do the others know that they must not give away what the agent has.
+// is here, under a lease that this hub has, and that what it has of exclusive documents is still its. For only then do the others
+// know that they must not give away what the agent has.
 // a.mu is held.
 func (a *agent) lease() control.Lease {
 	h := a.r.Heartbeat()
@@ -184,8 +191,12 @@ func (a *agent) lease() control.Lease {
 		return l
 	default:
 	}
+	if !a.sure(a.placed()) {
+		return l
+	}
 	l.Nonce, l.Expires = a.asked, missed*h
 	a.leasedFor(h)
+	a.told.given = a.leased
 	a.asked = 0
 	return l
 }

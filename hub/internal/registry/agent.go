@@ -27,7 +27,8 @@ const (
 
 // An agent is what the registry knows of one.
 type agent struct {
-	r *Registry
+	r  *Registry
+	ID string // the record's; it never changes, and needs no lock
 
 	mu sync.Mutex
 	record

@@ -244,7 +244,7 @@ func (r *Registry) allRecords(list []state.Entry, _ int64) {
 	}
 }
 
-// load takes the agents up as they are kept.
+// loadAgents takes the agents up as they are kept, and returns the revisions from which to follow.
 func (r *Registry) loadAgents(ctx context.Context) (records, sessions int64, err error) {
 	agents, records, err := r.o.Store.List(ctx, agentsPrefix)
 	if err != nil {
@@ -270,6 +270,9 @@ func (r *Registry) loadAgents(ctx context.Context) (records, sessions int64, err
 		r.restore(rec, e.Revision, at[rec.ID])
 		delete(at, rec.ID)
 	}
+	for _, a := range r.all() {
+		a.resume()
+	}
 	for _, e := range list { // records follow
 		if _, ok := at[strings.TrimPrefix(e.Key, sessionsPrefix)]; ok {
 			r.tookSession(e)
@@ -285,19 +288,25 @@ func (r *Registry) restore(rec record, revision int64, s entry) {
 		c, hub = api.Connected, s.Hub
 	}
 	rec.Connection = ""
-	a := &agent{r: r, record: rec, revision: revision, read: revision, session: s, before: rec.Started}
+	a := &agent{r: r, ID: rec.ID, record: rec, revision: revision, read: revision, session: s, before: rec.Started}
 	r.agents[rec.ID] = a
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.at(c, hub)
-	a.leasedFor(a.far())
+}
+
+// resume gives an agent that was restored the time to come back, once all are counted.
+func (a *agent) resume() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.leasedFor(max(a.far(), a.r.Heartbeat())) // an earlier run may have leased it until now
 	switch {
-	case c != api.Connected:
+	case a.Connection != api.Connected:
 	case a.ours():
 		a.wait("the hub was started again, and it has not come back", time.Now())
-	case s.revision == 0:
+	case a.session.revision == 0:
 		a.vanished()
-	case !s.Broke.IsZero():
+	case !a.session.Broke.IsZero():
 		a.broke = time.Now()
 	}
 }

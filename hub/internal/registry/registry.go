@@ -207,7 +207,7 @@ func (r *Registry) get(id string) *agent {
 	a := r.agents[id]
 	if a == nil && !r.closed && len(r.agents) < r.o.MaxAgents {
 		now := time.Now().UTC()
-		a = &agent{r: r, record: record{ID: id, FirstSeen: now, Connection: api.Disconnected}}
+		a = &agent{r: r, ID: id, record: record{ID: id, FirstSeen: now, Connection: api.Disconnected}}
 		r.agents[id] = a
 	}
 	return a
@@ -219,7 +219,7 @@ func (r *Registry) known(id string, made bool) *agent {
 	defer r.mu.Unlock()
 	a := r.agents[id]
 	if a == nil && made {
-		a = &agent{r: r, record: record{ID: id, FirstSeen: time.Now().UTC(), Connection: api.Disconnected}}
+		a = &agent{r: r, ID: id, record: record{ID: id, FirstSeen: time.Now().UTC(), Connection: api.Disconnected}}
 		r.agents[id] = a
 	}
 	return a

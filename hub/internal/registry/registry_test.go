@@ -209,6 +209,7 @@ func TestAgentIsLost(t *testing.T) {
 	ws := dial(t, w.server.URL)
 	send(t, ws, &protobufs.AgentToServer{InstanceUid: id[:], SequenceNum: 1, AgentDescription: &protobufs.AgentDescription{}, CustomMessage: (&control.Beat{Nonce: 1}).Message()})
 	before := w.await(id.String(), "connected", connected)
+	lease(t, ws, func(l *control.Lease) bool { return l.Nonce == 1 }) // nothing is under way any more
 	ws.NetConn().Close()
 	d := w.await(id.String(), "lost", func(d api.AgentDetail) bool { return d.Connection == api.Lost })
 	if !strings.Contains(d.Cause, "the connection broke") || !strings.Contains(d.Cause, "three heartbeats") {

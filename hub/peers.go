@@ -3,6 +3,7 @@ package hub
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -36,7 +37,7 @@ func (c clustered) Hubs() []cluster.Hub {
 func (h *hub) towards(id string) *tls.Config {
 	t, err := tlsconf.Client{}.Config("", nil, nil) // versions and ciphers
 	if err != nil {
-		t = &tls.Config{MinVersion: tls.VersionTLS13}
+		panic("BUG: " + err.Error())
 	}
 	t.InsecureSkipVerify = true // VerifyConnection does
 	t.VerifyConnection = func(cs tls.ConnectionState) error {
@@ -76,7 +77,7 @@ func (h *hub) hostOf(id string) string {
 // verifyBrought checks a certificate as clients do, for a host.
 func (h *hub) verifyBrought(cs tls.ConnectionState, host string) error {
 	if host == "" || len(cs.PeerCertificates) == 0 {
-		return fmt.Errorf("there is no certificate, or no host that it is for")
+		return errors.New("there is no certificate, or no host that it is for")
 	}
 	roots, err := x509.SystemCertPool()
 	if err != nil {

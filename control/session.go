@@ -62,7 +62,7 @@ type known struct {
 	authorities   string
 }
 
-// open connects to a hub, and tells it everything. If that fails the session says no more than how.
+// open connects to a hub, and tells it everything. If that fails the session is good only to tell missed of.
 func (c *Client) open(ctx context.Context, p *place, patience time.Duration) (*session, error) {
 	s := &session{c: c, at: p, heartbeat: firstBeat}
 	id, err := uuid.Parse(c.o.Agent.ID)

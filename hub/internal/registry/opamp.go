@@ -120,7 +120,6 @@ func (r *Registry) serveConn(w http.ResponseWriter, req *http.Request) {
 		}
 		r.pace(conn, a, m)
 		if reply != nil {
-			reply.RemoteConfig = a.pollOffer() // with the lease: what the agent has from earlier may be another's by now
 			if err = conn.Send(reply); err != nil {
 				break
 			}

@@ -27,14 +27,19 @@ type (
 func (s *Server) operations() map[string]operation {
 	return map[string]operation{
 		"getHub": ask(s.hub),
+		"getCluster": ask(func(ctx context.Context, _ *call, _ none) (api.Cluster, error) {
+			return s.Cluster.Cluster(ctx), nil
+		}),
+		"watchCluster": s.watch("watchCluster", "cluster", s.clusterSoon, s.clusterNow),
+		"drainHub": tell(s.drainHub),
 		"listAgents": ask(func(_ context.Context, c *call, q api.AgentQuery) (api.AgentList, error) {
 			return s.Fleet.List(c.Within, q)
 		}),
-		"watchAgents": s.watch("watchAgents", "agents", s.agentsNow),
+		"watchAgents": s.watch("watchAgents", "agents", s.fleetChanged, s.agentsNow),
 		"getAgent": ask(func(_ context.Context, c *call, _ none) (api.AgentDetail, error) {
 			return s.Fleet.Agent(c.Within, c.path("id"))
 		}),
-		"watchAgent":         s.watch("watchAgent", "agent", func(c *call) (any, error) { return s.Fleet.Agent(c.Within, c.path("id")) }),
+		"watchAgent":         s.watch("watchAgent", "agent", s.fleetChanged, func(c *call) (any, error) { return s.Fleet.Agent(c.Within, c.path("id")) }),
 		"orderAgent":         tell(s.order),
 		"getLedger":          ask(func(_ context.Context, _ *call, q api.LedgerQuery) (api.Ledger, error) { return s.Fleet.Ledger(q) }),
 		"listConfigurations": ask(s.configurations),
@@ -159,6 +164,11 @@ func (s *Server) configuration(_ context.Context, c *call, _ none) (api.Configur
 func (s *Server) order(ctx context.Context, c *call, o api.OrderRequest) (api.Order, error) {
 	c.detail = because(o.Do, o.Cause)
 	return s.Fleet.Order(ctx, c.Within, c.path("id"), o.Do, c.Name, o.Cause)
+}
+
+func (s *Server) drainHub(ctx context.Context, c *call, d api.HubDrain) (api.ClusterHub, error) {
+	c.detail = because(map[bool]string{true: "drain", false: "take back"}[d.Drain], d.Cause)
+	return s.Cluster.Drain(ctx, c.path("id"), d.Drain)
 }
 
 // because joins what was done and why.

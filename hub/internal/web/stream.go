@@ -50,8 +50,8 @@ func (s *stream) send(event string, data []byte) error {
 	return s.c.Flush()
 }
 
-// watch sends what view returns at once, and again when that has changed.
-func (s *Server) watch(id, event string, view func(*call) (any, error)) operation {
+// watch sends what view returns at once, and again when that has changed, which next tells of.
+func (s *Server) watch(id, event string, next func() <-chan struct{}, view func(*call) (any, error)) operation {
 	return func(w http.ResponseWriter, r *http.Request, c *call) (any, error) {
 		o := operationOf(id)
 		var out *stream
@@ -59,7 +59,7 @@ func (s *Server) watch(id, event string, view func(*call) (any, error)) operatio
 		silent := time.NewTicker(stillThere)
 		defer silent.Stop()
 		for {
-			changed := s.Fleet.Changed()
+			changed := next()
 			v, err := view(c)
 			var data []byte
 			if err == nil {
@@ -82,6 +82,32 @@ func (s *Server) watch(id, event string, view func(*call) (any, error)) operatio
 			}
 		}
 	}
+}
+
+func (s *Server) fleetChanged() <-chan struct{} { return s.Fleet.Changed() }
+
+// clusterEvery is how often one looks who leads, and how etcd is: nobody tells of that.
+const clusterEvery = 2 * time.Second
+
+// clusterSoon returns a channel that is closed when there is reason to look at the cluster again.
+func (s *Server) clusterSoon() <-chan struct{} {
+	soon, changed := make(chan struct{}), s.Cluster.Changed()
+	go func() {
+		defer close(soon)
+		select {
+		case <-changed:
+		case <-time.After(clusterEvery):
+		}
+	}()
+	return soon
+}
+
+func (s *Server) clusterNow(*call) (any, error) {
+	ctx, cancel := context.WithTimeout(s.stopped, queryTimeout)
+	defer cancel()
+	c := s.Cluster.Cluster(ctx)
+	c.State.Answered, c.State.Took = time.Time{}, 0 // else it would be another each time
+	return c, nil
 }
 
 // operationOf returns what the API says of an operation.

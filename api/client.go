@@ -47,6 +47,16 @@ var ErrUnreachable = errors.New("hub not reached")
 // Hub returns what the hub says of itself.
 func (c *Client) Hub(ctx context.Context) (Hub, error) { return get[Hub](ctx, c, "/hub", nil) }
 
+// Cluster returns the hubs that share a control state.
+func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
+	return get[Cluster](ctx, c, "/cluster", nil)
+}
+
+// DrainHub asks the agents of a hub to go to others, or takes that back.
+func (c *Client) DrainHub(ctx context.Context, id string, d HubDrain) (ClusterHub, error) {
+	return send[ClusterHub](ctx, c, http.MethodPost, "/hubs/"+url.PathEscape(id)+"/drain", nil, d)
+}
+
 // Agents returns a page of the fleet, worst first.
 func (c *Client) Agents(ctx context.Context, q AgentQuery) (AgentList, error) {
 	return get[AgentList](ctx, c, "/agents", q)

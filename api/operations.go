@@ -44,6 +44,9 @@ func Operations() []Operation {
 	}
 	return []Operation{
 		joint(within(get("getHub", "/hub", "What the hub says of itself.", nil, Hub{}))),
+		get("getCluster", "/cluster", "The hubs that share a control state, which of them places documents, and how etcd is.", nil, Cluster{}),
+		stream(get("watchCluster", "/cluster/watch", "The same as it changes: an event cluster at once and whenever it has changed, at most once a second.", nil, Cluster{})),
+		admin(change("drainHub", http.MethodPost, "/hubs/{id}/drain", "Ask the agents of a hub to go to other hubs, or take that back. It holds while the hub is stopped, too.", nil, HubDrain{}, ClusterHub{})),
 		joint(within(get("listAgents", "/agents", "The fleet, worst first.", AgentQuery{}, AgentList{}))),
 		within(stream(get("watchAgents", "/agents/watch", "The fleet as it changes: an event agents with the first page at once and whenever it has changed, at most once a second.", AgentQuery{}, AgentList{}))),
 		joint(within(get("getAgent", "/agents/{id}", "One agent: components, pipelines, ledger, configuration, timeline. A prefix of the id will do when it is unique.", nil, AgentDetail{}))),

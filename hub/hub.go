@@ -41,6 +41,7 @@ import (
 	"github.com/creelhq/creel/hub/internal/placer"
 	"github.com/creelhq/creel/hub/internal/quicklook"
 	"github.com/creelhq/creel/hub/internal/registry"
+	"github.com/creelhq/creel/hub/internal/spread"
 	"github.com/creelhq/creel/hub/internal/state"
 	"github.com/creelhq/creel/hub/internal/web"
 	"github.com/creelhq/creel/metric"
@@ -256,6 +257,7 @@ func (h *hub) open(ctx context.Context) error {
 	h.registry, err = registry.Open(ctx, registry.Options{
 		Hub: h.id, Store: h.state, Documents: h.documents, Heartbeat: h.Heartbeat, Door: h.admission, Shared: len(h.Etcd) > 0, Log: h.log, Metrics: h.metrics,
 		Gate: h.entry(), Authorities: func() string { _, fingerprint := trusted{h}.Bundle(); return fingerprint },
+		Balancer: spread.New(h.id, clustered{h}.places),
 	})
 	if err != nil {
 		return err
@@ -321,7 +323,7 @@ func (h *hub) listen(ctx context.Context, schema []byte) error {
 	h.flood = flood.New(flood.Options{Log: h.log, Metrics: h.metrics})
 	h.openPeers()
 	h.web = web.New(h.secured(web.Options{
-		Hosts: h.Hosts, Version: h.Version, Log: h.log, Hub: h.describe, Fleet: h.registry, Documents: h.documents, Schema: schema,
+		Hosts: h.Hosts, Version: h.Version, Log: h.log, Hub: h.describe, Fleet: h.registry, Cluster: clustered{h}, Documents: h.documents, Schema: schema,
 		Rows: h.quick.Rows, Prom: h.quick.Series.Handler(), Pages: ui.Files(),
 	}))
 	server := h.server(h.web)

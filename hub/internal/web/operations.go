@@ -28,11 +28,16 @@ type (
 // operations are the operations of the API, by id.
 func (s *Server) operations() map[string]operation {
 	return map[string]operation{
-		"getHub":             ask(s.hub),
+		"getHub": ask(s.hub),
+		"getCluster": ask(func(ctx context.Context, _ *call, _ none) (api.Cluster, error) {
+			return s.Cluster.Cluster(ctx), nil
+		}),
+		"watchCluster":       s.watch("watchCluster", "cluster", s.clusterSoon, s.clusterNow),
+		"drainHub":           tell(s.drainHub),
 		"listAgents":         ask(s.agents),
-		"watchAgents":        s.watch("watchAgents", "agents", s.agentsNow),
+		"watchAgents":        s.watch("watchAgents", "agents", s.fleetChanged, s.agentsNow),
 		"getAgent":           ask(s.agent),
-		"watchAgent":         s.watch("watchAgent", "agent", func(ctx context.Context, c *call) (any, error) { return s.agent(ctx, c, none{}) }),
+		"watchAgent":         s.watch("watchAgent", "agent", s.fleetChanged, func(ctx context.Context, c *call) (any, error) { return s.agent(ctx, c, none{}) }),
 		"orderAgent":         tell(s.order),
 		"getLedger":          ask(s.ledger),
 		"listConfigurations": ask(together(s, "/configurations", plain(s.configurations), bare(peers.JoinConfigurations))),
@@ -144,6 +149,11 @@ func (s *Server) configuration(ctx context.Context, c *call, _ none) (api.Config
 func (s *Server) order(ctx context.Context, c *call, o api.OrderRequest) (api.Order, error) {
 	c.detail = because(o.Do, o.Cause)
 	return s.Fleet.Order(ctx, c.Within, c.path("id"), o.Do, c.Name, o.Cause)
+}
+
+func (s *Server) drainHub(ctx context.Context, c *call, d api.HubDrain) (api.ClusterHub, error) {
+	c.detail = because(map[bool]string{true: "drain", false: "take back"}[d.Drain], d.Cause)
+	return s.Cluster.Drain(ctx, c.path("id"), d.Drain)
 }
 
 // because joins what was done and why.

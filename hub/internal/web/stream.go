@@ -52,24 +52,19 @@ func (s *stream) send(event string, data []byte) error {
 	return s.c.Flush()
 }
 
-// watch sends what view returns at once, and again when that has changed.
-func (s *Server) watch(id, event string, view func(context.Context, *call) (any, error)) operation {
+// watch sends what view returns at once, and again when that has changed, which next tells of.
+func (s *Server) watch(id, event string, next func(*call) <-chan struct{}, view func(context.Context, *call) (any, error)) operation {
 	return func(w http.ResponseWriter, r *http.Request, c *call) (any, error) {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		defer context.AfterFunc(s.stopped, cancel)()
-		now := make(chan struct{}) // a change that there always is
-		close(now)
 		o := operationOf(id)
 		var out *stream
 		var last []byte
 		silent := time.NewTicker(stillThere)
 		defer silent.Stop()
 		for {
-			changed := s.Fleet.Changed()
-			if len(s.others(c)) > 0 { // what changes there is heard only from them
-				changed = now
-			}
+			changed := next(c)
 			c.fresh = fresh
 			v, err := view(ctx, c)
 			var data []byte
@@ -93,6 +88,38 @@ func (s *Server) watch(id, event string, view func(context.Context, *call) (any,
 			}
 		}
 	}
+}
+
+// fleetChanged returns a channel that is closed when there is reason to look at the fleet again.
+func (s *Server) fleetChanged(c *call) <-chan struct{} {
+	if len(s.others(c)) == 0 {
+		return s.Fleet.Changed()
+	}
+	now := make(chan struct{}) // what changes there is heard only from them
+	close(now)
+	return now
+}
+
+// clusterEvery is how often one looks who leads, and how etcd is: nobody tells of that.
+const clusterEvery = 2 * time.Second
+
+// clusterSoon returns a channel that is closed when there is reason to look at the cluster again.
+func (s *Server) clusterSoon(*call) <-chan struct{} {
+	soon, changed := make(chan struct{}), s.Cluster.Changed()
+	go func() {
+		defer close(soon)
+		select {
+		case <-changed:
+		case <-time.After(clusterEvery):
+		}
+	}()
+	return soon
+}
+
+func (s *Server) clusterNow(ctx context.Context, _ *call) (any, error) {
+	c := s.Cluster.Cluster(ctx)
+	c.State.Answered, c.State.Took = time.Time{}, 0 // else it would be another each time
+	return c, nil
 }
 
 // operationOf returns what the API says of an operation.

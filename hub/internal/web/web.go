@@ -67,6 +67,13 @@ type Rows interface {
 	Services(ctx context.Context, w api.Window) (api.ServiceList, error)
 }
 
+// Cluster is the hubs that share a control state. Errors are an *api.Error where the request is to blame.
+type Cluster interface {
+	Cluster(ctx context.Context) api.Cluster
+	Changed() <-chan struct{} // closed when hubs are others, or other than they were
+	Drain(ctx context.Context, id string, on bool) (api.ClusterHub, error)
+}
+
 // Options are what a Server serves. All but Hosts, Peers and HubShown are required.
 type Options struct {
 	Hosts     []string // names, beside loopback and the addresses of the machine, under which the hub may be asked for; nil: none
@@ -74,6 +81,7 @@ type Options struct {
 	Log       *slog.Logger
 	Hub       func() api.Hub
 	Fleet     Fleet
+	Cluster   Cluster
 	Documents Documents
 	Schema    []byte // JSON Schema of a document: see api.DocumentSchema
 	Rows      Rows

@@ -467,13 +467,15 @@ func (h *hub) tell() (*control.EtcdAddress, error) {
 	}
 	o := h.outside(c)
 	e := &control.EtcdAddress{Endpoints: o.Endpoints, User: o.User, Password: o.Password}
-	for file, into := range map[string]*[]byte{o.TLS.CAFile: &e.CA, o.TLS.CertFile: &e.Cert, o.TLS.KeyFile: &e.Key} {
-		if file == "" {
-			continue
+	read := func(file string) (text []byte) {
+		if file != "" && err == nil {
+			text, err = os.ReadFile(file)
 		}
-		if *into, err = os.ReadFile(file); err != nil {
-			return nil, fmt.Errorf("read what the etcd outside is trusted by: %w", err)
-		}
+		return text
+	}
+	e.CA, e.Cert, e.Key = read(o.TLS.CAFile), read(o.TLS.CertFile), read(o.TLS.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read what the etcd outside is trusted by: %w", err)
 	}
 	return e, nil
 }
@@ -491,33 +493,40 @@ func (m members) Joinable() error {
 }
 
 // Remove removes a hub's member for good.
-func (m members) Remove(ctx context.Context, asked string) (string, error) {
+func (m members) Remove(ctx context.Context, by, asked string) (id string, noted bool, err error) {
 	own, ok := m.state.(state.OwnCluster)
 	if !ok {
-		return "", &api.Error{Code: "conflict", Message: "the control state is in an etcd outside, of which hubs keep no part: to take a hub away, stop it"}
+		return "", false, &api.Error{Code: "conflict", Message: "the control state is in an etcd outside, of which hubs keep no part: to take a hub away, stop it"}
 	}
 	list, err := own.Members(ctx)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	id := ""
 	for _, one := range list {
 		if len(asked) < 4 || !strings.HasPrefix(one.Name, asked) {
 			continue
 		}
 		if id != "" {
-			return "", &api.Error{Code: "bad_request", Message: fmt.Sprintf("%q means several hubs; say more of the id", asked)}
+			return "", false, &api.Error{Code: "bad_request", Message: fmt.Sprintf("%q means several hubs; say more of the id", asked)}
 		}
 		id = one.Name
 	}
-	if id == "" {
-		return "", &api.Error{Code: "not_found", Message: fmt.Sprintf("of the hubs that keep the control state together none has the id %q", asked)}
+	switch {
+	case id == "":
+		return "", false, &api.Error{Code: "not_found", Message: fmt.Sprintf("of the hubs that keep the control state together none has the id %q", asked)}
+	case id == m.id && len(list) > 1:
+		if err := m.audit.Add(ctx, api.AuditEntry{Who: by, Role: api.Admin, Action: "removeHub", Target: id, Outcome: "done", Detail: "it leaves"}); err != nil {
+			return id, false, err
+		}
+		noted = true
 	}
 	if err := own.Remove(ctx, id); err != nil {
-		return id, &api.Error{Code: "conflict", Message: fmt.Sprintf("hub %s cannot be removed: %v", id, err)}
+		return id, false, &api.Error{Code: "conflict", Message: fmt.Sprintf("hub %s cannot be removed: %v", id, err)}
 	}
-	m.complain("forget a hub that was removed", m.state.Delete(ctx, joinedPrefix+id, state.Always()))
-	return id, nil
+	if id != m.id {
+		m.complain("forget a hub that was removed", m.state.Delete(ctx, joinedPrefix+id, state.Always()))
+	}
+	return id, noted, nil
 }
 
 // shared reports whether other hubs may have the same control state.

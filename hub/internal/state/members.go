@@ -13,6 +13,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -147,11 +148,20 @@ func (s *embedded) Add(ctx context.Context, j Joiner) (id string, peers []string
 	if id != "" {
 		return id, peers, nil
 	}
-	added, err := s.client.MemberAddAsLearner(ctx, []string{j.Peer})
-	if err != nil {
-		return "", nil, fmt.Errorf("add a member to etcd: %w", err)
+	for {
+		added, err := s.client.MemberAddAsLearner(ctx, []string{j.Peer})
+		if err == nil {
+			return hex(added.Member.ID), append(peers, j.Peer), nil
+		}
+		if !errors.Is(err, rpctypes.ErrMemberNotFound) { // that of the member just removed: ids are made of the address and the second
+			return "", nil, fmt.Errorf("add a member to etcd: %w", err)
+		}
+		select {
+		case <-time.After(promoteEvery):
+		case <-ctx.Done():
+			return "", nil, fmt.Errorf("add a member to etcd: %w", err)
+		}
 	}
-	return hex(added.Member.ID), append(peers, j.Peer), nil
 }
 
 // Remove removes a hub's member.
@@ -196,7 +206,7 @@ func (s *embedded) remove(ctx context.Context, id string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, changeWithin)
 	defer cancel()
-	if _, err := s.client.MemberRemove(ctx, n); err != nil {
+	if _, err := s.client.MemberRemove(ctx, n); err != nil && (!gone.Self || s.server.Server.IsMemberExist(s.server.Server.MemberID())) { // the one that is gone gives no answer
 		return fmt.Errorf("remove a member of etcd: %w", err)
 	}
 	return nil

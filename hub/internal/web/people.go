@@ -31,13 +31,17 @@ type Authority interface {
 // Members are the hubs that keep one control state. Errors are an *api.Error where the request is to blame.
 type Members interface {
 	Joinable() error // why no hub can join
-	// Remove removes the only hub whose id begins so, and returns its id.
-	Remove(ctx context.Context, id string) (string, error)
+	// Remove removes the only hub whose id begins so, and returns its id. If it is this one, that is noted in the audit log
+	// before: afterwards nothing can be written.
+	Remove(ctx context.Context, by, id string) (removed string, noted bool, err error)
 }
 
 func (s *Server) removeHub(ctx context.Context, c *call, _ none) (none, error) {
-	id, err := s.Members.Remove(ctx, c.path("id"))
-	c.target = id
+	id, noted, err := s.Members.Remove(ctx, c.Name, c.path("id"))
+	if id != "" {
+		c.target = id
+	}
+	c.trial = noted
 	return none{}, err
 }
 

@@ -63,7 +63,7 @@ type call struct {
 
 	// For the audit log.
 	target, detail string
-	trial          bool // it changes nothing
+	trial          bool // it changes nothing, or is noted already
 }
 
 func (c *call) path(name string) string { return c.request.PathValue(name) }

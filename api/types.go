@@ -136,6 +136,7 @@ type Hub struct {
 	Agents    map[string]int    `json:"agents" doc:"The fleet by status."`
 	Listen    []report.Endpoint `json:"listen"`
 	QuickLook QuickLook         `json:"quick_look"`
+	State     string            `json:"state,omitempty" doc:"What is wrong with the control state: that it is full, so that nothing can be changed. None if nothing is."`
 }
 
 // QuickLook is how the hub's store is.

@@ -481,6 +481,9 @@ func (h *hub) run(ctx context.Context) error {
 // describe is what the hub says of itself.
 func (h *hub) describe() api.Hub {
 	d := api.Hub{ID: h.id, Version: h.Version, Started: h.started.UTC(), Agents: h.registry.Counts(expr.Selector{}), QuickLook: h.quick.Status()}
+	if own, ok := h.state.(state.OwnCluster); ok && own.Full() {
+		d.State = state.ErrFull.Error()
+	}
 	for i, name := range []string{"ui", "opamp"} {
 		if i < len(h.listeners) {
 			a := h.listeners[i].Addr()

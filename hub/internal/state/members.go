@@ -304,6 +304,12 @@ func (s *embedded) tend() {
 	}
 }
 
+// Full reports whether any member has no room: then none takes anything.
+func (s *embedded) Full() bool {
+	return slices.ContainsFunc(s.server.Server.Alarms(), func(a *pb.AlarmMember) bool { return a.Alarm == pb.AlarmType_NOSPACE })
+}
+
+// isFull reports whether this member has none.
 func (s *embedded) isFull() bool {
 	return slices.ContainsFunc(s.server.Server.Alarms(), func(a *pb.AlarmMember) bool {
 		return a.Alarm == pb.AlarmType_NOSPACE && a.MemberID == uint64(s.server.Server.MemberID())

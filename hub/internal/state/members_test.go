@@ -207,7 +207,7 @@ func TestFull(t *testing.T) {
 	if !errors.Is(err, ErrFull) {
 		t.Fatalf("without room: %v", err)
 	}
-	if list, err := s.(Cluster).Members(t.Context()); err != nil || !list[0].Full {
+	if list, err := s.(Cluster).Members(t.Context()); err != nil || !list[0].Full || !s.(OwnCluster).Full() {
 		t.Errorf("without room the member is %+v, %v", list, err)
 	}
 	list, _, err := s.List(t.Context(), "k/")
@@ -221,7 +221,7 @@ func TestFull(t *testing.T) {
 	}
 	put(t, s, "k/again", "there is room")
 	eventually(t, func() string {
-		if list, err := s.(Cluster).Members(t.Context()); err != nil || list[0].Full {
+		if list, err := s.(Cluster).Members(t.Context()); err != nil || list[0].Full || s.(OwnCluster).Full() {
 			return fmt.Sprintf("with room the member is %+v, %v", list, err)
 		}
 		return ""

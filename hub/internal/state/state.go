@@ -75,6 +75,8 @@ type OwnCluster interface {
 	Cluster
 	// ID returns that of the member within this process.
 	ID() string
+	// Full reports whether nothing can be written because a member has no room.
+	Full() bool
 	// Add adds a member for a hub that joins, and returns its id, and the Peer of each there is then. A member that the hub had before
 	// and whose data it has not is removed. It is a learner, which keeps nobody from working if it never starts, and makes itself
 	// one that counts when it is up to date. The error is ErrAlone if this one is no member.

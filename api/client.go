@@ -182,6 +182,12 @@ func (c *Client) DeleteToken(ctx context.Context, id string) error {
 	return err
 }
 
+// RemoveHub removes a hub for good from those that keep the control state together.
+func (c *Client) RemoveHub(ctx context.Context, id string) error {
+	_, err := send[struct{}](ctx, c, http.MethodDelete, "/hubs/"+url.PathEscape(id), nil, nil)
+	return err
+}
+
 // Knocks returns who was refused.
 func (c *Client) Knocks(ctx context.Context) (KnockList, error) {
 	return get[KnockList](ctx, c, "/knocks", nil)

@@ -22,6 +22,8 @@ type ClusterHub struct {
 	OTLPHTTP string    `json:"otlp_http,omitempty" doc:"Where it takes OTLP over HTTP: host:port."`
 	Agents   int       `json:"agents" doc:"About how many are connected to it."`
 	Draining bool      `json:"draining,omitempty" doc:"Its agents are asked to go to other hubs, until that is taken back."`
+
+	QuickLook *QuickLook `json:"quick_look,omitempty" doc:"How its store is: only of getHub, if it answers and that is for who asks."`
 }
 
 // ControlState is how etcd is, as the hub that answers sees it.

@@ -3,7 +3,6 @@ package api
 import (
 	"encoding/json"
 	"net/http"
-	"time"
 )
 
 // Joint is in answers that the hubs of a control state give together, whichever of them is asked.
@@ -49,16 +48,4 @@ func AbsentIn(h http.Header) (list []Absent) {
 		}
 	}
 	return list
-}
-
-// Member is one of the hubs of a control state.
-type Member struct {
-	ID        string     `json:"id"`
-	Name      string     `json:"name" doc:"Of its host."`
-	Version   string     `json:"version"`
-	Started   time.Time  `json:"started"`
-	URL       string     `json:"url" doc:"Where it is reached."`
-	Draining  bool       `json:"draining,omitempty" doc:"It is to be left: agents go to other hubs."`
-	Agents    int        `json:"agents" doc:"About how many are connected to it."`
-	QuickLook *QuickLook `json:"quick_look,omitempty" doc:"How its store is; none if it did not answer, or that is not for who asks."`
 }

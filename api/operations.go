@@ -76,6 +76,7 @@ func Operations() []Operation {
 		joint(get("listKnocks", "/knocks", "Who wanted to come in as an agent and was refused, and why; and who may not come in any more.", nil, KnockList{})),
 		admin(change("revokeAgent", http.MethodPost, "/agents/{id}/revoke", "Let an agent in no more, within seconds. It keeps what it collects until it is admitted again.", nil, Because{}, nil)),
 		admin(change("admitAgent", http.MethodPost, "/agents/{id}/admit", "Let an agent in again that was revoked; or the one that knocks, of two with the same identity.", nil, Because{}, nil)),
+		admin(change("removeHub", http.MethodDelete, "/hubs/{id}", "Remove a hub for good from those that keep the control state together. It may be the one that is asked, which stops then. A prefix of the id will do when it is unique.", nil, nil, nil)),
 		admin(get("listAudit", "/audit", "What was changed, by whom, and what was refused.", AuditQuery{}, AuditList{})),
 		get("getAuthority", "/authority", "The hub's own authority: what its certificates and its agents' come from.", nil, Authority{}),
 		admin(change("changeAuthority", http.MethodPost, "/authority", "Change the authority, in steps of which each can be taken back but the last.", nil, AuthorityChange{}, Authority{})),

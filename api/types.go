@@ -142,7 +142,8 @@ type Hub struct {
 	Agents    map[string]int    `json:"agents" doc:"The fleet by status."`
 	Listen    []report.Endpoint `json:"listen"`
 	QuickLook QuickLook         `json:"quick_look"`
-	Hubs      []Member          `json:"hubs,omitempty" doc:"All hubs of the control state, this one first; none if it is alone."`
+	State     string            `json:"state,omitempty" doc:"What is wrong with the control state: that it is full, so that nothing can be changed. None if nothing is."`
+	Hubs      []ClusterHub      `json:"hubs,omitempty" doc:"All hubs of the control state, this one first; none if it is alone."`
 	Joint
 }
 

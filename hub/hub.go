@@ -71,7 +71,15 @@ type Options struct {
 	TLS       tlsconf.Server
 	AgentLife time.Duration // of agents' certificates; 0: 24 h
 
-	Etcd      []string      // endpoints of an etcd cluster; empty: one of its own, in the state directory
+	// The control state is in an etcd outside, or in one within, in the state directory. What was learned by joining is kept there.
+	Etcd         []string       // endpoints of an etcd outside; empty: one within
+	EtcdTLS      tlsconf.Client // of endpoints that begin with https://
+	EtcdUser     string
+	EtcdPassword string
+	EtcdListen   string // address of this machine at which other hubs reach the etcd within, port 2380 if it has none; empty: as the last time, or nowhere, or of one that joins on the host of Address
+	Join         string // URL of a hub whose control state this one is to share; empty: of none
+	JoinToken    string // a token of the role hub for that
+
 	Heartbeat time.Duration // least interval between an agent's heartbeats; 0: 5 s
 	MaxBytes  int64         // of the quick look on disk; 0: 4 GiB
 	MaxAge    time.Duration // of records in the quick look; 0: 7 days
@@ -121,8 +129,8 @@ func (e Endpoints) SignIn() string { return e.URL + "/signin?token=" + url.Query
 // AgentData returns the state directory of a hub's own agent.
 func AgentData(data string) string { return filepath.Join(data, "agent") }
 
-// Run runs the hub until ctx is done, and returns nil. Any other return is an error to start: a config.Errors if the
-// configuration of its agent is wrong.
+// Run runs the hub until ctx is done, and returns nil. Any other return is an error to start, a config.Errors if the configuration of
+// its agent is wrong, or tells that the control state has ended, as when the hub was removed from those that share it.
 func Run(ctx context.Context, o Options) error {
 	o = o.withDefaults()
 	if err := o.checkAddresses(); err != nil {
@@ -140,14 +148,26 @@ func Run(ctx context.Context, o Options) error {
 	if _, err := finishRestore(o.Data); err != nil { // that was begun
 		return err
 	}
-	h := &hub{Options: o, registrar: registrar, named: o.Hosts, started: time.Now(), metrics: metric.NewSet()}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	h := &hub{Options: o, registrar: registrar, named: o.Hosts, started: time.Now(), metrics: metric.NewSet(), ended: make(chan error, 1)}
+	h.end = func(err error) {
+		h.ended <- err
+		end(err)
+	}
 	h.log = slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	h.libraries = slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	defer h.closeAll()
 	if err := h.open(ctx); err != nil {
 		return err
 	}
-	return h.run(ctx)
+	err = h.run(ctx)
+	select {
+	case ended := <-h.ended:
+		return errors.Join(ended, err)
+	default:
+		return err
+	}
 }
 
 func (o Options) withDefaults() Options {
@@ -186,7 +206,9 @@ type hub struct {
 	libraries *slog.Logger // for those that say more than an operator wants to read
 
 	metrics *metric.Set
-	close   []func() // in the order of opening
+	close   []func()    // in the order of opening
+	end     func(error) // ends the hub; once
+	ended   chan error
 
 	state     state.Store
 	authority *authority.Authority
@@ -255,7 +277,7 @@ func (h *hub) open(ctx context.Context) error {
 	h.close = append(h.close, h.documents.Close)
 	h.admission = admission.New(admission.Options{Records: h.AgentRecords, Bytes: h.AgentBytes, Access: h.senders(), Epochs: h.documents, Metrics: h.metrics})
 	h.registry, err = registry.Open(ctx, registry.Options{
-		Hub: h.id, Store: h.state, Documents: h.documents, Heartbeat: h.Heartbeat, Door: h.admission, Shared: len(h.Etcd) > 0, Log: h.log, Metrics: h.metrics,
+		Hub: h.id, Store: h.state, Documents: h.documents, Heartbeat: h.Heartbeat, Door: h.admission, Shared: h.shared(), Log: h.log, Metrics: h.metrics,
 		Gate: h.entry(), Authorities: func() string { _, fingerprint := trusted{h}.Bundle(); return fingerprint },
 		Balancer: spread.New(h.id, clustered{h}.places),
 	})
@@ -512,6 +534,9 @@ func (h *hub) run(ctx context.Context) error {
 // describe is what the hub says of itself.
 func (h *hub) describe() api.Hub {
 	d := api.Hub{ID: h.id, Version: h.Version, Started: h.started.UTC(), Agents: h.registry.Counts(expr.Selector{}), QuickLook: h.quick.Status()}
+	if own, ok := h.state.(state.OwnCluster); ok && own.Full() {
+		d.State = state.ErrFull.Error()
+	}
 	for i, name := range []string{"ui", "opamp"} {
 		if i < len(h.listeners) {
 			a := h.listeners[i].Addr()

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 	"unicode"
@@ -37,6 +38,11 @@ func ask(ctx context.Context, dial dialer, secure *tls.Config, address, path str
 	if u.Scheme != "https" {
 		return nil, fmt.Errorf("ask %s for an identity: it is not https, so that nobody can prove anything there; write https://", address)
 	}
+	return post(ctx, dial, secure, u, path, in, out)
+}
+
+// post is ask at any URL. Without TLS no certificates are shown.
+func post(ctx context.Context, dial dialer, secure *tls.Config, u *url.URL, path string, in, out any) (shown []*x509.Certificate, err error) {
 	body := []byte{}
 	if in != nil {
 		if body, err = json.Marshal(in); err != nil {
@@ -70,7 +76,10 @@ func ask(ctx context.Context, dial dialer, secure *tls.Config, address, path str
 	if err := json.Unmarshal(text, out); err != nil {
 		return nil, fmt.Errorf("read the hub's answer: %w", err)
 	}
-	return resp.TLS.PeerCertificates, nil
+	if resp.TLS != nil {
+		shown = resp.TLS.PeerCertificates
+	}
+	return shown, nil
 }
 
 // ask asks the hub, or if that does not answer the next one, for all share who their agents are.

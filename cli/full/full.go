@@ -28,7 +28,7 @@ func Commands(c *cli.Commands) []*cobra.Command {
 	list := []*cobra.Command{
 		f.up(), f.hubCommand(), f.get(), f.describe(), f.apply(),
 		parent("diff", "", f.diffDocuments()), // package cli has the rest of it
-		parent("delete", "Delete a thing that the hub has.", f.deleteDocument()),
+		parent("delete", "Delete a thing that the hub has.", f.deleteDocument(), f.deleteHub()),
 		parent("rollback", "Go back to an earlier version.", f.rollbackDocument()),
 		parent("edit", "Change a thing that the hub has, in an editor.", f.editDocument()),
 		f.ledger(), f.top(), f.query(), f.logs(), f.doctor(),

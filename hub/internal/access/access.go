@@ -314,8 +314,8 @@ func (a *Access) tokenText(text string) (*proof, *api.Error) {
 		}
 		return nil, unauthorized("the token is not known here: it was deleted or has never been; " + howToSignIn)
 	}
-	if t.Role == api.Enrol {
-		return nil, unauthorized("the token is for agents to join with, and for nothing else; " + howToSignIn)
+	if t.joins() {
+		return nil, unauthorized("the token is to join with, and for nothing else; " + howToSignIn)
 	}
 	return &proof{principal: t.principal(), audience: bearerAudience}, nil
 }

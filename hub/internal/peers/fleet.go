@@ -116,7 +116,7 @@ func (p *Peers) JoinHubs(within expr.Selector, all []Answer[api.Hub]) api.Hub {
 		told[a.Hub] = a.Value
 	}
 	for _, h := range p.o.Cluster.Hubs() {
-		m := api.Member{ID: h.ID, Name: h.Name, Version: h.Version, Started: h.Started, URL: h.URL, Draining: h.Draining, Agents: h.HubAt.Agents}
+		m := api.ClusterHub{ID: h.ID, Name: h.Name, Version: h.Version, Started: h.Started, URL: h.URL, Draining: h.Draining, Agents: h.HubAt.Agents}
 		own, ok := told[h.ID]
 		if !within.IsZero() {
 			m.Agents = own.Agents[report.Healthy] + own.Agents[report.Degraded] + own.Agents["unknown"]
@@ -125,7 +125,7 @@ func (p *Peers) JoinHubs(within expr.Selector, all []Answer[api.Hub]) api.Hub {
 		}
 		joint.Hubs = append(joint.Hubs, m)
 	}
-	slices.SortFunc(joint.Hubs, func(a, b api.Member) int {
+	slices.SortFunc(joint.Hubs, func(a, b api.ClusterHub) int {
 		switch p.o.Hub {
 		case a.ID:
 			return -1

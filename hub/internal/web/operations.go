@@ -67,6 +67,7 @@ func (s *Server) operations() map[string]operation {
 		"listKnocks":      ask(s.knocks),
 		"revokeAgent":     tell(s.revoke),
 		"admitAgent":      tell(s.admitAgent),
+		"removeHub":       ask(s.removeHub),
 		"listAudit":       ask(s.audit),
 		"getAuthority":    ask(func(context.Context, *call, none) (api.Authority, error) { return s.authority() }),
 		"changeAuthority": tell(s.changeAuthority),

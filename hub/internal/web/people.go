@@ -29,16 +29,38 @@ type Authority interface {
 	Bundle() (pem []byte, fingerprint string) // what is to be trusted
 }
 
+// Members are the hubs that keep one control state. Errors are an *api.Error where the request is to blame.
+type Members interface {
+	Joinable() error // why no hub can join
+	// Remove removes the only hub whose id begins so, and returns its id. If it is this one, that is noted in the audit log
+	// before: afterwards nothing can be written.
+	Remove(ctx context.Context, by, id string) (removed string, noted bool, err error)
+}
+
+func (s *Server) removeHub(ctx context.Context, c *call, _ none) (none, error) {
+	id, noted, err := s.Members.Remove(ctx, c.Name, c.path("id"))
+	if id != "" {
+		c.target = id
+	}
+	c.trial = noted
+	return none{}, err
+}
+
 func (s *Server) me(_ context.Context, c *call, _ none) (api.Me, error) {
 	return api.Me{Name: c.Name, Role: c.Role, Within: c.Within.String(), Ends: c.Ends}, nil
 }
 
 func (s *Server) createToken(ctx context.Context, c *call, r api.AccessTokenRequest) (api.AccessTokenCreated, error) {
+	if r.Role == api.Member {
+		if err := s.Members.Joinable(); err != nil {
+			return api.AccessTokenCreated{}, err
+		}
+	}
 	t, err := s.Access.Create(ctx, c.Name, r)
 	if err != nil {
 		return t, err
 	}
-	if t.Role == api.Enrol {
+	if t.Role == api.Enrol || t.Role == api.Member {
 		t.Join = s.Join(t)
 	}
 	c.target, c.detail = t.ID, told(t.AccessToken)

@@ -64,7 +64,7 @@ type call struct {
 
 	// For the audit log.
 	target, detail string
-	trial          bool // it changes nothing
+	trial          bool // it changes nothing, or is noted already
 
 	fresh time.Duration // how old what other hubs have told may be
 }

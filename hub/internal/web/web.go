@@ -96,6 +96,7 @@ type Options struct {
 	Audit       Audit
 	Gate        Gate
 	Authority   Authority
+	Members     Members
 	Flood       Flood
 	Certificate func() api.Certificate                 // that the hub shows; zero: none
 	Backup      func(context.Context, io.Writer) error // writes the hub's state as a tar stream

@@ -215,9 +215,12 @@ func (r *Registry) Heartbeat() time.Duration {
 	return max(r.o.Heartbeat, time.Duration(r.connected.Load())*time.Second/perSecond)
 }
 
-// Lease returns for how long from now an agent may believe that it has the lease that it is given now, with a tenth more for
-// clocks that run at different speeds.
-func (r *Registry) Lease() time.Duration { return missed * r.Heartbeat() * 11 / 10 }
+// Lease returns for how long from now an agent may believe that it has the lease that it is given now, by whichever hub, with a tenth
+// more for clocks that run at different speeds.
+func (r *Registry) Lease() time.Duration {
+	elsewhere := time.Duration(r.elsewhere.Load()) * time.Second / perSecond // there may be one hub that has them all
+	return missed * max(r.Heartbeat(), elsewhere) * 11 / 10
+}
 
 // get returns the agent with an id, making it if it is new; nil when there are too many.
 func (r *Registry) get(id string) *agent {

@@ -23,7 +23,7 @@ import (
 const (
 	root     = "/creel/v1/" // what all keys begin with in etcd
 	page     = 1000         // entries asked for at once
-	leaseTTL = 10           // seconds that a hub's lease outlives it
+	leaseTTL = 3            // seconds that a hub's lease outlives it: another leads within five, with an election of etcd before
 )
 
 // etcd is a Store on an etcd client.

@@ -165,6 +165,7 @@ type agent struct {
 	own       Settings    // of the agent's own file, as it was at the start
 	started   atomic.Bool // there is a configuration that runs
 	logged    tail
+	shown     atomic.Pointer[planText]
 
 	acting sync.Mutex // held while what life asks for is done
 

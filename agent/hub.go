@@ -31,7 +31,7 @@ func (a *agent) connect() (*control.Client, error) {
 	c := control.ClientOptions{URLs: urls, Known: a.hubs.known(), Balance: control.Balance(a.own.Hub.Balance), Stay: a.Stay, TLS: a.secure, Log: a.hubLog(), Tracer: a.tracer, Agent: control.Agent{
 		ID: a.dir.id, Version: a.Version, Labels: a.said,
 		Health: a.health, Components: a.components, Routes: a.engine.Routes, Ledger: a.engine.Ledger,
-		Effective: func() []byte { return effectiveJSON(a.engine.Plan()) },
+		Effective: a.effectiveJSON,
 		Life:      a.life.Life, Configuration: a.changes.Report, Remote: a.remote, Done: a.done, Offered: a.offered, Ordered: a.ordered,
 		Hubs:   a.hubs.learn,
 		Leased: a.terms.lease,

@@ -1,0 +1,839 @@
+package simulation
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/creelhq/creel/control"
+	"github.com/creelhq/creel/hub/internal/documents"
+	"github.com/creelhq/creel/hub/internal/placer"
+	"github.com/creelhq/creel/hub/internal/registry"
+	"github.com/creelhq/creel/hub/internal/state"
+	"github.com/creelhq/creel/metric"
+	"github.com/creelhq/creel/report"
+)
+
+const (
+	heartbeat      = 5 * time.Second
+	missed         = 3
+	rest           = 100 * time.Millisecond // as package placer has it
+	leaderKey      = "leader"
+	agentsPrefix   = "agents/"
+	sessionsPrefix = "sessions/"
+	offerAgain     = 30 * time.Second
+)
+
+// A hub is one process of a hub.
+type hub struct {
+	node
+	index int
+	id    string
+	cut   int // from the control state, by how many faults
+	lags  int // likewise, and the other way round: changes come late
+	loses int // likewise: answers of the control state get lost
+
+	client  *client
+	docs    *documents.Store
+	streams []*stream
+	fleet   map[string]*member
+
+	lease *lease
+	kept  time.Time // when the hub asked last for what the control state has granted
+
+	term  *term
+	until time.Duration // armed: stops with the next write
+	mean  func()        // what happens then
+}
+
+// A term is the time for which a hub leads, as it believes.
+type term struct {
+	revision int64
+	placer   *placer.Placer
+	ctx      context.Context
+	end      context.CancelFunc
+	looking  bool
+	again    bool          // something has changed since it began to look
+	last     time.Duration // when the last look ended
+	serial   int           // of the look that is planned
+	halt     func()        // of the look that goes on
+}
+
+// A member is what a hub knows of an agent, as package registry has it.
+type member struct {
+	id        string
+	labels    map[string]string
+	working   bool
+	connected bool // as far as is known, somewhere
+	mine      bool // this hub is the agent's, or was the last
+	held      bool // connected here, or was and is not given up
+	conn      *conn
+	broke     time.Time
+	seen      time.Time
+	timer     int       // what an earlier one was set for does not happen
+	leased    time.Time // until when it may have a lease, at most
+
+	unsure  bool // it has connected here since its session was written
+	session session
+	claim   *lease // under which this hub has written the session
+	asked   time.Time
+	keeping bool // a write is under way
+	owed    bool // the session is to be written
+	look    bool // it is another than this hub has heard
+
+	runs    []report.Document
+	remote  string // hash of the offer that it runs
+	offered string
+	offerAt time.Time
+}
+
+// presence is the value of sessions/<agent>.
+type presence struct {
+	Hub   string `json:"hub"`
+	Broke bool   `json:"broke"`
+}
+
+// A session is the last of an agent that a hub has heard of.
+type session struct {
+	presence
+	revision int64 // 0: there is none
+	heard    int64
+}
+
+// record is the value of agents/<agent>.
+type record struct {
+	Hub       string            `json:"hub"`
+	Labels    map[string]string `json:"labels"`
+	Working   bool              `json:"working"`
+	Connected bool              `json:"connected"`
+}
+
+func (h *hub) start() {
+	h.node.begin()
+	h.client = &client{h: h, ready: make(chan *watch)}
+	h.streams, h.fleet, h.lease, h.term, h.mean = nil, map[string]*member{}, nil, nil, nil
+	d, err := documents.Open(context.Background(), documents.Options{Store: h.client, Agents: h.documented})
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	h.docs = d
+	h.client.follow()
+	s := h.w.store
+	for _, e := range s.list(placementsPrefix) {
+		h.applied(e)
+	}
+	for _, st := range []*stream{
+		{prefix: agentsPrefix, one: h.recorded, all: func(list []state.Entry, _ int64) {
+			for _, e := range list {
+				h.recorded(e)
+			}
+		}},
+		{prefix: sessionsPrefix, one: h.took, all: h.sessions},
+		{prefix: leaderKey, one: h.led, all: func(list []state.Entry, revision int64) {
+			if len(list) == 0 {
+				list = []state.Entry{{Key: leaderKey, Revision: revision}}
+			}
+			h.led(list[0])
+		}},
+	} {
+		if st.after = s.revision; st.prefix != leaderKey {
+			st.all(s.list(st.prefix), s.revision)
+		}
+		h.streams = append(h.streams, st)
+	}
+	for _, id := range slices.Sorted(maps.Keys(h.fleet)) { // who was here has three heartbeats to come back
+		switch m := h.fleet[id]; {
+		case !m.connected && m.session.revision == 0:
+		case m.session.revision > 0 && m.session.Hub == h.id:
+			m.connected, m.mine, m.seen = true, true, h.clock()
+			h.mayHaveLease(m)
+			h.given(m, missed*heartbeat)
+		case m.session.revision == 0:
+			h.vanished(m)
+		}
+	}
+	h.stand()
+	h.keep()
+}
+
+// stop ends the process; what it was about to do does not happen.
+func (h *hub) stop() {
+	if !h.up {
+		return
+	}
+	h.resign()
+	h.client.dead = true
+	h.docs.Close()
+	h.node.kill()
+}
+
+// ask has something done by the control state, and then tells how that went.
+func (h *hub) ask(do func() error, then func(error)) {
+	life := h.life
+	h.w.after(h.w.latency(), func() {
+		if h.cut > 0 || h.w.store.away > 0 {
+			h.after(h.w.between(time.Second, 5*time.Second), func() { then(errAway) })
+			return
+		}
+		err := do()
+		h.w.after(h.w.latency(), func() {
+			if h.cut > 0 || h.loses > 0 && h.w.chance(0.5) {
+				h.w.h.Counts[AnswersLost] += min(h.loses, 1)
+				h.after(h.w.between(time.Second, 5*time.Second), func() { then(errAway) })
+				return
+			}
+			h.get(life, func() { then(err) })
+		})
+	})
+}
+
+// keep keeps the hub's lease.
+func (h *hub) keep() {
+	l, sent := h.lease, h.clock()
+	if l != nil {
+		h.ask(func() error {
+			if l.over {
+				return state.ErrNotFound
+			}
+			l.ends = h.w.now + leaseTTL
+			return nil
+		}, func(err error) {
+			switch {
+			case h.lease != l:
+			case err == nil:
+				h.kept = sent
+				h.watchLease()
+			case err != errAway:
+				h.lose()
+			}
+		})
+	}
+	h.after(leaseTTL/3, h.keep)
+}
+
+// watchLease notices that the lease cannot be kept.
+func (h *hub) watchLease() {
+	l, kept := h.lease, h.kept
+	h.after(leaseTTL, func() {
+		if h.lease == l && h.kept.Equal(kept) {
+			h.lose()
+		}
+	})
+}
+
+// lose takes note that the lease is lost: what hung on it is to be written again.
+func (h *hub) lose() {
+	h.lease = nil
+	h.resign()
+	for _, id := range slices.Sorted(maps.Keys(h.fleet)) {
+		if m := h.fleet[id]; m.held {
+			h.save(m)
+		}
+	}
+}
+
+// leased calls then with a lease.
+func (h *hub) leased(then func(*lease, error)) {
+	if h.lease != nil {
+		then(h.lease, nil)
+		return
+	}
+	var l *lease
+	sent := h.clock()
+	h.ask(func() error { l = h.w.store.grant(); return nil }, func(err error) {
+		if err == nil && h.lease == nil {
+			h.lease, h.kept = l, sent
+			h.watchLease()
+		}
+		then(h.lease, err)
+	})
+}
+
+// The election, as package leader has it.
+
+// stand has the hub elected, unless another one leads.
+func (h *hub) stand() {
+	if h.term != nil {
+		return
+	}
+	later := func() { h.after(time.Second, h.stand) }
+	h.leased(func(l *lease, err error) {
+		if err != nil || l == nil {
+			later()
+			return
+		}
+		var revision int64
+		h.ask(func() (err error) {
+			now, there := h.w.store.entries[leaderKey]
+			if there && string(now.Value) != h.id {
+				return nil
+			}
+			revision, err = h.w.store.put(leaderKey, []byte(h.id), l, state.Unchanged(now.Revision))
+			return err
+		}, func(err error) {
+			switch {
+			case err != nil:
+				later()
+			case revision > 0 && h.lease == l && h.term == nil:
+				h.lead(revision)
+			case revision > 0:
+				later()
+			}
+		})
+	})
+}
+
+// led takes in who leads.
+func (h *hub) led(e state.Entry) {
+	if t := h.term; t != nil && e.Revision > t.revision {
+		h.resign()
+	}
+	if h.term == nil && e.Value == nil {
+		h.stand()
+	}
+}
+
+func (h *hub) lead(revision int64) {
+	t := &term{revision: revision, last: -rest}
+	t.ctx, t.end = context.WithCancel(context.Background())
+	t.placer = placer.New(placer.Options{
+		Hub: h.id, Store: h.client, Documents: view{h.docs, h}, Fleet: h, Log: slog.New(slog.DiscardHandler), Metrics: metric.NewSet(),
+	})
+	h.term = t
+	h.w.h.Elected++
+	h.w.note(Event{Kind: Leads, Hub: h.index, Agent: -1, Document: -1})
+	h.look(0)
+}
+
+func (h *hub) resign() {
+	t := h.term
+	if t == nil {
+		return
+	}
+	h.term = nil
+	t.end()
+	if t.halt != nil {
+		t.halt()
+	}
+	h.w.note(Event{Kind: Resigns, Hub: h.index, Agent: -1, Document: -1})
+	h.after(0, h.stand)
+}
+
+// heard has the leader look again, soon.
+func (h *hub) heard() {
+	if h.term != nil {
+		h.look(0)
+	}
+}
+
+// look plans the next look.
+func (h *hub) look(d time.Duration) {
+	t := h.term
+	if t.looking {
+		t.again = true
+		return
+	}
+	t.serial++
+	serial := t.serial
+	h.after(max(d, t.last+rest-h.w.now), func() {
+		if h.term == t && t.serial == serial {
+			h.place(t)
+		}
+	})
+}
+
+// place looks: each write of it is a request, for whose answer it waits.
+func (h *hub) place(t *term) {
+	t.looking, t.again = true, false
+	var next time.Duration
+	resume, halt := iter.Pull(func(yield func(*request) bool) {
+		h.client.yield = yield
+		next = t.placer.Step(t.ctx, h.clock())
+	})
+	t.halt = halt
+	var advance func()
+	advance = func() {
+		r, more := resume()
+		if !more {
+			h.client.yield, t.looking, t.halt, t.last = nil, false, nil, h.w.now
+			halt()
+			if h.term == t {
+				if t.again {
+					next = 0
+				}
+				h.look(next)
+			}
+			return
+		}
+		if h.mean != nil {
+			mean := h.mean
+			h.mean = nil
+			mean()
+			if h.term != t {
+				return
+			}
+		}
+		h.ask(func() (err error) { r.revision, err = r.do(); return err }, func(err error) {
+			if r.err = err; h.term == t {
+				advance()
+			}
+		})
+	}
+	advance()
+}
+
+// A view is the documents as the placer sees them: by its clock, not that of the day.
+type view struct {
+	*documents.Store
+	h *hub
+}
+
+// shift moves the times of owners.
+func shift(o documents.Owners, by time.Duration) documents.Owners {
+	o.Owners = slices.Clone(o.Owners)
+	for i := range o.Owners {
+		if x := &o.Owners[i]; !x.Since.IsZero() {
+			x.Since = x.Since.Add(by)
+		}
+	}
+	return o
+}
+
+func (v view) Floating() (list []documents.Floating, gone []string) {
+	list, gone = v.Store.Floating()
+	for i := range list {
+		list[i].Owners = shift(list[i].Owners, -v.h.jump)
+	}
+	return list, gone
+}
+
+func (v view) Place(ctx context.Context, name string, was, next documents.Owners) error {
+	return v.Store.Place(ctx, name, was, shift(next, v.h.jump))
+}
+
+// The registry. A session is an agent's connection, in the control state under the hub's lease: who connects last has it.
+
+func (h *hub) member(id string) *member {
+	m := h.fleet[id]
+	if m == nil {
+		m = &member{id: id, working: true}
+		h.fleet[id] = m
+	}
+	return m
+}
+
+// recorded takes in what is kept of an agent.
+func (h *hub) recorded(e state.Entry) {
+	m := h.member(strings.TrimPrefix(e.Key, agentsPrefix))
+	if m.held {
+		return
+	}
+	var r record
+	if err := json.Unmarshal(e.Value, &r); err != nil {
+		panic("BUG: " + err.Error())
+	}
+	m.labels, m.working = r.Labels, r.Working
+	if m.session.revision == 0 {
+		m.connected = r.Connected
+	}
+	h.heard()
+}
+
+// record has it written what this hub knows of an agent, unless it is another's by now.
+func (h *hub) record(m *member, connected bool) {
+	r := record{h.id, m.labels, m.working, connected}
+	h.ask(func() error {
+		s, key := h.w.store, agentsPrefix+m.id
+		var p presence
+		if e, there := s.entries[sessionsPrefix+m.id]; there {
+			if err := json.Unmarshal(e.Value, &p); err != nil {
+				panic("BUG: " + err.Error())
+			}
+			if p.Hub != h.id || !connected {
+				return nil
+			}
+		}
+		if value := encode(r); string(s.entries[key].Value) != string(value) {
+			_, err := s.put(key, value, nil, state.Always())
+			return err
+		}
+		return nil
+	}, func(err error) {
+		if err != nil && m.mine == (r.Hub == h.id) && m.connected == connected {
+			h.after(time.Second, func() { h.record(m, m.connected) })
+		}
+	})
+}
+
+func encode(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	return b
+}
+
+// took takes in at which hub an agent is.
+func (h *hub) took(e state.Entry) {
+	m := h.member(strings.TrimPrefix(e.Key, sessionsPrefix))
+	if e.Revision <= m.session.heard {
+		return
+	}
+	m.session = session{heard: e.Revision}
+	if e.Value != nil {
+		m.session.revision = e.Revision
+		if err := json.Unmarshal(e.Value, &m.session.presence); err != nil {
+			panic("BUG: " + err.Error())
+		}
+	}
+	switch {
+	case m.unsure:
+	case e.Value == nil && !m.mine && m.connected:
+		h.vanished(m)
+	case e.Value != nil && m.session.Hub != h.id:
+		h.moved(m)
+	}
+	h.heard()
+}
+
+// sessions takes in where all agents are.
+func (h *hub) sessions(list []state.Entry, revision int64) {
+	is := map[string]bool{}
+	for _, e := range list {
+		is[e.Key] = true
+		h.took(e)
+	}
+	for _, id := range slices.Sorted(maps.Keys(h.fleet)) {
+		if key := sessionsPrefix + id; !is[key] {
+			h.took(state.Entry{Key: key, Revision: revision})
+		}
+	}
+}
+
+// moved takes note that an agent is at another hub.
+func (h *hub) moved(m *member) {
+	if c := m.conn; c != nil {
+		m.conn = nil
+		c.close(false)
+	}
+	m.mine, m.held, m.connected = false, false, true
+	m.timer++
+	switch {
+	case !m.session.Broke:
+		m.broke = time.Time{}
+	case m.broke.IsZero():
+		m.broke = h.clock()
+	}
+	h.mayHaveLease(m)
+}
+
+// vanished takes note that an agent's hub is gone, or has lost the control state: it has time to come to another.
+func (h *hub) vanished(m *member) {
+	h.mayHaveLease(m)
+	h.later(m, missed*heartbeat, func() {
+		if m.connected && !m.mine && m.session.revision == 0 {
+			h.record(m, false)
+		}
+	})
+}
+
+// later does something unless the agent's timer is set anew.
+func (h *hub) later(m *member, d time.Duration, do func()) {
+	m.timer++
+	timer := m.timer
+	h.after(d, func() {
+		if m.timer == timer {
+			do()
+		}
+	})
+}
+
+// mayHaveLease notes that the agent may have got a lease just now. Clocks do not run alike: a tenth more.
+func (h *hub) mayHaveLease(m *member) {
+	if until := h.clock().Add(missed * heartbeat * 11 / 10); until.After(m.leased) {
+		m.leased = until
+	}
+}
+
+// grants reports whether the hub may give an agent a lease: the others know that it is here, and the hub has a lease itself.
+func (h *hub) grants(m *member) bool {
+	if !m.held || m.unsure || m.session.revision == 0 || m.session.Hub != h.id {
+		return false
+	}
+	return h.w.Wrong == GrantsForEver || m.claim == h.lease && h.lease != nil && (h.w.Wrong == LateLoss || h.clock().Before(h.kept.Add(leaseTTL)))
+}
+
+// save has an agent's session written.
+func (h *hub) save(m *member) {
+	if m.owed = true; !m.keeping {
+		m.keeping = true
+		h.after(0, func() { h.keepSession(m, 0) })
+	}
+}
+
+// keepSession makes an agent's session what it is to be.
+func (h *hub) keepSession(m *member, tries int) {
+	key, s := sessionsPrefix+m.id, h.w.store
+	if m.look {
+		var e state.Entry
+		h.ask(func() error { e = s.entries[key].Entry; return nil }, func(err error) {
+			if err != nil {
+				h.after(time.Second, func() { h.keepSession(m, 0) })
+				return
+			}
+			m.look = false
+			if e.Revision == 0 {
+				m.session.presence, m.session.revision = presence{}, 0
+			} else {
+				h.took(e)
+			}
+			h.keepSession(m, tries)
+		})
+		return
+	}
+	c := state.Unchanged(m.session.revision)
+	if m.unsure && m.broke.IsZero() {
+		c = state.Always()
+	}
+	if m.owed && m.mine && !c.Any && m.session.revision > 0 && m.session.Hub != h.id {
+		m.unsure = false
+		h.moved(m)
+	}
+	if !m.owed || !m.mine || !m.held && m.session.revision == 0 {
+		m.owed, m.keeping = false, false
+		return
+	}
+	m.owed = false
+	held, p, was := m.held, presence{h.id, !m.broke.IsZero()}, m.conn
+	h.leased(func(l *lease, err error) {
+		if err != nil || l == nil {
+			m.owed = true
+			h.after(time.Second, func() { h.keepSession(m, 0) })
+			return
+		}
+		var revision int64
+		h.ask(func() (err error) {
+			if held {
+				revision, err = s.put(key, encode(p), l, c)
+				return err
+			}
+			return s.delete(key, c)
+		}, func(err error) {
+			pause := time.Duration(0)
+			switch {
+			case err == state.ErrConflict:
+				if m.owed, m.look = true, true; tries > 8 {
+					pause = time.Second
+				}
+			case err != nil:
+				m.owed, pause = true, time.Second
+			case held:
+				if m.conn == was || m.conn == nil {
+					m.unsure = false
+				}
+				h.claimed(m, p, revision, l)
+			default:
+				m.session.revision = 0
+			}
+			h.after(pause, func() { h.keepSession(m, tries+1) })
+		})
+	})
+}
+
+// claimed notes that the session is written, and gives the lease that has waited for that.
+func (h *hub) claimed(m *member, p presence, revision int64, l *lease) {
+	m.claim = l
+	switch {
+	case m.session.heard < revision:
+		m.session = session{p, revision, revision}
+	case m.session.heard > revision && !m.unsure && m.session.revision > 0 && m.session.Hub != h.id:
+		h.moved(m)
+		return
+	}
+	if m.conn != nil && !m.asked.IsZero() {
+		h.answer(m)
+	}
+}
+
+// connect takes in a connection.
+func (h *hub) connect(c *conn) {
+	m := h.member(c.a.id)
+	if old := m.conn; old != nil {
+		m.conn = nil
+		old.close(false)
+	}
+	m.timer++
+	m.conn, m.broke, m.mine, m.held, m.connected, m.unsure = c, time.Time{}, true, true, true, true
+	m.seen, m.remote, m.offered, m.asked = h.clock(), "", "", time.Time{}
+	h.save(m)
+	h.patience(c)
+	h.heard()
+}
+
+// patience ends a connection that nothing comes from.
+func (h *hub) patience(c *conn) {
+	c.beats++
+	beats, m := c.beats, h.fleet[c.a.id]
+	h.after(missed*heartbeat, func() {
+		if m.conn == c && c.beats == beats {
+			c.close(false)
+			h.left(c)
+		}
+	})
+}
+
+// left notes that a connection is over.
+func (h *hub) left(c *conn) {
+	m := h.fleet[c.a.id]
+	if m == nil || m.conn != c {
+		return
+	}
+	m.conn, m.broke = nil, h.clock()
+	h.save(m)
+	h.given(m, max(m.seen.Add(missed*heartbeat).Sub(h.clock()), 0))
+	h.heard()
+}
+
+// given gives an agent up after a while.
+func (h *hub) given(m *member, after time.Duration) {
+	h.later(m, after, func() {
+		if m.conn == nil && m.mine {
+			m.held, m.connected = false, false
+			h.save(m)
+			h.record(m, false)
+			h.heard()
+		}
+	})
+}
+
+// A beat is what an agent says.
+type beat struct {
+	sent    time.Time
+	labels  map[string]string
+	working bool
+	runs    []report.Document
+	remote  string
+}
+
+// hear takes in a beat, and answers it.
+func (h *hub) hear(c *conn, b beat) {
+	m := h.fleet[c.a.id]
+	if m == nil || m.conn != c {
+		return
+	}
+	m.seen, m.asked = h.clock(), b.sent
+	h.patience(c)
+	if m.labels == nil || !maps.Equal(m.labels, b.labels) || m.working != b.working || !c.told {
+		m.labels, m.working, c.told = b.labels, b.working, true
+		h.record(m, true)
+	}
+	m.runs, m.remote = b.runs, b.remote
+	h.heard()
+	h.answer(m)
+	h.tell(m)
+}
+
+// answer answers the last beat, with a lease if there may be one.
+func (h *hub) answer(m *member) {
+	c, sent, expires := m.conn, m.asked, time.Duration(0)
+	if h.grants(m) {
+		h.mayHaveLease(m)
+		expires, m.asked = missed*heartbeat, time.Time{}
+	}
+	c.down(func() { c.a.leased(c, sent, expires) })
+}
+
+// selectable returns the labels that selectors see.
+func (m *member) selectable() map[string]string {
+	labels := maps.Clone(m.labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels[documents.AgentLabel] = m.id
+	return labels
+}
+
+// tell offers an agent what it is to run.
+func (h *hub) tell(m *member) {
+	if m.conn == nil || m.labels == nil {
+		return
+	}
+	p := h.docs.Current().For(m.selectable())
+	switch {
+	case p.Conflict != "":
+		panic("BUG: " + p.Conflict)
+	case p.Hash == m.remote, len(p.Offer.Documents) == 0 && m.remote == "" && m.offered == "":
+		return
+	case p.Hash == m.offered && h.clock().Sub(m.offerAt) < offerAgain:
+		return
+	}
+	m.offered, m.offerAt = p.Hash, h.clock()
+	c, offer := m.conn, p.Offer
+	c.down(func() { c.a.offered(c, offer) })
+}
+
+// applied takes in a change of documents, which they have taken in.
+func (h *hub) applied(e state.Entry) {
+	if name, ok := strings.CutPrefix(e.Key, placementsPrefix); ok {
+		o := ownersOf(e.Value)
+		h.w.note(Event{Kind: Applied, Hub: h.index, Agent: -1, Document: h.w.document(name), Owners: &o})
+	}
+	h.heard()
+	h.after(h.w.between(0, 5*time.Millisecond), func() {
+		for _, id := range slices.Sorted(maps.Keys(h.fleet)) {
+			h.tell(h.fleet[id])
+		}
+	})
+}
+
+// documented returns the agents as documents asks for them.
+func (h *hub) documented() (list []documents.Agent) {
+	for _, id := range slices.Sorted(maps.Keys(h.fleet)) {
+		m := h.fleet[id]
+		list = append(list, documents.Agent{
+			ID: id, Name: id, Labels: m.selectable(), Connected: m.connected, Documents: m.runs, Remote: control.RemoteStatus{}, Placement: &documents.Placement{},
+		})
+	}
+	return list
+}
+
+// Candidates returns the agents as the placer asks for them.
+func (h *hub) Candidates() (list []registry.Candidate) {
+	for _, id := range slices.Sorted(maps.Keys(h.fleet)) {
+		m := h.fleet[id]
+		if m.labels == nil {
+			continue
+		}
+		c := registry.Candidate{ID: id, Name: id, Labels: m.selectable(), There: m.connected, Working: m.working}
+		if m.connected {
+			c.Broke = m.broke
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+// Changed is not asked for: the simulation decides when the placer looks.
+func (h *hub) Changed() <-chan struct{} { return nil }
+
+// take takes results, or refuses them.
+func (h *hub) take(r result) {
+	e := Event{Kind: Accepted, Hub: h.index, Agent: r.agent.index, Document: r.document, Epoch: r.epoch, Begun: r.begun}
+	t := h.w.texts[r.document]
+	e.Place = t.places[r.epoch]
+	if h.w.Wrong != AcceptsAny && !h.accepts(t.name, r) {
+		e.Kind = Refused
+	}
+	h.w.note(e)
+}
+
+// String names the hub.
+func (h *hub) String() string { return fmt.Sprintf("hub %d", h.index) }
+
+func (h *hub) accepts(name string, r result) bool { return true }

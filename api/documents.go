@@ -150,6 +150,11 @@ func DocumentSchema(configuration map[string]any) map[string]any {
 		},
 		"spread":   map[string]any{"type": "string", "description": "With a number as place: a label, such as site, over whose values the agents that run it are spread."},
 		"priority": map[string]any{"type": "integer", "minimum": 0, "maximum": 9, "default": 5, "description": "With a number as place: higher ones are placed first."},
+		"overlap":  map[string]any{"enum": []any{"allow", "never"}, "default": "allow", "description": "With a number as place. allow: when its agent is lost, another has the place at once. never: only when the old one has surely stopped; no two agents ever work on the same place."},
+		"orphan": map[string]any{
+			"type": "string", "default": "keep", "pattern": "^(keep|stop|[0-9].*)$",
+			"description": "With a number as place: what an agent does when no hub has confirmed within three heartbeats that it has the document. keep: it goes on; stop: it stops until one does; a duration such as 10m: it goes on for so long. With overlap: never it is stop.",
+		},
 	}
 	if sections, ok := configuration["properties"].(map[string]any); ok {
 		maps.Copy(properties, sections)

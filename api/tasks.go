@@ -12,7 +12,7 @@ type Task struct {
 	Name     string    `json:"name,omitempty" doc:"The owner's name."`
 	Epoch    int64     `json:"epoch,omitempty" doc:"Grows each time that a task of the document is placed on an agent."`
 	Since    time.Time `json:"since,omitzero" doc:"When it was placed there."`
-	Status   string    `json:"status" doc:"running, waiting, refused, rolled_back, or unplaced."`
+	Status   string    `json:"status" doc:"running, waiting, refused, rolled_back, unplaced, or parked: it has failed on several agents, and waits for another version of the document."`
 	Error    string    `json:"error,omitempty" doc:"Why it does not run, or why it is placed nowhere."`
 }
 

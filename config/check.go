@@ -409,7 +409,7 @@ func (d *decoder) scalar(v reflect.Value, s *shape, n *Node, secret bool, out []
 		v.SetFloat(f)
 		return strconv.AppendFloat(out, f, 'g', -1, 64)
 	case durationShape:
-		t, err := parseDuration(n.text)
+		t, err := ParseDuration(n.text)
 		if err != nil {
 			if hidden {
 				err = errors.New("is no duration")

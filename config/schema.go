@@ -281,7 +281,7 @@ func (s *shape) measure(text string) (float64, error) {
 	}
 	switch {
 	case s.kind == durationShape:
-		d, err := parseDuration(text)
+		d, err := ParseDuration(text)
 		return float64(d), err
 	case s.typ == sizeType:
 		var n Size

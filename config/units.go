@@ -80,8 +80,8 @@ func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 // TypeName is what help calls it.
 func (Rate) TypeName() string { return "rate" }
 
-// parseDuration reads what time.ParseDuration does, and days.
-func parseDuration(s string) (time.Duration, error) {
+// ParseDuration reads what time.ParseDuration does, and days: 7d, 1d12h.
+func ParseDuration(s string) (time.Duration, error) {
 	days, rest, ok := strings.Cut(s, "d")
 	if !ok {
 		days, rest = "0", s

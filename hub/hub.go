@@ -266,7 +266,9 @@ func (h *hub) place() {
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		placer.Run(ctx, placer.Options{Hub: h.id, Store: h.state, Documents: h.documents, Fleet: h.registry, Log: h.log, Metrics: h.metrics})
+		placer.Run(ctx, placer.Options{
+			Hub: h.id, Store: h.state, Documents: h.documents, Fleet: h.registry, Lease: h.registry.Lease, Log: h.log, Metrics: h.metrics,
+		})
 	})
 	h.close = append(h.close, func() { stop(); wg.Wait() })
 }

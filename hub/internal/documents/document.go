@@ -14,6 +14,7 @@ import (
 	"github.com/creelhq/creel/agent"
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/expr"
 )
 
@@ -66,6 +67,8 @@ type content struct {
 	count    int                     // how many of those that it selects are to run it; 0: all
 	spread   string                  // a label, over whose values these are spread; "": none
 	priority int                     // from 0 to 9, when there is not room for all; 5 unless it says so
+	never    bool                    // no two agents may ever work on the same place of it
+	orphan   time.Duration           // what an agent does without a hub: see control.Tenure
 	ids      map[string]*config.Node // what it defines, such as exporters.otlp/hub
 	labels   []string                // that it gives to agents
 }
@@ -97,7 +100,8 @@ func (c *content) bind(within string) (err error) {
 var (
 	goodName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 	sections = []string{"agent", "collectors", "processors", "exporters", "pipelines", "tests"}
-	keys     = append([]string{"document", "selector", "place", "spread", "priority"}, sections...)
+	keys     = append(append([]string{"document", "selector"}, placing...), sections...)
+	placing  = []string{"place", "spread", "priority", "overlap", "orphan"}
 )
 
 // parse reads a document's text. What is in the sections is not checked.
@@ -175,10 +179,43 @@ func (c *content) placing(errs *config.Errors) {
 		}
 		c.priority = priority
 	}
-	for _, key := range []string{"spread", "priority"} {
+	c.alone(errs)
+	for _, key := range placing[1:] {
 		if n := c.root.Get(key); n != nil && c.count == 0 {
 			*errs = append(*errs, n.KeyErrorf("means nothing where every agent that is selected runs the document: say place: 2, for example"))
 		}
+	}
+}
+
+// alone reads what is when an agent and its hubs do not hear each other: whether another may do the same meanwhile, and for how
+// long the agent goes on.
+func (c *content) alone(errs *config.Errors) {
+	c.orphan = control.Forever
+	if n := c.root.Get("overlap"); n != nil {
+		if c.never = n.Text() == "never"; !c.never && n.Text() != "allow" {
+			*errs = append(*errs, n.Errorf("must be allow, so that a place has a new owner at once when its agent is lost, or never, so that it has none before the old one has surely stopped"))
+		}
+	}
+	if c.never {
+		c.orphan = 0
+	}
+	n := c.root.Get("orphan")
+	if n == nil {
+		return
+	}
+	switch text := n.Text(); {
+	case text == "keep":
+		c.orphan = control.Forever
+	case text == "stop":
+		c.orphan = 0
+	default:
+		var err error
+		if c.orphan, err = config.ParseDuration(text); err != nil || c.orphan <= 0 {
+			*errs = append(*errs, n.Errorf("must be keep, so that an agent goes on while no hub confirms that it has the document, stop, so that it stops then, or for how long it goes on, such as 10m"))
+		}
+	}
+	if c.never && n.Text() != "stop" {
+		*errs = append(*errs, n.Errorf("must be stop where overlap is never, or be left out: who goes on without a hub may not be the only one"))
 	}
 }
 

@@ -52,6 +52,7 @@ type Store struct {
 	mu      sync.Mutex
 	docs    map[string]*document // by name, deleted ones included
 	owners  map[string]Owners    // by name of the document, which need not be there
+	heard   int64                // the highest revision of the control state that any of both has come with
 	written float64              // bytes, less what the time since has made good
 	wrote   time.Time
 
@@ -109,6 +110,7 @@ func (s *Store) all(list []state.Entry, revision int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.DeleteFunc(s.docs, func(_ string, d *document) bool { return d.revision <= revision })
+	s.heard = max(s.heard, revision)
 	for _, e := range list {
 		s.take(e)
 	}
@@ -127,6 +129,7 @@ func (s *Store) one(e state.Entry) {
 // take reports whether e is news. s.mu is held.
 func (s *Store) take(e state.Entry) bool {
 	name := strings.TrimPrefix(e.Key, prefix)
+	s.heard = max(s.heard, e.Revision)
 	old := s.docs[name]
 	switch {
 	case old != nil && old.revision >= e.Revision:
@@ -176,7 +179,7 @@ func (r *record) document(name string) *document {
 
 // renew makes the next Set. s.mu is held.
 func (s *Store) renew() {
-	set := &Set{placements: make(map[string]*Placement)}
+	set := &Set{standings: s.standings(), placements: make(map[string]*Placement)}
 	for _, name := range slices.Sorted(maps.Keys(s.docs)) {
 		d := s.docs[name]
 		if d.Deleted {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/expr"
 	"github.com/creelhq/creel/hub/internal/state"
+	"github.com/creelhq/creel/report"
 )
 
 // placementsPrefix is where it is kept on which agents a document is that is to be on some only: placements/<name>.
@@ -20,34 +22,72 @@ const placementsPrefix = "placements/"
 // AgentLabel is the label that every agent has for selectors: its id.
 const AgentLabel = "creel.agent.id"
 
-// An Owner is an agent on which a document is placed.
+// An Owner is who has a place of a document.
 type Owner struct {
 	Agent string    `json:"agent,omitempty"` // "": nobody
 	Epoch int64     `json:"epoch,omitempty"` // grows with every placing of the document on an agent
 	Since time.Time `json:"since,omitzero"`  // by the clock of the hub that has placed it
-	From  string    `json:"from,omitempty"`  // the agent that had it before, which goes on until this one runs it; "": none does
+
+	// From is the agent that had the place before, "": none that matters. It goes on until Agent runs the document; but if Agent
+	// is nobody it is to stop, and may not have yet: nobody else may get the place before.
+	From      string `json:"from,omitempty"`
+	FromEpoch int64  `json:"from_epoch,omitempty"` // From's
+}
+
+// Leaving reports whether the place cannot be given to anybody before From has stopped.
+func (o Owner) Leaving() bool { return o.Agent == "" && o.From != "" }
+
+// A Failure is that a version of a document could not be made to run on an agent.
+type Failure struct {
+	Agent   string `json:"agent"`
+	Version int64  `json:"version"`
+	Error   string `json:"error,omitempty"`
 }
 
 // Owners says where a document is placed. It is immutable.
 type Owners struct {
-	Owners  []Owner `json:"owners"`            // by place
-	Epoch   int64   `json:"epoch"`             // the last that was given
-	Missing string  `json:"missing,omitempty"` // why it is on fewer agents than it is to be
+	Owners    []Owner   `json:"owners"`              // by place
+	Epoch     int64     `json:"epoch"`               // the last that was given
+	Missing   string    `json:"missing,omitempty"`   // why it is on fewer agents than it is to be
+	Parked    bool      `json:"parked,omitempty"`    // what is missing waits for another version
+	Exclusive bool      `json:"exclusive,omitempty"` // as the document was when it was placed last
+	Failed    []Failure `json:"failed,omitempty"`    // where the newest version has failed, each agent once
 
 	revision int64 // of the control state; 0: it is placed nowhere
 }
 
-func (o Owners) has(agent string) bool {
-	return agent != "" && slices.ContainsFunc(o.Owners, func(x Owner) bool { return x.Agent == agent || x.From == agent })
+// Equal reports whether o and p say the same.
+func (o Owners) Equal(p Owners) bool {
+	return o.Epoch == p.Epoch && o.Missing == p.Missing && o.Parked == p.Parked && o.Exclusive == p.Exclusive &&
+		slices.Equal(o.Owners, p.Owners) && slices.Equal(o.Failed, p.Failed)
+}
+
+// of returns the epoch in which an agent has the document, and whether it has it.
+func (o Owners) of(agent string) (epoch int64, has bool) {
+	if agent == "" {
+		return 0, false
+	}
+	for _, x := range o.Owners {
+		switch {
+		case x.Agent == agent:
+			return x.Epoch, true
+		case x.From == agent && x.Agent != "":
+			epoch, has = x.FromEpoch, true
+		}
+	}
+	return epoch, has
 }
 
 // A Floating document is one that is to be on some of the agents that it selects.
 type Floating struct {
-	Name     string
-	Count    int    // on how many
-	Spread   string // a label over whose values these are spread; "": none
-	Priority int    // from 0 to 9
-	Owners   Owners // where it is
+	Name      string
+	Version   int64
+	Count     int    // on how many; 0: it is deleted, and to be forgotten when its owners have stopped
+	Spread    string // a label over whose values these are spread; "": none
+	Priority  int    // from 0 to 9
+	Exclusive bool   // no two agents may ever work on the same place
+	Owners    Owners // where it is
+	Revision  int64  // of the control state, the newest that this hub has heard of
 
 	Group   string                              // the same for documents that select the same agents
 	Selects func(labels map[string]string) bool // whether an agent with these labels, AgentLabel among them, may be one of them
@@ -61,24 +101,63 @@ func (s *Store) Runs(name, agent string) bool {
 	return d >= 0 && x >= 0 && all[x].placed(set.docs[d]).Status == running
 }
 
+// Has reports whether an agent may still run a document that is not offered to it any more: it has not said, to this hub, that it
+// does not.
+func (s *Store) Has(name, agent string) bool {
+	all := s.o.Agents()
+	i := slices.IndexFunc(all, func(x Agent) bool { return x.ID == agent })
+	if i < 0 {
+		return true
+	}
+	x := &all[i]
+	return !x.Settled || x.Placement.has(name) ||
+		slices.ContainsFunc(x.Documents, func(r report.Document) bool { return r.Source == "hub" && r.Name == name })
+}
+
+// Failures returns, by document, on which agents the newest version of a floating document has failed, as these say to this hub.
+func (s *Store) Failures() map[string][]Failure {
+	failed := make(map[string][]Failure)
+	all := s.o.Agents()
+	for i := range all {
+		x := &all[i]
+		for _, d := range x.Placement.docs {
+			if d.content.count == 0 {
+				continue
+			}
+			if p := x.placed(d); p.Status == refused || p.Status == rolledBack {
+				failed[d.name] = append(failed[d.name], Failure{Agent: x.ID, Version: d.Version, Error: clip(p.Error)})
+			}
+		}
+	}
+	return failed
+}
+
 // Floating returns the documents that are to be on some agents, by name, and the names of those that are placed and are not any
-// more, or on all agents now.
+// more, or on all agents now. One that is deleted and exclusive is floating until its owners have stopped: it may be written
+// anew. And where it was is not forgotten before the revision of the control state has passed its epochs, which are those of a
+// new one's first then: none is given twice.
 func (s *Store) Floating() (list []Floating, gone []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(s.docs)) {
 		if d := s.docs[name]; d.content != nil && d.content.count > 0 {
 			list = append(list, Floating{
-				Name: name, Count: d.content.count, Spread: d.content.spread, Priority: d.content.priority, Owners: s.owners[name],
-				Group: d.content.group(), Selects: d.content.selects,
+				Name: name, Version: d.Version, Count: d.content.count, Spread: d.content.spread, Priority: d.content.priority, Exclusive: d.content.never,
+				Owners: s.owners[name], Revision: s.heard, Group: d.content.group(), Selects: d.content.selects,
 			})
 		}
 	}
 	for name, o := range s.owners {
-		if d := s.docs[name]; o.revision > 0 && (d == nil || d.err == nil && (d.Deleted || d.content.count == 0)) {
+		d := s.docs[name]
+		switch {
+		case o.revision == 0 || d != nil && (d.err != nil || !d.Deleted && d.content.count > 0):
+		case o.Exclusive && len(o.Owners) > 0 && (d == nil || d.Deleted):
+			list = append(list, Floating{Name: name, Exclusive: true, Owners: o, Revision: s.heard, Selects: func(map[string]string) bool { return false }})
+		case o.Epoch <= s.heard:
 			gone = append(gone, name)
 		}
 	}
+	slices.SortFunc(list, func(a, b Floating) int { return strings.Compare(a.Name, b.Name) })
 	slices.Sort(gone)
 	return list, gone
 }
@@ -98,8 +177,13 @@ func (s *Store) Tasks(within expr.Selector) api.TaskList {
 		}
 		for i := range max(d.content.count, len(d.owners.Owners)) {
 			t := api.Task{Document: d.name, Version: d.Version, Place: d.content.count, Priority: d.content.priority, Status: unplaced, Error: d.owners.Missing}
-			if i < len(d.owners.Owners) && d.owners.Owners[i].Agent != "" {
+			switch {
+			case i < len(d.owners.Owners) && d.owners.Owners[i].Agent != "":
 				d.task(&t, d.owners.Owners[i], known, within)
+			case i < len(d.owners.Owners) && d.owners.Owners[i].Leaving():
+				t.Error = fmt.Sprintf("the agent that had it has been asked to stop at %s and has not said that it has", d.owners.Owners[i].Since.Format(time.TimeOnly+"Z"))
+			case d.owners.Parked:
+				t.Status = parked
 			}
 			l.Tasks = append(l.Tasks, t)
 		}
@@ -117,7 +201,7 @@ func (d *document) task(t *api.Task, o Owner, known map[string]*Agent, within ex
 		}
 		return
 	}
-	if slices.ContainsFunc(x.Placement.docs, func(other *document) bool { return other.name == d.name }) {
+	if x.Placement.has(d.name) {
 		p := x.placed(d)
 		t.Status, t.Error = p.Status, p.Error
 	}
@@ -153,6 +237,7 @@ func (s *Store) allOwned(list []state.Entry, revision int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.DeleteFunc(s.owners, func(_ string, o Owners) bool { return o.revision <= revision })
+	s.heard = max(s.heard, revision)
 	for _, e := range list {
 		s.own(e)
 	}
@@ -169,6 +254,7 @@ func (s *Store) oneOwned(e state.Entry) {
 
 func (s *Store) own(e state.Entry) {
 	name := strings.TrimPrefix(e.Key, placementsPrefix)
+	s.heard = max(s.heard, e.Revision)
 	if e.Value == nil {
 		delete(s.owners, name)
 		return

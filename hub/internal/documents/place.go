@@ -1,6 +1,7 @@
 package documents
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strconv"
@@ -29,9 +30,10 @@ type document struct {
 type Set struct {
 	docs       []*document // by name, without deleted ones
 	unreadable string      // why nothing can be placed, "" if it can
+	standings  map[string]standing
 
 	mu         sync.Mutex
-	placements map[string]*Placement // by which documents are selected; most agents have one in common with many others
+	placements map[string]*Placement // by which documents are selected, in which epochs; most agents have one in common with many others
 }
 
 // A Placement is what documents say that an agent shall run. It is immutable.
@@ -49,24 +51,42 @@ const maxOffer = control.MaxMessage * 3 / 4
 
 // For returns what a creel agent with these labels, AgentLabel among them, shall run.
 func (s *Set) For(labels map[string]string) *Placement {
-	which := make([]byte, (len(s.docs)+7)/8)
+	n := (len(s.docs) + 7) / 8
+	key := make([]byte, n, n+16) // a bitmap of documents, and the epochs of those that are placed
 	for i, d := range s.docs {
-		if d.content != nil && d.content.selects(labels) && (d.content.count == 0 || d.owners.has(labels[AgentLabel])) {
-			which[i/8] |= 1 << (i % 8)
+		if d.content == nil || !d.content.selects(labels) {
+			continue
 		}
+		if d.content.count > 0 {
+			epoch, has := d.owners.of(labels[AgentLabel])
+			if !has {
+				continue
+			}
+			key = binary.AppendVarint(key, epoch)
+		}
+		key[i/8] |= 1 << (i % 8)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.placements[string(which)]
+	p := s.placements[string(key)]
 	if p == nil {
-		p = s.place(which)
-		s.placements[string(which)] = p
+		p = s.place(key[:n], key[n:])
+		s.placements[string(key)] = p
 	}
 	return p
 }
 
-// place merges the documents that a bitmap names.
-func (s *Set) place(which []byte) *Placement {
+// tenure returns the terms of d, on which an agent has it, and what is left of epochs.
+func (d *document) tenure(epochs []byte) (control.Tenure, []byte) {
+	if d.content.count == 0 {
+		return control.Tenure{}, epochs
+	}
+	epoch, n := binary.Varint(epochs)
+	return control.Tenure{Epoch: epoch, Exclusive: d.content.never, Orphan: d.content.orphan}, epochs[n:]
+}
+
+// place merges the documents that a bitmap names, with the epochs of those that are placed.
+func (s *Set) place(which, epochs []byte) *Placement {
 	p := &Placement{Conflict: s.unreadable}
 	defined, size := make(map[string]string), 0
 	offer := &control.Offer{}
@@ -76,7 +96,9 @@ func (s *Set) place(which []byte) *Placement {
 		}
 		p.docs = append(p.docs, d)
 		size += len(d.Text)
-		offer.Documents = append(offer.Documents, control.OfferedDocument{Name: d.name, Version: strconv.FormatInt(d.Version, 10), Text: d.Text})
+		o := control.OfferedDocument{Name: d.name, Version: strconv.FormatInt(d.Version, 10), Text: d.Text}
+		o.Tenure, epochs = d.tenure(epochs)
+		offer.Documents = append(offer.Documents, o)
 		for id := range d.content.ids {
 			if other := defined[id]; other != "" && p.Conflict == "" {
 				p.Conflict = fmt.Sprintf("documents %s and %s both define %s", other, d.name, id)
@@ -99,6 +121,11 @@ func (s *Set) place(which []byte) *Placement {
 	return p
 }
 
+// has reports whether a document is among p's.
+func (p *Placement) has(name string) bool {
+	return slices.ContainsFunc(p.docs, func(d *document) bool { return d.name == name })
+}
+
 func (p *Placement) names() []string {
 	names := make([]string, len(p.docs))
 	for i, d := range p.docs {
@@ -116,6 +143,7 @@ type Agent struct {
 	Documents []report.Document    // that it was asked to run; nil: it has not said
 	Remote    control.RemoteStatus // what became of the last offer
 	Placement *Placement
+	Settled   bool // it is connected here, has said that it runs what Placement offers, and nothing else is on its way to it
 }
 
 // Placed returns how documents are on an agent, by name. Name is that of the document.
@@ -136,7 +164,8 @@ const (
 	refused    = "refused"
 	rolledBack = "rolled_back"
 
-	unplaced = "unplaced" // only of api.Task.Status
+	unplaced = "unplaced" // only of api.Task.Status, as the next one
+	parked   = "parked"
 )
 
 // placed returns how a document that x's placement has is there.
@@ -173,7 +202,7 @@ func (d *document) count(agents []Agent) (n api.DocumentAgents, list []api.Place
 	list = []api.Placed{}
 	for i := range agents {
 		x := &agents[i]
-		if !slices.ContainsFunc(x.Placement.docs, func(o *document) bool { return o.name == d.name }) {
+		if !x.Placement.has(d.name) {
 			continue
 		}
 		p := x.placed(d)

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/creelhq/creel/hub/internal/documents"
@@ -32,6 +34,8 @@ const (
 	// balanceEvery is how often a share of what is placed may move only because it would be better elsewhere.
 	balanceEvery = 30 * time.Second
 	balanceShare = 0.02
+	// tellEvery is the least time between two looks of a hub that does not lead.
+	tellEvery = time.Second
 	// frozen is how long a loss of many agents at once may keep everything where it is.
 	frozen = 2 * time.Minute
 )
@@ -47,12 +51,14 @@ type Documents interface {
 	// Floating and the others are documents.Store's.
 	Floating() (list []documents.Floating, gone []string)
 	Runs(name, agent string) bool
+	Has(name, agent string) bool
+	Failures() map[string][]documents.Failure
 	Place(ctx context.Context, name string, was, next documents.Owners) error
 	Forget(ctx context.Context, name string) error
 	Changed() <-chan struct{}
 }
 
-// Options configure a Placer. All are required.
+// Options configure a Placer. All but Lease are required.
 type Options struct {
 	Hub       string // its id
 	Store     state.Store
@@ -60,16 +66,56 @@ type Options struct {
 	Fleet     Fleet
 	Log       *slog.Logger
 	Metrics   *metric.Set
+
+	// Lease returns the longest time that an agent may believe that it has a lease after it was heard last, by any hub. nil: a
+	// minute.
+	Lease func() time.Duration
 }
 
-// Run places documents, whenever this hub leads, until ctx is done.
+// Run places documents, whenever this hub leads, until ctx is done. When it does not, it writes what its agents say.
 func Run(ctx context.Context, o Options) {
 	leading := o.Metrics.Gauge("creel.hub.leader", "Is 1 while this hub places documents.", "")
+	var leads atomic.Bool
+	var over sync.WaitGroup
+	defer over.Wait()
+	over.Go(func() {
+		o.follow(ctx, tellEvery, func() time.Duration {
+			if !leads.Load() {
+				Tell(ctx, o)
+			}
+			return look
+		})
+	})
 	leader.Run(ctx, o.Store, o.Hub, o.Log, func(term context.Context) {
 		leading.Set(1)
+		leads.Store(true)
 		defer leading.Set(0)
-		New(o).lead(term)
+		defer leads.Store(false)
+		p := New(o)
+		o.follow(term, rest, func() time.Duration { return p.Step(term, time.Now()) })
 	})
+}
+
+// follow calls step until ctx is done: whenever documents or fleet change, or the time has passed that it has returned; but not
+// more often than every so often.
+func (o Options) follow(ctx context.Context, every time.Duration, step func() time.Duration) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		documents, fleet := o.Documents.Changed(), o.Fleet.Changed()
+		timer.Reset(step())
+		select {
+		case <-time.After(every):
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-documents:
+		case <-fleet:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // A Placer is one term of a hub that leads. Run makes one for each; by itself it is for who decides when it looks. Its methods
@@ -81,32 +127,15 @@ type Placer struct {
 	balanced time.Time       // when something was moved last only for balance
 	dealt    map[string]bool // agents whose loss was dealt with; nil before the first look
 	since    time.Time       // when moves were frozen; zero: they are not
+
+	began  time.Time            // its first look at the fleet
+	leased map[string]time.Time // until when agents may believe that they have a lease, if that is known
+	agents map[string]placement.Agent
 }
 
 // New returns a term that begins with its first Step.
 func New(o Options) *Placer {
-	return &Placer{Options: o, moves: o.Metrics.Counter("creel.hub.placement.moves", "Places of documents that were given to an agent, or taken from one.", "{move}")}
-}
-
-func (p *Placer) lead(term context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		documents, fleet := p.Documents.Changed(), p.Fleet.Changed()
-		timer.Reset(p.Step(term, time.Now()))
-		select {
-		case <-time.After(rest):
-		case <-term.Done():
-			return
-		}
-		select {
-		case <-documents:
-		case <-fleet:
-		case <-timer.C:
-		case <-term.Done():
-			return
-		}
-	}
+	return &Placer{Options: o, leased: make(map[string]time.Time), moves: o.Metrics.Counter("creel.hub.placement.moves", "Places of documents that were given to an agent, or taken from one.", "{move}")}
 }
 
 // Step looks once at the fleet and at the documents, as they are at now, and writes what is to change. It returns when to look
@@ -118,37 +147,35 @@ func (p *Placer) Step(ctx context.Context, now time.Time) (next time.Duration) {
 			p.Log.Warn("where a document was is not forgotten yet", "document", name, "error", err)
 		}
 	}
+	if p.began.IsZero() || len(list) == 0 { // or it has not looked at the fleet
+		p.began = now
+	}
 	if len(list) == 0 {
 		p.dealt, p.since = nil, time.Time{}
 		return look
 	}
-	agents, again := p.agents(now)
-	why := p.guard(agents, now)
-	s := placement.Snapshot{Agents: agents, Frozen: why != ""}
-	selects := make(map[string]*documents.Floating)
+	agents, again := p.look(now)
+	tasks, failures := make([]task, len(list)), p.Documents.Failures()
 	for i := range list {
-		f := &list[i]
-		t := placement.Task{ID: f.Name, Selector: f.Group, Replicas: f.Count, Spread: f.Spread, Priority: f.Priority}
-		for _, o := range f.Owners.Owners {
-			t.Owners = append(t.Owners, o.Agent)
-		}
-		selects[t.Selector] = f
-		s.Tasks = append(s.Tasks, t)
+		tasks[i] = p.begin(&list[i], failures[list[i].Name], now)
 	}
-	s.Eligible = func(selector string, a *placement.Agent) bool { return selects[selector].Selects(a.Labels) }
-	if now.Sub(p.balanced) >= balanceEvery {
+	why := p.guard(agents, now)
+	s := p.snapshot(agents, tasks, now)
+	if s.Frozen = why != ""; now.Sub(p.balanced) >= balanceEvery {
 		p.balanced, s.Rebalance = now, balanceShare
 	}
-	plan := placement.Place(&s)
-	for i := range list {
-		p.write(ctx, &list[i], &plan, agents, why, now)
+	plan := placement.Place(s)
+	for i := range tasks {
+		p.carry(&tasks[i], &plan, why, now)
+		p.write(ctx, &tasks[i])
 	}
 	return again
 }
 
-// agents returns the fleet as package placement sees it, and when to look at it again.
-func (p *Placer) agents(now time.Time) (list []placement.Agent, again time.Duration) {
+// look returns the fleet as package placement sees it, and when to look at it again.
+func (p *Placer) look(now time.Time) (list []placement.Agent, again time.Duration) {
 	again = look
+	p.agents = make(map[string]placement.Agent)
 	for _, c := range p.Fleet.Candidates() {
 		a := placement.Agent{ID: c.ID, Labels: c.Labels, State: placement.Lost}
 		left := grace
@@ -165,6 +192,13 @@ func (p *Placer) agents(now time.Time) (list []placement.Agent, again time.Durat
 				again = min(again, left)
 			}
 		}
+		p.lease(&c, now)
+		if a.State == placement.Lost {
+			if left := p.lasts(c.ID, now); left > 0 {
+				a.Leased, again = true, min(again, left)
+			}
+		}
+		p.agents[c.ID] = a
 		list = append(list, a)
 	}
 	return list, again
@@ -217,49 +251,15 @@ func (p *Placer) guard(agents []placement.Agent, now time.Time) string {
 }
 
 // write writes where a document is to be, if that is different.
-func (p *Placer) write(ctx context.Context, f *documents.Floating, plan *placement.Plan, agents []placement.Agent, why string, now time.Time) {
-	next := f.Owners
-	next.Owners, next.Missing = slices.Clone(f.Owners.Owners), ""
-	moved := 0
-	for _, m := range of(plan.Moves, f.Name, func(m placement.Move) string { return m.Task }) {
-		for len(next.Owners) <= m.Slot {
-			next.Owners = append(next.Owners, documents.Owner{})
-		}
-		o := documents.Owner{Agent: m.To, Since: now.UTC()}
-		if m.To == "" {
-			o.Since = time.Time{}
-		} else {
-			next.Epoch++
-			o.Epoch = next.Epoch
-		}
-		if m.Handover {
-			o.From = m.From
-		}
-		next.Owners[m.Slot] = o
-		moved++
-		p.Log.Info("a place of a document moves", "document", f.Name, "place", m.Slot+1, "from", m.From, "to", m.To, "epoch", o.Epoch, "why", m.Reason)
-	}
-	for len(next.Owners) > f.Count && next.Owners[len(next.Owners)-1].Agent == "" {
-		next.Owners = next.Owners[:len(next.Owners)-1]
-	}
-	for i := range next.Owners {
-		if o := &next.Owners[i]; o.From != "" && (p.Documents.Runs(f.Name, o.Agent) || now.Sub(o.Since) >= patience || !live(agents, o.From)) {
-			o.From = ""
-		}
-	}
-	for _, u := range of(plan.Unplaced, f.Name, func(u placement.Unplaced) string { return u.Task }) {
-		if next.Missing = why; why == "" {
-			next.Missing = missing(u, f.Count)
-		}
-	}
-	if next.Missing == f.Owners.Missing && slices.Equal(next.Owners, f.Owners.Owners) {
+func (p *Placer) write(ctx context.Context, t *task) {
+	if t.next.Equal(t.Owners) {
 		return
 	}
-	switch err := p.Documents.Place(ctx, f.Name, f.Owners, next); {
+	switch err := p.Documents.Place(ctx, t.Name, t.Owners, t.next); {
 	case err == nil:
-		p.moves.Add(uint64(moved))
-	case !errors.Is(err, state.ErrConflict) && ctx.Err() == nil: // a conflict: another hub leads
-		p.Log.Warn("where a document is to be is not written yet; will try again", "document", f.Name, "error", err)
+		p.moves.Add(uint64(t.moved))
+	case !errors.Is(err, state.ErrConflict) && ctx.Err() == nil: // a conflict: another hub leads, or has told something
+		p.Log.Warn("where a document is to be is not written yet; will try again", "document", t.Name, "error", err)
 	}
 }
 
@@ -276,10 +276,6 @@ func of[T any](list []T, name string, task func(T) string) []T {
 		to++
 	}
 	return list[from:to]
-}
-
-func live(agents []placement.Agent, id string) bool {
-	return slices.ContainsFunc(agents, func(a placement.Agent) bool { return a.ID == id && a.State != placement.Lost })
 }
 
 // missing says why a document is on fewer agents than it is to be.

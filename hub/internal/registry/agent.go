@@ -63,6 +63,8 @@ type agent struct {
 	since time.Time     // when it came
 	seq   uint64
 
+	leased time.Time // until when it may believe that it has a lease; with the monotonic clock, which nobody can set
+
 	health     *protobufs.ComponentHealth
 	components []report.Component
 	routes     []report.Route
@@ -228,6 +230,15 @@ func (a *agent) gone(c api.Connection, cause string) {
 	a.save()
 	a.r.notify()
 	a.r.o.Log.Info("agent "+string(c), "agent", a.ID, "name", a.Name, "cause", cause)
+}
+
+// lease notes that the agent is given a lease of now.
+func (a *agent) lease() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if until := time.Now().Add(a.r.Lease()); until.After(a.leased) {
+		a.leased = until
+	}
 }
 
 // heard notes a sign of life.

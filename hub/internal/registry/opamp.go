@@ -116,6 +116,7 @@ func (r *Registry) serveConn(w http.ResponseWriter, req *http.Request) {
 		}
 		r.pace(conn, a, m)
 		if reply != nil {
+			reply.RemoteConfig = a.pollOffer() // with the lease: what the agent has from earlier may be another's by now
 			if err = conn.Send(reply); err != nil {
 				break
 			}
@@ -204,6 +205,7 @@ func (r *Registry) hear(a *agent, m *protobufs.AgentToServer, first bool) (*prot
 	if beat != nil {
 		h := r.Heartbeat()
 		lease := control.Lease{Nonce: beat.Nonce, Hub: r.o.Hub, Expires: missed * h, Heartbeat: h, Authorities: a.toTrust()}
+		a.lease()
 		reply.CustomMessage = lease.Message()
 	}
 	return reply, nil

@@ -120,6 +120,9 @@ func (r *Registry) load(ctx context.Context) error {
 		}
 		r.restore(rec)
 	}
+	for _, a := range r.all() { // nobody knows when they were heard last
+		a.lease()
+	}
 	orders, revision, err := r.o.Store.List(ctx, ordersPrefix)
 	if err != nil {
 		return err
@@ -209,6 +212,10 @@ func (r *Registry) notify() {
 func (r *Registry) Heartbeat() time.Duration {
 	return max(r.o.Heartbeat, time.Duration(r.connected.Load())*time.Second/perSecond)
 }
+
+// Lease returns for how long from now an agent may believe that it has the lease that it is given now, with a tenth more for
+// clocks that run at different speeds.
+func (r *Registry) Lease() time.Duration { return missed * r.Heartbeat() * 11 / 10 }
 
 // get returns the agent with an id, making it if it is new; nil when there are too many.
 func (r *Registry) get(id string) *agent {

@@ -83,7 +83,7 @@ func (a *agent) message() *protobufs.ServerToAgent {
 	return &protobufs.ServerToAgent{InstanceUid: id[:], Capabilities: capabilities}
 }
 
-// pollOffer is the part of tell for an agent without a connection.
+// pollOffer is the part of tell that goes with an answer.
 func (a *agent) pollOffer() *protobufs.AgentRemoteConfig {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -245,6 +245,7 @@ func (a *agent) documented() documents.Agent {
 	x := documents.Agent{
 		ID: a.ID, Name: a.Name, Labels: a.selectable(), Connected: a.Connection == api.Connected, Remote: a.session.remote, Placement: a.placed(),
 	}
+	x.Settled = x.Connected && a.Hub == a.r.o.Hub && a.broke.IsZero() && a.settled(x.Placement)
 	if a.configuration != nil {
 		x.Documents = a.configuration.Documents
 		if x.Documents == nil {
@@ -252,6 +253,19 @@ func (a *agent) documented() documents.Agent {
 		}
 	}
 	return x
+}
+
+// settled reports whether the agent has said that it runs what p offers, and nothing else was offered to it in this connection
+// since. a.mu is held.
+func (a *agent) settled(p *documents.Placement) bool {
+	s := &a.session
+	switch {
+	case p.Offer == nil || !s.described || s.offered != "" && s.offered != p.Hash:
+		return false
+	case s.remote.Hash == "": // it has never had any
+		return s.offered == "" && len(p.Offer.Documents) == 0
+	}
+	return s.remote.Hash == p.Hash && s.remote.Status == control.Applied
 }
 
 // Documented returns the creel agents, for package documents.
@@ -275,6 +289,7 @@ type Candidate struct {
 	There   bool              // it is connected, or may be: it has been heard within three heartbeats
 	Broke   time.Time         // when its connection broke without a word; zero: it did not
 	Working bool              // it takes documents, and is not held by anybody
+	Leased  time.Time         // until when it may believe that it has a lease, by this hub's clock
 }
 
 // Candidates returns the creel agents. It is called often.
@@ -284,10 +299,14 @@ func (r *Registry) Candidates() []Candidate {
 		a.mu.Lock()
 		if a.Type == control.AgentType {
 			takes := a.session.capabilities == 0 || a.session.capabilities&uint64(protobufs.AgentCapabilities_AgentCapabilities_AcceptsRemoteConfig) != 0
-			list = append(list, Candidate{
+			c := Candidate{
 				ID: a.ID, Name: a.Name, Labels: a.selectable(), There: a.Connection == api.Connected, Broke: a.broke,
 				Working: takes && a.State != life.Paused,
-			})
+			}
+			if a.Hub == r.o.Hub { // else others have given it later ones
+				c.Leased = a.leased
+			}
+			list = append(list, c)
 		}
 		a.mu.Unlock()
 	}

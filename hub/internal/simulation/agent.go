@@ -338,7 +338,6 @@ type conn struct {
 	waits              [2][]func()   // up, down: what could not get through
 	heard              time.Duration // by the agent
 	beats              int           // that came
-	told               bool          // the hub knows who the agent is
 }
 
 func (c *conn) up(do func())   { c.send(0, do) }

@@ -241,8 +241,6 @@ func (w *world) allLost(long time.Duration, end func(time.Duration, func())) {
 	}
 }
 
-const fenced = false
-
 // restart starts an agent that is not up, unless it is only a twin.
 func (a *agent) restart() {
 	if !a.up && !a.twin() {
@@ -333,10 +331,10 @@ func (w *world) write(t *text) {
 	if t.spread {
 		b.WriteString("spread: rack\n")
 	}
-	if t.never && fenced {
+	if t.never {
 		b.WriteString("overlap: never\n")
 	}
-	if t.orphan != "" && fenced {
+	if t.orphan != "" {
 		fmt.Fprintf(&b, "orphan: %s\n", t.orphan)
 	}
 	fmt.Fprintf(&b, "exporters: {debug/%s: {}}\n", t.name)

@@ -28,6 +28,8 @@ const (
 	agentsPrefix   = "agents/"
 	sessionsPrefix = "sessions/"
 	offerAgain     = 30 * time.Second
+	tellEvery      = time.Second // as package placer has it
+	look           = 5 * time.Second
 )
 
 // A hub is one process of a hub.
@@ -48,8 +50,9 @@ type hub struct {
 	kept  time.Time // when the hub asked last for what the control state has granted
 
 	term  *term
-	until time.Duration // armed: stops with the next write
-	mean  func()        // what happens then
+	halt  func() // ends what the placer does; nil: nothing
+	tells bool   // it will tell what agents say
+	mean  func() // what happens to a leader with its next write; nil: nothing
 }
 
 // A term is the time for which a hub leads, as it believes.
@@ -62,7 +65,6 @@ type term struct {
 	again    bool          // something has changed since it began to look
 	last     time.Duration // when the last look ended
 	serial   int           // of the look that is planned
-	halt     func()        // of the look that goes on
 }
 
 // A member is what a hub knows of an agent, as package registry has it.
@@ -87,6 +89,7 @@ type member struct {
 	owed    bool // the session is to be written
 	look    bool // it is another than this hub has heard
 
+	told    bool // it has said who it is, in this connection
 	runs    []report.Document
 	remote  string // hash of the offer that it runs
 	offered string
@@ -117,7 +120,7 @@ type record struct {
 func (h *hub) start() {
 	h.node.begin()
 	h.client = &client{h: h, ready: make(chan *watch)}
-	h.streams, h.fleet, h.lease, h.term, h.mean = nil, map[string]*member{}, nil, nil, nil
+	h.streams, h.fleet, h.lease, h.term, h.mean, h.tells = nil, map[string]*member{}, nil, nil, nil, false
 	d, err := documents.Open(context.Background(), documents.Options{Store: h.client, Agents: h.documented})
 	if err != nil {
 		panic("BUG: " + err.Error())
@@ -160,6 +163,7 @@ func (h *hub) start() {
 	}
 	h.stand()
 	h.keep()
+	h.tellNow()
 }
 
 // stop ends the process; what it was about to do does not happen.
@@ -169,6 +173,10 @@ func (h *hub) stop() {
 	}
 	h.resign()
 	h.client.dead = true
+	if h.halt != nil {
+		h.halt()
+		h.halt = nil
+	}
 	h.docs.Close()
 	h.node.kill()
 }
@@ -302,9 +310,7 @@ func (h *hub) led(e state.Entry) {
 func (h *hub) lead(revision int64) {
 	t := &term{revision: revision, last: -rest}
 	t.ctx, t.end = context.WithCancel(context.Background())
-	t.placer = placer.New(placer.Options{
-		Hub: h.id, Store: h.client, Documents: view{h.docs, h}, Fleet: h, Log: slog.New(slog.DiscardHandler), Metrics: metric.NewSet(),
-	})
+	t.placer = placer.New(h.options())
 	h.term = t
 	h.w.h.Elected++
 	h.w.note(Event{Kind: Leads, Hub: h.index, Agent: -1, Document: -1})
@@ -318,9 +324,6 @@ func (h *hub) resign() {
 	}
 	h.term = nil
 	t.end()
-	if t.halt != nil {
-		t.halt()
-	}
 	h.w.note(Event{Kind: Resigns, Hub: h.index, Agent: -1, Document: -1})
 	h.after(0, h.stand)
 }
@@ -329,6 +332,8 @@ func (h *hub) resign() {
 func (h *hub) heard() {
 	if h.term != nil {
 		h.look(0)
+	} else {
+		h.tellSoon()
 	}
 }
 
@@ -348,44 +353,77 @@ func (h *hub) look(d time.Duration) {
 	})
 }
 
-// place looks: each write of it is a request, for whose answer it waits.
+// place looks.
 func (h *hub) place(t *term) {
+	if h.halt != nil { // it still tells what its agents say
+		h.after(rest, func() { h.heard() })
+		return
+	}
 	t.looking, t.again = true, false
 	var next time.Duration
+	h.run(func() { next = t.placer.Step(t.ctx, h.clock()) }, func() {
+		if t.looking, t.last = false, h.w.now; h.term == t {
+			if t.again {
+				next = 0
+			}
+			h.look(next)
+		}
+	})
+}
+
+// tellSoon has what agents say written, if this hub does not lead.
+func (h *hub) tellSoon() {
+	if h.tells {
+		return
+	}
+	h.tells = true
+	h.after(tellEvery, func() {
+		h.tells = false
+		if h.term == nil && h.halt == nil {
+			h.run(func() { placer.Tell(context.Background(), h.options()) }, func() {})
+		}
+	})
+}
+
+// tellNow does so every so often in any case.
+func (h *hub) tellNow() {
+	h.tellSoon()
+	h.after(look, h.tellNow)
+}
+
+// run lets the placer do something: each write of it is a request, for whose answer it waits.
+func (h *hub) run(step, then func()) {
 	resume, halt := iter.Pull(func(yield func(*request) bool) {
 		h.client.yield = yield
-		next = t.placer.Step(t.ctx, h.clock())
+		step()
 	})
-	t.halt = halt
+	h.halt = halt
+	life := h.life
 	var advance func()
 	advance = func() {
 		r, more := resume()
 		if !more {
-			h.client.yield, t.looking, t.halt, t.last = nil, false, nil, h.w.now
+			h.client.yield, h.halt = nil, nil
 			halt()
-			if h.term == t {
-				if t.again {
-					next = 0
-				}
-				h.look(next)
-			}
+			then()
 			return
 		}
-		if h.mean != nil {
-			mean := h.mean
+		if mean := h.mean; mean != nil && h.term != nil {
 			h.mean = nil
-			mean()
-			if h.term != t {
+			if mean(); h.life != life || !h.up {
 				return
 			}
 		}
-		h.ask(func() (err error) { r.revision, err = r.do(); return err }, func(err error) {
-			if r.err = err; h.term == t {
-				advance()
-			}
-		})
+		h.ask(func() (err error) { r.revision, err = r.do(); return err }, func(err error) { r.err = err; advance() })
 	}
 	advance()
+}
+
+func (h *hub) options() placer.Options {
+	return placer.Options{
+		Hub: h.id, Store: h.client, Documents: view{h.docs, h}, Fleet: h, Log: slog.New(slog.DiscardHandler), Metrics: metric.NewSet(),
+		Lease: func() time.Duration { return missed * heartbeat * 11 / 10 },
+	}
 }
 
 // A view is the documents as the placer sees them: by its clock, not that of the day.
@@ -670,7 +708,7 @@ func (h *hub) connect(c *conn) {
 	}
 	m.timer++
 	m.conn, m.broke, m.mine, m.held, m.connected, m.unsure = c, time.Time{}, true, true, true, true
-	m.seen, m.remote, m.offered, m.asked = h.clock(), "", "", time.Time{}
+	m.seen, m.remote, m.offered, m.asked, m.told, m.runs = h.clock(), "", "", time.Time{}, false, nil
 	h.save(m)
 	h.patience(c)
 	h.heard()
@@ -729,14 +767,14 @@ func (h *hub) hear(c *conn, b beat) {
 	}
 	m.seen, m.asked = h.clock(), b.sent
 	h.patience(c)
-	if m.labels == nil || !maps.Equal(m.labels, b.labels) || m.working != b.working || !c.told {
-		m.labels, m.working, c.told = b.labels, b.working, true
+	if m.labels == nil || !maps.Equal(m.labels, b.labels) || m.working != b.working || !m.told {
+		m.labels, m.working, m.told = b.labels, b.working, true
 		h.record(m, true)
 	}
 	m.runs, m.remote = b.runs, b.remote
 	h.heard()
+	h.tell(m) // first: what the agent has from earlier may be another's by now
 	h.answer(m)
-	h.tell(m)
 }
 
 // answer answers the last beat, with a lease if there may be one.
@@ -761,7 +799,7 @@ func (m *member) selectable() map[string]string {
 
 // tell offers an agent what it is to run.
 func (h *hub) tell(m *member) {
-	if m.conn == nil || m.labels == nil {
+	if m.conn == nil || !m.told {
 		return
 	}
 	p := h.docs.Current().For(m.selectable())
@@ -796,11 +834,27 @@ func (h *hub) applied(e state.Entry) {
 func (h *hub) documented() (list []documents.Agent) {
 	for _, id := range slices.Sorted(maps.Keys(h.fleet)) {
 		m := h.fleet[id]
-		list = append(list, documents.Agent{
-			ID: id, Name: id, Labels: m.selectable(), Connected: m.connected, Documents: m.runs, Remote: control.RemoteStatus{}, Placement: &documents.Placement{},
-		})
+		x := documents.Agent{ID: id, Name: id, Connected: m.connected, Placement: &documents.Placement{}}
+		if m.mine && m.labels != nil {
+			x.Labels, x.Documents = m.selectable(), m.runs
+			x.Placement = h.docs.Current().For(x.Labels)
+			x.Remote = control.RemoteStatus{Hash: m.remote, Status: control.Applied}
+			x.Settled = x.Connected && m.broke.IsZero() && m.settled(x.Placement)
+		}
+		list = append(list, x)
 	}
 	return list
+}
+
+// settled reports whether an agent has said that it runs what p offers, and nothing else was offered to it since.
+func (m *member) settled(p *documents.Placement) bool {
+	switch {
+	case !m.told || m.offered != "" && m.offered != p.Hash:
+		return false
+	case m.remote == "":
+		return m.offered == "" && len(p.Offer.Documents) == 0
+	}
+	return m.remote == p.Hash
 }
 
 // Candidates returns the agents as the placer asks for them.
@@ -813,6 +867,9 @@ func (h *hub) Candidates() (list []registry.Candidate) {
 		c := registry.Candidate{ID: id, Name: id, Labels: m.selectable(), There: m.connected, Working: m.working}
 		if m.connected {
 			c.Broke = m.broke
+		}
+		if m.mine && h.w.Wrong != NoWait {
+			c.Leased = m.leased
 		}
 		list = append(list, c)
 	}
@@ -827,7 +884,7 @@ func (h *hub) take(r result) {
 	e := Event{Kind: Accepted, Hub: h.index, Agent: r.agent.index, Document: r.document, Epoch: r.epoch, Begun: r.begun}
 	t := h.w.texts[r.document]
 	e.Place = t.places[r.epoch]
-	if h.w.Wrong != AcceptsAny && !h.accepts(t.name, r) {
+	if h.w.Wrong != AcceptsAny && h.docs.Admit(t.name, r.agent.id, r.epoch) != nil {
 		e.Kind = Refused
 	}
 	h.w.note(e)
@@ -835,5 +892,3 @@ func (h *hub) take(r result) {
 
 // String names the hub.
 func (h *hub) String() string { return fmt.Sprintf("hub %d", h.index) }
-
-func (h *hub) accepts(name string, r result) bool { return true }

@@ -154,7 +154,8 @@ type agent struct {
 	life      *life.Machine
 	requires  *requires.Guards
 	orders    chan control.Order
-	hub       *control.Client    // nil: none
+	hub       *control.Client // nil: none
+	terms     *terms
 	joined    *identity.Identity // nil: no hub was joined, or Options say who the agent is
 	serving   context.Context    // done when the agent is to end
 	began     time.Time
@@ -202,6 +203,7 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 		Sender: creel.Sender{Agent: a.dir.id, Started: a.began}, Admission: a.Admission, Identity: a.Identity,
 		Spools: filepath.Join(a.Data, "spool"), Letters: letters,
 	})
+	a.terms = &terms{set: a.engine.SetTerms}
 	a.guard = pressure.NewGuard(a.obey, a.log, a.metrics)
 	wg.Go(func() { a.guard.Run(background) })
 	if a.joined != nil {

@@ -157,7 +157,8 @@ type Config struct {
 	Centers  []CenterConfig
 	Plan     *pipeline.Plan
 
-	root *config.Node
+	root   *config.Node
+	handed change.Pieces // the hub's documents in it
 }
 
 // CenterConfig is a center that a configuration names.
@@ -201,7 +202,7 @@ func (p Parts) compile(set change.Set, env config.Env) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Config{root: root}
+	c := &Config{root: root, handed: set[HubSource]}
 	var errs config.Errors
 	options, wrong := config.Of[sections]().Check(root)
 	if errs = append(errs, wrong...); len(errs) == 0 {
@@ -226,7 +227,23 @@ func (p Parts) compile(set change.Set, env config.Env) (*Config, error) {
 		return nil, errs
 	}
 	c.Plan = plan
+	c.Plan.Documents = definedBy(root.Get(pipeline.Section(creel.KindCollector)), c.handed)
 	return c, nil
+}
+
+// definedBy tells which of the hub's documents defines each collector, if one does.
+func definedBy(collectors *config.Node, handed change.Pieces) map[string]pipeline.Document {
+	files := make(map[string]pipeline.Document, len(handed))
+	for _, d := range handed {
+		files[shown(HubSource, d)] = pipeline.Document{Name: d.Name, Version: d.Version}
+	}
+	by := make(map[string]pipeline.Document)
+	for id, node := range collectors.Entries() {
+		if d, is := files[node.File()]; is {
+			by[id] = d
+		}
+	}
+	return by
 }
 
 // ownSettingsOf returns the settings that the agent's own files give: what must be known before all documents are put

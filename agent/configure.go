@@ -56,10 +56,12 @@ func (a *agent) manager() *change.Manager[*Config] {
 // apply makes a configuration run: all of it or, with an error, nothing.
 func (a *agent) apply(ctx context.Context, c *Config) (report.Receipt, error) {
 	c.Plan.Resource = a.resource(c.Settings.Labels)
+	a.terms.begin(c.handed)
 	r, err := a.engine.Apply(ctx, c.Plan)
 	if err != nil {
 		return r, err
 	}
+	a.terms.run(c.handed)
 	a.mu.Lock()
 	s, before := c.Settings, a.settings
 	s.Hub.URL = a.hubURL(s.Hub.URL)

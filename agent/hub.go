@@ -36,6 +36,7 @@ func (a *agent) connect(address string) (*control.Client, error) {
 		Health: a.health, Components: a.components, Routes: a.engine.Routes, Ledger: a.engine.Ledger,
 		Effective: func() []byte { return effectiveJSON(a.engine.Plan()) },
 		Life:      a.life.Life, Configuration: a.changes.Report, Remote: a.remote, Done: a.done, Offered: a.offered, Ordered: a.ordered,
+		Leased: a.terms.lease,
 	}}
 	if i := a.joined; i != nil && options.Identity { // else the hub may be another one
 		c.Agent.Trusted, c.Agent.Trust, c.Agent.Refused = i.Trusted, i.Trust, i.Refused
@@ -116,8 +117,9 @@ func (a *agent) said() map[string]string { return a.now().Labels }
 func (a *agent) offered(o *control.Offer) {
 	p := make(change.Pieces, len(o.Documents))
 	for i, d := range o.Documents {
-		p[i] = change.Document{Name: d.Name, Version: d.Version, Text: []byte(d.Text)}
+		p[i] = change.Document{Name: d.Name, Version: d.Version, Text: []byte(d.Text), Terms: d.Tenure.String()}
 	}
+	a.terms.want(p)
 	a.changes.Offer(HubSource, o.Hash(), p)
 }
 
@@ -125,7 +127,7 @@ func (a *agent) offered(o *control.Offer) {
 func offerOf(p change.Pieces) *control.Offer {
 	o := &control.Offer{Documents: make([]control.OfferedDocument, len(p))}
 	for i, d := range p {
-		o.Documents[i] = control.OfferedDocument{Name: d.Name, Version: d.Version, Text: string(d.Text)}
+		o.Documents[i] = control.OfferedDocument{Name: d.Name, Version: d.Version, Text: string(d.Text), Tenure: control.ParseTenure(d.Terms)}
 	}
 	return o
 }

@@ -69,6 +69,9 @@ func (a *agent) startWhenReady(ctx context.Context, file change.Pieces) (begin [
 			file = now
 		}
 	}
+	if p, said := a.changes.Wanted(HubSource); said {
+		a.terms.want(p)
+	}
 	_, _ = a.life.Fire(life.Ready, "") // it may have been held before
 	a.started.Store(true)
 	a.act()

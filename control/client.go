@@ -54,6 +54,10 @@ type Agent struct {
 	Offered func(*Offer)
 	Ordered func(Order)
 
+	// Leased is told, with each Lease, until when the agent has it, by its own clock. It must not block. What the hub wants is
+	// Offered before, if both come in one message.
+	Leased func(until time.Time)
+
 	// Trust is told, with each Lease, the FingerprintOfBundle of what the hub says is to be trusted. It must not block.
 	Trust func(authorities string)
 
@@ -398,6 +402,9 @@ func (s *session) leased(l *Lease) {
 		}
 	}
 	c := s.c
+	if told := c.o.Agent.Leased; told != nil && known && l.Expires > 0 {
+		told(sent.Add(l.Expires))
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if known && l.Expires > 0 {

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
+	"mime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -55,6 +58,46 @@ func (t Tenure) Allows(leased, now time.Time) bool {
 	return now.Before(leased.Add(t.Orphan))
 }
 
+// String returns t as the parameters of a media type, such as "epoch=7; overlap=never; orphan=30s", which ParseTenure reads; "" if
+// it has no terms. Without an orphan it is Forever.
+func (t Tenure) String() string {
+	if t.Epoch <= 0 {
+		return ""
+	}
+	text := fmt.Sprintf("epoch=%d", t.Epoch)
+	if t.Exclusive {
+		text += "; overlap=never"
+	}
+	if t.Orphan >= 0 {
+		text += "; orphan=" + t.Orphan.String()
+	}
+	return text
+}
+
+// ParseTenure reads what String returns. Without an epoch there are no terms, whatever else it says: it may be another server's.
+func ParseTenure(parameters string) Tenure {
+	_, p, err := mime.ParseMediaType(mediaType + ";" + parameters)
+	if err != nil {
+		return Tenure{}
+	}
+	epoch, err := strconv.ParseInt(p["epoch"], 10, 64)
+	if err != nil || epoch <= 0 {
+		return Tenure{}
+	}
+	t := Tenure{Epoch: epoch, Exclusive: p["overlap"] == "never", Orphan: Forever}
+	if text, given := p["orphan"]; given {
+		d, err := time.ParseDuration(text)
+		if err != nil { // then rather too short than too long
+			d = 0
+		}
+		t.Orphan = max(d, Forever)
+	}
+	return t
+}
+
+// mediaType is that of documents.
+const mediaType = "text/yaml"
+
 // Hash names the offer: by what is in it, or, if it comes from an OpAMP server that is not creel's, as that has named it.
 func (o *Offer) Hash() string {
 	if o.hash != "" {
@@ -62,7 +105,11 @@ func (o *Offer) Hash() string {
 	}
 	sum := sha256.New()
 	for _, d := range o.Documents {
-		for _, part := range []string{d.Name, d.Version, d.Text} {
+		parts := []string{d.Name, d.Version, d.Text}
+		if terms := d.Tenure.String(); terms != "" { // else the hash is as it was before there were any
+			parts = append(parts, terms)
+		}
+		for _, part := range parts {
 			sum.Write([]byte(part))
 			sum.Write([]byte{0})
 		}
@@ -70,11 +117,16 @@ func (o *Offer) Hash() string {
 	return hex.EncodeToString(sum.Sum(nil)[:16])
 }
 
-// Message returns o as OpAMP has it. A document's version is behind an @ in its name.
+// Message returns o as OpAMP has it. A document's version is behind an @ in its name, its Tenure in the
+// parameters of its content type.
 func (o *Offer) Message() *protobufs.AgentRemoteConfig {
 	files := make(map[string]*protobufs.AgentConfigFile, len(o.Documents))
 	for _, d := range o.Documents {
-		files[d.Name+"@"+d.Version] = &protobufs.AgentConfigFile{Body: []byte(d.Text), ContentType: "text/yaml"}
+		file := &protobufs.AgentConfigFile{Body: []byte(d.Text), ContentType: mediaType}
+		if terms := d.Tenure.String(); terms != "" {
+			file.ContentType += "; " + terms
+		}
+		files[d.Name+"@"+d.Version] = file
 	}
 	return &protobufs.AgentRemoteConfig{Config: &protobufs.AgentConfigMap{ConfigMap: files}, ConfigHash: []byte(o.Hash())}
 }
@@ -83,7 +135,8 @@ func (o *Offer) Message() *protobufs.AgentRemoteConfig {
 func OfferOf(m *protobufs.AgentRemoteConfig) *Offer {
 	o := &Offer{hash: hashText(m.GetConfigHash())}
 	for key, file := range m.GetConfig().GetConfigMap() {
-		d := OfferedDocument{Name: key, Text: string(file.GetBody())}
+		_, terms, _ := strings.Cut(file.GetContentType(), ";")
+		d := OfferedDocument{Name: key, Text: string(file.GetBody()), Tenure: ParseTenure(terms)}
 		if i := strings.LastIndexByte(key, '@'); i >= 0 {
 			d.Name, d.Version = key[:i], key[i+1:]
 		}

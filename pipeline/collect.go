@@ -27,6 +27,8 @@ type source struct {
 	stop  context.CancelFunc // nil: it has not started, or works in rounds
 	done  chan struct{}      // closed when Collect has returned for good
 	fresh atomic.Bool        // it works in rounds at an interval, and has had none yet
+	fence fence
+	mark  atomic.Pointer[stamp] // the last that it was given; nil: none yet
 
 	inflight atomic.Int64 // batches that are not settled
 	settled  chan struct{}
@@ -68,9 +70,14 @@ func (s *source) start() error {
 	return s.e.tasks.Add(t)
 }
 
-// round is one round of a polled collector. While the engine is paused there is none.
+// round is one round of a polled collector. While the engine is paused, or its document's terms forbid it, there is none.
 func (s *source) round(ctx context.Context) error {
 	if s.e.paused() {
+		return nil
+	}
+	ctx, allowed, end := s.within(ctx)
+	defer end()
+	if !allowed {
 		return nil
 	}
 	s.fresh.Store(false)
@@ -182,13 +189,18 @@ func (s *source) TrySend(b *creel.Batch) bool {
 }
 
 // admit reserves room for b everywhere, and then moves it on. Otherwise nothing has happened to b, and room tells when
-// to try again; nil for at once. When memory is scarce, only some pipelines take it, or none. stalled is when a reload has
+// to try again; nil for at once. When memory is scarce, only some pipelines take it, or none; none does
+// while terms forbid it. stalled is when a reload has
 // first come in between.
 func (s *source) admit(b *creel.Batch, waits bool, stalled *time.Time) (ok bool, g *generation, room <-chan struct{}) {
 	g = s.e.current.Load()
 	pipes := g.routes[s.comp.ID]
 	if len(pipes) == 0 || s.left.Load() { // about to be stopped, or should have been
 		return false, g, g.next
+	}
+	document, terms, over := s.terms(g)
+	if terms != nil && !terms.Allow(time.Now()) {
+		return false, g, over
 	}
 	var shedding []*pipe
 	now := s.e.pressure.Load()
@@ -220,9 +232,13 @@ func (s *source) admit(b *creel.Batch, waits bool, stalled *time.Time) (ok bool,
 		return false, g, nil
 	}
 	defer g.leave()
-	if s.e.pressure.Load() != now { // else a pause could not be relied on: see Flush
+	_, last, _ := s.terms(g)
+	if s.e.pressure.Load() != now || last != terms || terms != nil && !terms.Allow(time.Now()) { // else a pause could not be relied on: see Flush
 		unreserve(pipes, -1, n)
 		return false, g, nil
+	}
+	if terms != nil {
+		s.stamp(document, terms.Epoch).put(b)
 	}
 	if !stalled.IsZero() {
 		s.e.stood(time.Since(*stalled))

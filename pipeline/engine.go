@@ -60,7 +60,9 @@ type Engine struct {
 	current  atomic.Pointer[generation]
 	previous atomic.Pointer[generation] // while it is being left
 	pressure gate
-	stalled  atomic.Int64 // nanoseconds: the longest since a generation took another's place
+	terms    atomic.Pointer[terms] // nil: nothing was said of any yet
+	fencing  *time.Timer           // fires when the fences are to be looked at
+	stalled  atomic.Int64          // nanoseconds: the longest since a generation took another's place
 
 	ending  context.Context // is done when Drain is called
 	end     context.CancelFunc
@@ -111,6 +113,8 @@ func New(o Options) *Engine {
 	e.hurried, e.hurry = context.WithCancel(context.Background())
 	e.applying <- struct{}{}
 	e.current.Store(newGeneration(&Plan{}))
+	e.fencing = time.AfterFunc(time.Hour, e.enforce)
+	e.fencing.Stop()
 	return e
 }
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/report"
@@ -66,8 +67,16 @@ func (e *Engine) Components() []report.Component {
 		list = append(list, st)
 		return &list[len(list)-1]
 	}
+	now := time.Now()
 	for _, s := range e.sources {
-		add(s.comp, s.health).Records = s.health.work.collected.Load()
+		st := add(s.comp, s.health)
+		st.Records = s.health.work.collected.Load()
+		if _, t, _ := s.terms(e.current.Load()); t != nil && !t.Allow(now) {
+			st.Healthy, st.Error = false, t.Why
+			if !t.Until.IsZero() {
+				st.Since = t.Until
+			}
+		}
 	}
 	for _, st := range e.stages {
 		add(st.comp, st.health)

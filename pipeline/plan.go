@@ -161,6 +161,9 @@ type Plan struct {
 
 	// Resource says what this host and agent are, as collectors are told. Whoever has compiled the plan sets it before Apply.
 	Resource creel.Resource
+
+	// Documents tells which document that a hub has handed out defines a collector, by its id. It is set like Resource.
+	Documents map[string]Document
 }
 
 // Compile checks the sections collectors, processors, exporters and pipelines of a configuration against the plugins, and

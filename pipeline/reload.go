@@ -380,6 +380,7 @@ func (r *reload) rewire(ctx context.Context) {
 	e.previous.Store(old)
 	e.current.Store(next)
 	close(old.next)
+	e.fencing.Reset(0)
 	for _, c := range r.old.Exporters {
 		if !slices.ContainsFunc(r.next.Exporters, func(n Component) bool { return n.ID == c.ID }) {
 			r.gone = append(r.gone, e.exports[c.ID])

@@ -28,6 +28,10 @@ type Document struct {
 	Name    string `json:"name"`
 	Version string `json:"version,omitempty"` // as its source counts
 	Text    []byte `json:"text"`
+
+	// Terms are on what terms its source has given it, in that one's words. They are no part of what is to run: other terms
+	// open nothing again.
+	Terms string `json:"terms,omitempty"`
 }
 
 // Pieces are all documents of one source, in their order.

@@ -319,6 +319,16 @@ func (m *Manager[C]) Status(name string) (revision, status, why string) {
 	return "", "", ""
 }
 
+// Wanted returns what a source has said last, whatever became of it; false if it has said nothing.
+func (m *Manager[C]) Wanted(name string) (Pieces, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.sources[name]; s != nil {
+		return s.wanted, true
+	}
+	return nil, false
+}
+
 // Running returns what runs of each source.
 func (m *Manager[C]) Running() Set {
 	m.mu.Lock()

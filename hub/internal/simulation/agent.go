@@ -36,8 +36,9 @@ type agent struct {
 	failed  int
 	ends    time.Time // of its lease
 	works   map[string]Event
-	offer   *control.Offer // to be applied
-	sending int            // the request that is under way; 0: none
+	wanted  map[string]control.Tenure // what a hub has said last, which counts at once; nil: nothing in this process
+	offer   *control.Offer            // to be applied
+	sending int                       // the request that is under way; 0: none
 	sent    int
 }
 
@@ -52,7 +53,7 @@ type result struct {
 
 func (a *agent) start() {
 	a.node.begin()
-	a.conn, a.failed, a.ends, a.works, a.offer, a.sending = nil, 0, time.Time{}, map[string]Event{}, nil, 0
+	a.conn, a.failed, a.ends, a.works, a.wanted, a.offer, a.sending = nil, 0, time.Time{}, map[string]Event{}, nil, nil, 0
 	a.refresh()
 	a.after(a.w.between(0, time.Second), a.dial)
 	a.after(a.w.between(0, interval), a.work)
@@ -180,7 +181,11 @@ func (a *agent) offered(c *conn, o *control.Offer) {
 	}
 	a.patience(c)
 	busy := a.offer != nil
-	a.offer = o
+	a.offer, a.wanted = o, map[string]control.Tenure{}
+	for _, d := range o.Documents {
+		a.wanted[d.Name] = d.Tenure
+	}
+	a.refresh()
 	if !busy {
 		a.after(a.w.between(20*time.Millisecond, time.Second), a.apply)
 	}
@@ -196,9 +201,18 @@ func (a *agent) apply() {
 	a.after(20*time.Millisecond, a.speak)
 }
 
-// allowed reports whether the agent may work on a document.
-func (a *agent) allowed(d *control.OfferedDocument) bool {
-	return a.w.Wrong == AllowsAlways || d.Tenure.Allows(a.ends, a.clock())
+// tenure returns on what terms the agent has a document that it runs: those of now.
+func (a *agent) tenure(name string) control.Tenure {
+	if a.wanted == nil {
+		return a.docs[name].Tenure
+	}
+	return a.wanted[name]
+}
+
+// allowed reports whether the agent may work on a document that it runs.
+func (a *agent) allowed(name string) bool {
+	t := a.tenure(name)
+	return t.Epoch != 0 && (a.w.Wrong == AllowsAlways || t.Allows(a.ends, a.clock()))
 }
 
 // refresh notes on what it works, and looks again when that may change by itself.
@@ -206,12 +220,13 @@ func (a *agent) refresh() {
 	now, next := a.clock(), time.Duration(0)
 	is := map[string]int64{}
 	if a.runs() && !a.holds {
-		for name, d := range a.docs {
-			if a.allowed(&d) {
-				is[name] = d.Tenure.Epoch
+		for name := range a.docs {
+			t := a.tenure(name)
+			if a.allowed(name) {
+				is[name] = t.Epoch
 			}
-			for _, end := range []time.Time{a.ends, a.ends.Add(d.Tenure.Orphan)} {
-				if left := end.Sub(now); left > 0 && d.Tenure.Orphan >= 0 && (next == 0 || left < next) {
+			for _, end := range []time.Time{a.ends, a.ends.Add(t.Orphan)} {
+				if left := end.Sub(now); left > 0 && t.Orphan >= 0 && (next == 0 || left < next) {
 					next = left
 				}
 			}
@@ -245,7 +260,7 @@ func (a *agent) refresh() {
 // work makes results, each interval.
 func (a *agent) work() {
 	for _, name := range slices.Sorted(maps.Keys(a.works)) {
-		if d := a.docs[name]; a.allowed(&d) {
+		if a.allowed(name) {
 			a.made(name)
 		}
 	}

@@ -83,6 +83,8 @@ type History struct {
 	End     time.Duration
 	Never   []bool        // by document: no two may work on it
 	Places  []int         // by document, at the end
+	Able    []int         // by document: how many agents it selects
+	Most    []int         // by document: on how many it was to be at most
 	IDs     []string      // of agents; two may have the same
 	Final   []Final       // by document and place
 	Counts  map[Fault]int // how often each fault struck

@@ -2,18 +2,22 @@ package simulation
 
 import (
 	"testing"
+	"flag"
 )
 
-// TestSame: the same seed has the same history.
-func TestSame(t *testing.T) {
-	for seed := range uint64(5) {
-		a, b := Run(Options{Seed: seed}), Run(Options{Seed: seed})
-		if a.Hash() != b.Hash() || len(a.Events) != len(b.Events) {
-			t.Errorf("seed %d: %d and %d events, which differ", seed, len(a.Events), len(b.Events))
-		}
-		t.Log(seed, a.Hubs, a.Agents, a.Documents, a.Faults, len(a.Events), a.Moves, a.Elected, a.Clashes, a.Counts)
-		for _, f := range a.Final {
-			t.Logf("%+v", f)
+var seeds = flag.Uint64("seeds", 30, "")
+var first = flag.Uint64("first", 0, "")
+
+func TestSeeds(t *testing.T) {
+	kinds := map[string]int{}
+	for seed := range *seeds {
+		h := Run(Options{Seed: seed+*first})
+		for name, f := range map[string]func() []string{"overlaps": h.overlaps, "stale":h.stale, "epochs": h.epochs, "gaps": h.gaps, "unsettled": h.unsettled} {
+			if w := f(); w != nil {
+				kinds[name]++
+				t.Errorf("seed %d: %d hubs, %d agents: %s: %d problems, %.400s", h.Seed, h.Hubs, h.Agents, name, len(w), w[0])
+			}
 		}
 	}
+	t.Log(kinds)
 }

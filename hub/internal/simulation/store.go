@@ -278,7 +278,10 @@ func (c *client) write(ctx context.Context, do func() (int64, error)) (int64, er
 		return do()
 	}
 	r := &request{do: do}
-	if ctx.Err() != nil || c.dead || !c.yield(r) {
+	if ctx.Err() != nil || c.dead {
+		return 0, context.Canceled
+	}
+	if !c.yield(r) {
 		c.dead = true
 		return 0, context.Canceled
 	}

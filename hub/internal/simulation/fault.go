@@ -321,8 +321,8 @@ func (w *world) newAgent(id string, labels map[string]string) *agent {
 	}
 }
 
-// write writes a document, by the first hub that is up.
-func (w *world) write(t *text) {
+// write writes a document, by the first hub that can.
+func (w *world) write(t *text) bool {
 	var b strings.Builder
 	fmt.Fprintf(&b, "document: %s\nplace: %d\n", t.name, t.count)
 	if t.site != "" {
@@ -339,22 +339,26 @@ func (w *world) write(t *text) {
 	}
 	fmt.Fprintf(&b, "exporters: {debug/%s: {}}\n", t.name)
 	for _, h := range w.hubs {
-		if h.up && h.client.yield == nil {
+		if h.runs() && h.cut == 0 && w.store.away == 0 && h.client.yield == nil {
 			if _, err := h.docs.Apply(context.Background(), "simulation", expr.Selector{}, api.DocumentChange{Text: b.String()}); err != nil {
 				panic("BUG: " + err.Error() + "\n" + b.String())
 			}
 			d := w.document(t.name)
 			w.h.Most[d] = max(w.h.Most[d], t.count)
 			w.note(Event{Kind: Written, Hub: h.index, Agent: -1, Document: d, Place: t.count})
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // rewrite has a document on more or fewer agents.
 func (w *world) rewrite(t *text) {
+	was := t.count
 	t.count = 1 + w.rand.IntN(max(min(w.Agents, 4), 1))
-	w.write(t)
+	if !w.write(t) {
+		t.count = was
+	}
 }
 
 // end looks at what there is at the end, and ends all.

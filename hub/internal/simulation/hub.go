@@ -770,9 +770,12 @@ func (h *hub) hear(c *conn, b beat) {
 	if m.labels == nil || !maps.Equal(m.labels, b.labels) || m.working != b.working || !m.told {
 		m.labels, m.working, m.told = b.labels, b.working, true
 		h.record(m, true)
+		h.heard()
 	}
-	m.runs, m.remote = b.runs, b.remote
-	h.heard()
+	if m.remote != b.remote || !slices.Equal(m.runs, b.runs) {
+		m.runs, m.remote = b.runs, b.remote
+		h.heard()
+	}
 	h.tell(m) // first: what the agent has from earlier may be another's by now
 	h.answer(m)
 }

@@ -26,7 +26,7 @@ type Options struct {
 	Faults    int           // how many are struck; negative: none
 	Only      []Fault       // of these kinds; nil: of all
 	Length    time.Duration // in which faults happen; 0: two minutes
-	Settle    time.Duration // without faults, at the end; 0: four minutes
+	Settle    time.Duration // without faults, at the end, until nothing moves any more: at most; 0: twenty minutes
 	Wrong     Wrong         // a bug to plant
 	Overlap   string        // of all documents: "allow" or "never"; "": each has its own
 }
@@ -165,16 +165,23 @@ func Run(o Options) *History {
 		w.Length = 2 * time.Minute
 	}
 	if w.Settle == 0 {
-		w.Settle = 4 * time.Minute
+		w.Settle = 20 * time.Minute
 	}
 	w.begin()
 	w.strike()
 	w.until(w.Length)
 	w.heal()
-	w.until(w.h.Healthy + w.Settle)
+	for w.until(w.h.Healthy + calm); w.now < w.h.Healthy+w.Settle && w.now < w.store.moved+quiet; {
+		w.until(w.now + quiet/10)
+	}
 	w.end()
 	return w.h
 }
+
+const (
+	calm  = 90 * time.Second // without faults, at least
+	quiet = time.Minute      // without moves, at the end
+)
 
 // between returns a duration from lo up to hi: short ones are likelier.
 func (w *world) between(lo, hi time.Duration) time.Duration {

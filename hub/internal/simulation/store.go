@@ -31,6 +31,7 @@ type store struct {
 	compacted int64
 	leases    []*lease
 	owners    map[string]documents.Owners // what placements say
+	moved     time.Duration               // when that was different last
 }
 
 type held struct {
@@ -115,7 +116,7 @@ func (s *store) placed(name string, value []byte) {
 		if a.Agent == b.Agent && a.Epoch == b.Epoch {
 			continue
 		}
-		if b.Agent != "" {
+		if s.moved = s.w.now; b.Agent != "" {
 			s.w.h.Moves++
 			s.w.texts[d].places[b.Epoch] = i
 		}

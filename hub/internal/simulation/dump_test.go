@@ -7,12 +7,14 @@ import (
 )
 
 var dseed = flag.Uint64("dseed", 1, "")
+var wrong = flag.Int("wrong", 0, "")
+var over = flag.String("overlap", "", "")
 var ddoc = flag.Int("ddoc", 0, "")
 
 var kindNames = []string{"Placed", "Began", "Ended", "Accepted", "Refused", "Applied", "Leads", "Resigns", "Written", "Struck", "Healed"}
 
 func TestDump(t *testing.T) {
-	h := Run(Options{Seed: *dseed})
+	h := Run(Options{Seed: *dseed, Wrong: Wrong(*wrong), Overlap: *over})
 	for _, e := range h.Events {
 		if e.Document >= 0 && e.Document != *ddoc || e.Kind == Accepted {
 			continue

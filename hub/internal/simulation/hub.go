@@ -84,6 +84,7 @@ type member struct {
 	unsure  bool // it has connected here since its session was written
 	session session
 	claim   *lease // under which this hub has written the session
+	fresh   bool   // this hub has heard since of all that was placed before
 	asked   time.Time
 	keeping bool // a write is under way
 	owed    bool // the session is to be written
@@ -599,9 +600,10 @@ func (h *hub) mayHaveLease(m *member) {
 	}
 }
 
-// grants reports whether the hub may give an agent a lease: the others know that it is here, and the hub has a lease itself.
+// grants reports whether the hub may give an agent a lease: the others know that it is here, this hub has heard since of all that
+// was placed before they knew, and it has a lease itself.
 func (h *hub) grants(m *member) bool {
-	if !m.held || m.unsure || m.session.revision == 0 || m.session.Hub != h.id {
+	if !m.held || m.unsure || m.session.revision == 0 || m.session.Hub != h.id || !m.fresh && h.w.Wrong != LeasesBlind {
 		return false
 	}
 	return h.w.Wrong == GrantsForEver || m.claim == h.lease && h.lease != nil && (h.w.Wrong == LateLoss || h.clock().Before(h.kept.Add(leaseTTL)))
@@ -694,9 +696,31 @@ func (h *hub) claimed(m *member, p presence, revision int64, l *lease) {
 		h.moved(m)
 		return
 	}
-	if m.conn != nil && !m.asked.IsZero() {
-		h.answer(m)
-	}
+	m.fresh = false
+	h.catchUp(m)
+}
+
+// catchUp hears of all that is placed, and then gives the lease that has waited for that.
+func (h *hub) catchUp(m *member) {
+	revision := m.session.revision
+	h.ask(func() error { return nil }, func(err error) {
+		switch {
+		case m.session.revision != revision:
+		case err != nil:
+			h.after(time.Second, func() { h.catchUp(m) })
+		default:
+			for _, st := range h.streams {
+				if st.prefix == placementsPrefix && h.next(st) != nil {
+					st.after = h.w.store.revision
+					st.all(h.w.store.list(st.prefix), st.after)
+				}
+			}
+			if m.fresh = true; m.conn != nil && !m.asked.IsZero() {
+				h.tell(m)
+				h.answer(m)
+			}
+		}
+	})
 }
 
 // connect takes in a connection.

@@ -42,6 +42,7 @@ const (
 	NoCompare           // the control state takes every write, whatever has changed meanwhile
 	AcceptsAny          // hubs take results of any epoch
 	GrantsForEver       // a hub that has lost its own lease goes on giving leases to agents
+	LeasesBlind         // a hub gives leases to agents that come to it though it may not have heard of what was placed before
 	LateLoss            // a hub believes in its lease until it has been told otherwise, though it was stopped for long
 )
 

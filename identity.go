@@ -54,6 +54,20 @@ type Admission interface {
 	Took(from Sender, id ID, s Signal, records int)
 }
 
+// The resource attributes of what is collected for a document that a hub has placed on some agents.
+const (
+	DocumentName    = "creel.document.name"
+	DocumentVersion = "creel.document.version"
+	DocumentEpoch   = "creel.document.epoch" // of the placing, an integer: it grows when the document gets another owner
+)
+
+// A Fence is an Admission that knows in which epochs documents are placed. It may be called concurrently.
+type Fence interface {
+	// Fence returns why data is refused for good that was collected for a document in an epoch, or nil. It may be an epoch of
+	// another agent than who sends: agents pass on what others have collected.
+	Fence(from Sender, document string, epoch int64) error
+}
+
 // Identity is who an agent is to its hub, as that has certified it. It may be called concurrently.
 type Identity interface {
 	// ServerTLS returns the configuration of a listener with a certificate that renews itself. Clients are asked for a

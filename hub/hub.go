@@ -241,7 +241,7 @@ func (h *hub) open(ctx context.Context) error {
 		return err
 	}
 	h.close = append(h.close, h.documents.Close)
-	h.admission = admission.New(admission.Options{Records: h.AgentRecords, Bytes: h.AgentBytes, Access: h.senders(), Metrics: h.metrics})
+	h.admission = admission.New(admission.Options{Records: h.AgentRecords, Bytes: h.AgentBytes, Access: h.senders(), Epochs: h.documents, Metrics: h.metrics})
 	h.registry, err = registry.Open(ctx, registry.Options{
 		Hub: h.id, Store: h.state, Documents: h.documents, Heartbeat: h.Heartbeat, Door: h.admission, Shared: len(h.Etcd) > 0, Log: h.log, Metrics: h.metrics,
 		Gate: h.entry(), Authorities: func() string { _, fingerprint := trusted{h}.Bundle(); return fingerprint },

@@ -212,6 +212,9 @@ func (c *collector) take(ctx context.Context, out creel.Sink, r request) error {
 	}
 	from := r.who.from
 	if asked != nil {
+		err = c.fence(b, from)
+	}
+	if asked != nil && err == nil {
 		err = asked.Admit(r.who.caller, from, r.signal, records, b.Bytes())
 	}
 	switch {

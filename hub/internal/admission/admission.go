@@ -24,6 +24,7 @@ type Options struct {
 	Bytes   int64 // likewise
 	Senders int   // that are known apart; 0: 50 000
 	Access  Access
+	Epochs  Epochs // nil: data of all epochs is let in
 	Metrics *metric.Set
 	Now     func() time.Time // nil: time.Now
 }
@@ -37,6 +38,13 @@ type Access interface {
 	Limit(c creel.Caller, records int) error
 }
 
+// Epochs knows in which epochs documents are placed. It may be called concurrently.
+type Epochs interface {
+	// Admit returns why data is refused that an agent, "" if nobody knows who, has sent, and that was collected for a document in
+	// an epoch; nil if it is not.
+	Admit(document, agent string, epoch int64) error
+}
+
 const (
 	shards  = 64
 	forget  = time.Hour   // after which a sender that is not heard is forgotten
@@ -44,7 +52,7 @@ const (
 	maxName = 256         // bytes of an agent's or exporter's id
 )
 
-// An Admission implements creel.Admission. Its methods may be called concurrently.
+// An Admission implements creel.Admission and creel.Fence. Its methods may be called concurrently.
 //
 // Senders that do not say who they are, and those that are too many to be known apart, are one sender with one limit.
 type Admission struct {
@@ -59,9 +67,9 @@ type Admission struct {
 	known          atomic.Int64 // senders but for unknown
 	swept          atomic.Int64 // when senders were forgotten
 
-	admitted, throttled        result
-	strangers, forbidden, over *metric.Counter // requests, by why they were refused
-	taken, repeated            *metric.Counter
+	admitted, throttled              result
+	strangers, forbidden, over, late *metric.Counter // requests, by why they were refused
+	taken, repeated                  *metric.Counter
 }
 
 // result are the totals of requests that were decided alike.
@@ -122,9 +130,9 @@ func (a *Admission) meter() {
 	a.admitted, a.throttled = of("admitted"), of("throttled")
 	refused := func(why string) *metric.Counter {
 		return a.o.Metrics.Sub(metric.Label{Name: "reason", Value: why}).Counter("creel.hub.intake.refused",
-			"Requests that the hub has not let in for who sent them: unauthenticated, they did not show who that is; forbidden, it may not send these; token_limit, its token's records were used up.", "{request}")
+			"Requests that the hub has not let in: unauthenticated, they did not show who sends; forbidden, it may not send these; token_limit, its token's records were used up; epoch, another agent has the document by now that they were collected for.", "{request}")
 	}
-	a.strangers, a.forbidden, a.over = refused("unauthenticated"), refused("forbidden"), refused("token_limit")
+	a.strangers, a.forbidden, a.over, a.late = refused("unauthenticated"), refused("forbidden"), refused("token_limit"), refused("epoch")
 	a.taken = a.o.Metrics.Counter("creel.hub.intake.taken", "Records of agents that are safe here, each batch once.", "{record}")
 	a.repeated = a.o.Metrics.Counter("creel.hub.intake.repeats", "Records of agents that came once more.", "{record}")
 	a.o.Metrics.GaugeFunc("creel.hub.intake.senders", "Agents whose data the hub has taken within the last hour or so.", "{agent}", func() float64 { return float64(a.known.Load()) })
@@ -208,6 +216,18 @@ func (a *Admission) Authenticate(c creel.Credentials, s creel.Signal) (creel.Cal
 		a.forbidden.Inc()
 	}
 	return creel.Caller{}, err
+}
+
+// Fence refuses data of epochs that are over, as Epochs says. It is a creel.Fence's.
+func (a *Admission) Fence(from creel.Sender, document string, epoch int64) error {
+	if a.o.Epochs == nil {
+		return nil
+	}
+	err := a.o.Epochs.Admit(document, from.Agent, epoch)
+	if err != nil {
+		a.late.Inc()
+	}
+	return err
 }
 
 // Admit lets records in, or returns a *creel.Throttled that says when there will be room. An application with a token is held

@@ -39,7 +39,7 @@ func (s *Store) Admit(name, agent string, epoch int64) error {
 	case !known || epoch > max(o.Epoch, st.since):
 		return nil
 	case !st.placed:
-		return fmt.Errorf("this was collected in epoch %d of document %s, which is not placed on some agents any more: it is deleted, or on all: send it anew without its stamp if it is wanted all the same", epoch, name)
+		return fmt.Errorf("it was collected for document %s in epoch %d, and that is not placed on some agents any more: it is deleted, or on all%s", name, epoch, advice)
 	}
 	for _, x := range o.Owners {
 		if x.Agent != "" && x.Epoch == epoch || x.From != "" && x.FromEpoch == epoch {
@@ -47,7 +47,10 @@ func (s *Store) Admit(name, agent string, epoch int64) error {
 		}
 	}
 	if now, has := o.of(agent); has {
-		return fmt.Errorf("this was collected in epoch %d of document %s, which is over; this agent has it again, in epoch %d: another may have collected the same between: send it anew without its stamp if it is wanted all the same", epoch, name, now)
+		return fmt.Errorf("it was collected for document %s in epoch %d, which is over: this agent has it again, in epoch %d, but others may have collected the same between%s", name, epoch, now, advice)
 	}
-	return fmt.Errorf("this was collected in epoch %d of document %s, which is over, the last one is %d: another agent may have collected the same: send it anew without its stamp if it is wanted all the same", epoch, name, o.Epoch)
+	return fmt.Errorf("it was collected for document %s in epoch %d, which is over, as it has come to epoch %d: another agent may have collected the same%s", name, epoch, o.Epoch, advice)
 }
+
+// advice is what to do.
+const advice = ". If it is wanted all the same, send it without the attribute creel.document.epoch"

@@ -32,6 +32,9 @@ type Owner struct {
 	// is nobody it is to stop, and may not have yet: nobody else may get the place before.
 	From      string `json:"from,omitempty"`
 	FromEpoch int64  `json:"from_epoch,omitempty"` // From's
+
+	// Confirmed counts how often a hub has made sure that an exclusive place is still Agent's, before it gave that a lease anew.
+	Confirmed int64 `json:"confirmed,omitempty"`
 }
 
 // Leaving reports whether the place cannot be given to anybody before From has stopped.
@@ -218,6 +221,32 @@ func (s *Store) Place(ctx context.Context, name string, was, next Owners) error 
 	}
 	_, err = s.o.Store.Put(ctx, placementsPrefix+name, value, false, state.Unchanged(was.revision))
 	return err
+}
+
+// Confirm makes sure that an agent still has exclusive documents in these epochs, by their names, and that whoever is about to give
+// them to another hears of the agent first: by a compare-and-swap, so that this hub's view may be old. It is to be called before the
+// agent is offered them, or is leased, over a connection: it may have had none for long. The error is state.ErrConflict if it has
+// not, or if others have written meanwhile; then Changed will tell.
+func (s *Store) Confirm(ctx context.Context, agent string, epochs map[string]int64) error {
+	for name, epoch := range epochs {
+		s.mu.Lock()
+		was := s.owners[name]
+		s.mu.Unlock()
+		if now, has := was.of(agent); !has || now != epoch {
+			return state.ErrConflict
+		}
+		next := was
+		next.Owners = slices.Clone(was.Owners)
+		for i := range next.Owners {
+			if next.Owners[i].Agent == agent {
+				next.Owners[i].Confirmed++
+			}
+		}
+		if err := s.Place(ctx, name, was, next); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Forget deletes where a document was that is not placed any more.

@@ -43,6 +43,9 @@ type Placement struct {
 	Message  []byte // an OpAMP ServerToAgent, encoded, that has nothing but Offer
 	Conflict string // why the documents cannot be merged: then there is no Offer
 
+	// Exclusive are the epochs of the documents in it that are exclusive, by name: see Store.Confirm.
+	Exclusive map[string]int64
+
 	docs []*document
 }
 
@@ -99,6 +102,12 @@ func (s *Set) place(which, epochs []byte) *Placement {
 		o := control.OfferedDocument{Name: d.name, Version: strconv.FormatInt(d.Version, 10), Text: d.Text}
 		o.Tenure, epochs = d.tenure(epochs)
 		offer.Documents = append(offer.Documents, o)
+		if o.Tenure.Exclusive {
+			if p.Exclusive == nil {
+				p.Exclusive = make(map[string]int64)
+			}
+			p.Exclusive[d.name] = o.Tenure.Epoch
+		}
 		for id := range d.content.ids {
 			if other := defined[id]; other != "" && p.Conflict == "" {
 				p.Conflict = fmt.Sprintf("documents %s and %s both define %s", other, d.name, id)

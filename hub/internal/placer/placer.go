@@ -130,12 +130,13 @@ type Placer struct {
 
 	began  time.Time            // its first look at the fleet
 	leased map[string]time.Time // until when agents may believe that they have a lease, if that is known
+	counts map[place]int64      // Owner.Confirmed, as it was seen last
 	agents map[string]placement.Agent
 }
 
 // New returns a term that begins with its first Step.
 func New(o Options) *Placer {
-	return &Placer{Options: o, leased: make(map[string]time.Time), moves: o.Metrics.Counter("creel.hub.placement.moves", "Places of documents that were given to an agent, or taken from one.", "{move}")}
+	return &Placer{Options: o, leased: make(map[string]time.Time), counts: make(map[place]int64), moves: o.Metrics.Counter("creel.hub.placement.moves", "Places of documents that were given to an agent, or taken from one.", "{move}")}
 }
 
 // Step looks once at the fleet and at the documents, as they are at now, and writes what is to change. It returns when to look
@@ -153,6 +154,9 @@ func (p *Placer) Step(ctx context.Context, now time.Time) (next time.Duration) {
 	if len(list) == 0 {
 		p.dealt, p.since = nil, time.Time{}
 		return look
+	}
+	for i := range list {
+		p.confirmed(&list[i], now)
 	}
 	agents, again := p.look(now)
 	tasks, failures := make([]task, len(list)), p.Documents.Failures()

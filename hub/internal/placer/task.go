@@ -19,7 +19,8 @@ import (
 //
 // An exclusive document has no two owners of a place at any time. Who is to lose it is written first as one that leaves: it is not
 // offered the document any more, and nobody else is before it has said that it does not run it, or its lease is over. That is in
-// the entry, so that the next leader knows as much.
+// the entry, so that the next leader knows as much. And a hub that leases an agent anew confirms in the entry that the place is
+// still its: so either that is known here, or what is written here fails, or what is written there.
 
 const (
 	// parkAfter is on how many agents a version of a document must have failed to be given to no other.
@@ -210,10 +211,28 @@ func (p *Placer) stopped(agent string, now time.Time) bool {
 func (p *Placer) lease(c *registry.Candidate, now time.Time) {
 	until := c.Leased
 	if c.There && !until.After(now) {
-		until = now.Add(p.longest())
+		until = now.Add(look + p.longest()) // it may go right after
 	}
 	if _, known := p.leased[c.ID]; (known || c.There) && until.After(p.leased[c.ID]) {
 		p.leased[c.ID] = until
+	}
+}
+
+// A place is one of a document on an agent.
+type place struct {
+	document string
+	epoch    int64
+}
+
+// confirmed notes that hubs give leases to owners of an exclusive document, though this one may not have heard of them yet.
+func (p *Placer) confirmed(f *documents.Floating, now time.Time) {
+	for _, o := range f.Owners.Owners {
+		if at := (place{f.Name, o.Epoch}); f.Exclusive && o.Agent != "" && p.counts[at] < o.Confirmed {
+			p.counts[at] = o.Confirmed
+			if until := now.Add(p.longest()); until.After(p.leased[o.Agent]) {
+				p.leased[o.Agent] = until
+			}
+		}
 	}
 }
 

@@ -76,6 +76,7 @@ type agent struct {
 	session       wanted                // what this connection was told
 	set           *documents.Set        // that placement is of
 	placement     *documents.Placement
+	placedAt      time.Time // when placement came to be what it is
 
 	before time.Time // when the run began that an earlier process of the hub heard of last
 	run    *run      // nil: no report since the hub was started
@@ -232,13 +233,18 @@ func (a *agent) gone(c api.Connection, cause string) {
 	a.r.o.Log.Info("agent "+string(c), "agent", a.ID, "name", a.Name, "cause", cause)
 }
 
-// lease notes that the agent is given a lease of now.
-func (a *agent) lease() {
+// lease reports whether the agent may have a lease of now, which it is given then.
+func (a *agent) lease() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if until := time.Now().Add(a.r.Lease()); until.After(a.leased) {
-		a.leased = until
+	if !a.sure(a.placed()) {
+		return false
 	}
+	a.session.given = time.Now().Add(a.r.Lease())
+	if a.session.given.After(a.leased) {
+		a.leased = a.session.given
+	}
+	return true
 }
 
 // heard notes a sign of life.
@@ -252,7 +258,7 @@ func (a *agent) heard() {
 func (a *agent) report(m *protobufs.AgentToServer, beat *control.Beat, first bool) (full bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.LastSeen = time.Now().UTC()
+	a.LastSeen, a.session.said = time.Now().UTC(), time.Now()
 	keep := false
 	full = m.AgentDescription == nil && (first || m.SequenceNum != a.seq+1)
 	a.seq, a.session.capabilities = m.SequenceNum, m.Capabilities

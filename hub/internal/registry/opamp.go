@@ -205,7 +205,9 @@ func (r *Registry) hear(a *agent, m *protobufs.AgentToServer, first bool) (*prot
 	if beat != nil {
 		h := r.Heartbeat()
 		lease := control.Lease{Nonce: beat.Nonce, Hub: r.o.Hub, Expires: missed * h, Heartbeat: h, Authorities: a.toTrust()}
-		a.lease()
+		if !a.lease() {
+			lease.Expires = 0
+		}
 		reply.CustomMessage = lease.Message()
 	}
 	return reply, nil

@@ -60,7 +60,8 @@ type Registry struct {
 	closed         bool
 	wg             sync.WaitGroup // connections
 
-	stop context.CancelFunc // of what follows documents and orders
+	ctx  context.Context    // of what follows documents and orders
+	stop context.CancelFunc // ends it
 	over sync.WaitGroup
 
 	connected atomic.Int64
@@ -121,7 +122,7 @@ func (r *Registry) load(ctx context.Context) error {
 		r.restore(rec)
 	}
 	for _, a := range r.all() { // nobody knows when they were heard last
-		a.lease()
+		a.leased = r.opened.Add(r.Lease())
 	}
 	orders, revision, err := r.o.Store.List(ctx, ordersPrefix)
 	if err != nil {
@@ -129,6 +130,7 @@ func (r *Registry) load(ctx context.Context) error {
 	}
 	r.allOrdered(orders, revision)
 	ctx, r.stop = context.WithCancel(context.Background())
+	r.ctx = ctx
 	r.over.Go(func() { state.Follow(ctx, r.o.Store, ordersPrefix, revision, r.o.Log, r.allOrdered, r.ordered) })
 	r.over.Go(func() { r.keepSessions(ctx) })
 	if r.o.Documents != nil {
@@ -206,6 +208,15 @@ func (r *Registry) Changed() <-chan struct{} { return *r.changed.Load() }
 func (r *Registry) notify() {
 	next := make(chan struct{})
 	close(*r.changed.Swap(&next))
+}
+
+// beside runs f, unless the registry is closed, which ends its context and waits for it.
+func (r *Registry) beside(f func(context.Context)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.wg.Go(func() { f(r.ctx) })
+	}
 }
 
 // Heartbeat returns how often agents are to be heard: it grows with the fleet, so that a hub hears perSecond at most.

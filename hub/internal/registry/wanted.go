@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -31,6 +32,11 @@ type wanted struct {
 	offered      string // hash of the last offer
 	offeredAt    time.Time
 	ordered      string // id of the last order
+
+	given      time.Time         // until when a lease lasts that was given to it in this connection
+	confirmed  map[string]int64  // exclusive documents that it has for sure until then
+	confirming *struct{ _ byte } // that is being found out; names the attempt
+	said       time.Time         // when it said something last
 }
 
 const (
@@ -99,7 +105,10 @@ func (a *agent) placed() *documents.Placement {
 		return &documents.Placement{}
 	}
 	if set := a.r.o.Documents.Current(); a.set != set {
-		a.set, a.placement = set, set.For(a.selectable())
+		before := a.placement
+		if a.set, a.placement = set, set.For(a.selectable()); before == nil || before.Hash != a.placement.Hash {
+			a.placedAt = time.Now()
+		}
 	}
 	return a.placement
 }
@@ -114,8 +123,8 @@ func (a *agent) selectable() map[string]string {
 	return labels
 }
 
-// offer returns what is to be offered to the agent now, nil if there is nothing: it has it, it has failed there before, or
-// it is on its way. a.mu is held.
+// offer returns what is to be offered to the agent now, nil if there is nothing: it has it, it has failed there before,
+// it is on its way, or something of it may be another agent's. a.mu is held.
 func (a *agent) offer() *documents.Placement {
 	s := &a.session
 	if !s.described || s.capabilities&uint64(protobufs.AgentCapabilities_AgentCapabilities_AcceptsRemoteConfig) == 0 {
@@ -123,6 +132,8 @@ func (a *agent) offer() *documents.Placement {
 	}
 	p := a.placed()
 	switch {
+	case !a.sure(p):
+		return nil
 	case p.Offer == nil, p.Hash == s.remote.Hash, slices.Contains(a.Refused, p.Hash):
 		return nil
 	case len(p.Offer.Documents) == 0 && s.remote.Hash == "" && s.offered == "": // it has never had any
@@ -132,6 +143,46 @@ func (a *agent) offer() *documents.Placement {
 	}
 	s.offered, s.offeredAt = p.Hash, time.Now()
 	return p
+}
+
+// sure reports whether what p has that no two agents may do is this one's, and has that found out if it is not known: then the
+// agent is told when it is. It must be known anew for each connection, and when the agent has had no lease. a.mu is held.
+func (a *agent) sure(p *documents.Placement) bool {
+	s := &a.session
+	if time.Now().After(s.given) {
+		s.confirmed = nil
+	}
+	for name, epoch := range p.Exclusive {
+		if s.confirmed[name] != epoch {
+			if s.confirming == nil {
+				s.confirming = new(struct{ _ byte })
+				a.r.beside(func(ctx context.Context) { a.confirm(ctx, s.confirming, p.Exclusive) })
+			}
+			return false
+		}
+	}
+	return true
+}
+
+// confirm is what sure has done beside.
+func (a *agent) confirm(ctx context.Context, attempt *struct{ _ byte }, epochs map[string]int64) {
+	until := time.Now().Add(a.r.Lease())
+	err := a.r.o.Documents.Confirm(ctx, a.ID, epochs)
+	a.mu.Lock()
+	if a.session.confirming != attempt { // it has connected again
+		a.mu.Unlock()
+		return
+	}
+	a.session.confirming = nil
+	if err == nil {
+		a.session.confirmed, a.session.given = epochs, until
+	}
+	a.mu.Unlock()
+	if err == nil {
+		a.tell()
+	} else if !errors.Is(err, state.ErrConflict) && ctx.Err() == nil { // a conflict: it is told what it has as soon as that is known here
+		a.r.o.Log.Warn("it is not known for sure that exclusive documents are still an agent's, which gets no lease; will try again at its next heartbeat", "agent", a.ID, "error", err)
+	}
 }
 
 // took takes in what became of the last offer, and reports whether that is worth keeping. a.mu is held.
@@ -255,12 +306,12 @@ func (a *agent) documented() documents.Agent {
 	return x
 }
 
-// settled reports whether the agent has said that it runs what p offers, and nothing else was offered to it in this connection
-// since. a.mu is held.
+// settled reports whether the agent has said, since p is what it is to run, that it does, and nothing else was offered to it in
+// this connection. a.mu is held.
 func (a *agent) settled(p *documents.Placement) bool {
 	s := &a.session
 	switch {
-	case p.Offer == nil || !s.described || s.offered != "" && s.offered != p.Hash:
+	case p.Offer == nil || !s.described || s.offered != "" && s.offered != p.Hash || !s.said.After(a.placedAt):
 		return false
 	case s.remote.Hash == "": // it has never had any
 		return s.offered == "" && len(p.Offer.Documents) == 0

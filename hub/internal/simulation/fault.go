@@ -339,7 +339,7 @@ func (w *world) write(t *text) bool {
 	}
 	fmt.Fprintf(&b, "exporters: {debug/%s: {}}\n", t.name)
 	for _, h := range w.hubs {
-		if h.runs() && h.cut == 0 && w.store.away == 0 && h.client.yield == nil {
+		if h.runs() && h.cut == 0 && w.store.away == 0 {
 			if _, err := h.docs.Apply(context.Background(), "simulation", expr.Selector{}, api.DocumentChange{Text: b.String()}); err != nil {
 				panic("BUG: " + err.Error() + "\n" + b.String())
 			}

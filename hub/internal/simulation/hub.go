@@ -23,7 +23,8 @@ import (
 const (
 	heartbeat      = 5 * time.Second
 	missed         = 3
-	rest           = 100 * time.Millisecond // as package placer has it
+	longest        = missed * heartbeat * 11 / 10 // that an agent may believe that it has a lease
+	rest           = 100 * time.Millisecond       // as package placer has it
 	leaderKey      = "leader"
 	agentsPrefix   = "agents/"
 	sessionsPrefix = "sessions/"
@@ -49,10 +50,12 @@ type hub struct {
 	lease *lease
 	kept  time.Time // when the hub asked last for what the control state has granted
 
-	term  *term
-	halt  func() // ends what the placer does; nil: nothing
-	tells bool   // it will tell what agents say
-	mean  func() // what happens to a leader with its next write; nil: nothing
+	term    *term
+	halts   map[int]func() // end what is being done, by its number
+	serial  int
+	tells   bool   // it will tell what agents say
+	telling bool   // it does
+	mean    func() // what happens to a leader with its next write; nil: nothing
 }
 
 // A term is the time for which a hub leads, as it believes.
@@ -84,7 +87,14 @@ type member struct {
 	unsure  bool // it has connected here since its session was written
 	session session
 	claim   *lease // under which this hub has written the session
-	fresh   bool   // this hub has heard since of all that was placed before
+
+	given      time.Time        // until when a lease lasts that it was given in this connection
+	confirmed  map[string]int64 // exclusive documents that it has for sure until then
+	confirming *int             // that is being found out; names the attempt
+	said       time.Time        // when it said something last
+	placed     string           // the hash of what it is to run, as it was seen last,
+	placedAt   time.Time        // and when it came to be that
+
 	asked   time.Time
 	keeping bool // a write is under way
 	owed    bool // the session is to be written
@@ -121,7 +131,7 @@ type record struct {
 func (h *hub) start() {
 	h.node.begin()
 	h.client = &client{h: h, ready: make(chan *watch)}
-	h.streams, h.fleet, h.lease, h.term, h.mean, h.tells = nil, map[string]*member{}, nil, nil, nil, false
+	h.streams, h.fleet, h.lease, h.term, h.mean, h.tells, h.telling, h.halts = nil, map[string]*member{}, nil, nil, nil, false, false, map[int]func(){}
 	d, err := documents.Open(context.Background(), documents.Options{Store: h.client, Agents: h.documented})
 	if err != nil {
 		panic("BUG: " + err.Error())
@@ -174,9 +184,8 @@ func (h *hub) stop() {
 	}
 	h.resign()
 	h.client.dead = true
-	if h.halt != nil {
-		h.halt()
-		h.halt = nil
+	for _, halt := range h.halts {
+		halt()
 	}
 	h.docs.Close()
 	h.node.kill()
@@ -356,10 +365,6 @@ func (h *hub) look(d time.Duration) {
 
 // place looks.
 func (h *hub) place(t *term) {
-	if h.halt != nil { // it still tells what its agents say
-		h.after(rest, func() { h.heard() })
-		return
-	}
 	t.looking, t.again = true, false
 	var next time.Duration
 	h.run(func() { next = t.placer.Step(t.ctx, h.clock()) }, func() {
@@ -379,9 +384,9 @@ func (h *hub) tellSoon() {
 	}
 	h.tells = true
 	h.after(tellEvery, func() {
-		h.tells = false
-		if h.term == nil && h.halt == nil {
-			h.run(func() { placer.Tell(context.Background(), h.options()) }, func() {})
+		if h.tells = false; h.term == nil && !h.telling {
+			h.telling = true
+			h.run(func() { placer.Tell(context.Background(), h.options()) }, func() { h.telling = false })
 		}
 	})
 }
@@ -392,19 +397,23 @@ func (h *hub) tellNow() {
 	h.after(look, h.tellNow)
 }
 
-// run lets the placer do something: each write of it is a request, for whose answer it waits.
+// run lets something be done that writes into the control state: each write is a request, for whose answer it waits.
 func (h *hub) run(step, then func()) {
-	resume, halt := iter.Pull(func(yield func(*request) bool) {
-		h.client.yield = yield
+	var yield func(*request) bool
+	resume, halt := iter.Pull(func(y func(*request) bool) {
+		yield, h.client.yield = y, y
 		step()
 	})
-	h.halt = halt
-	life := h.life
+	h.serial++
+	life, serial := h.life, h.serial
+	h.halts[serial] = halt
 	var advance func()
 	advance = func() {
+		h.client.yield = yield
 		r, more := resume()
+		h.client.yield = nil
 		if !more {
-			h.client.yield, h.halt = nil, nil
+			delete(h.halts, serial)
 			halt()
 			then()
 			return
@@ -423,7 +432,7 @@ func (h *hub) run(step, then func()) {
 func (h *hub) options() placer.Options {
 	return placer.Options{
 		Hub: h.id, Store: h.client, Documents: view{h.docs, h}, Fleet: h, Log: slog.New(slog.DiscardHandler), Metrics: metric.NewSet(),
-		Lease: func() time.Duration { return missed * heartbeat * 11 / 10 },
+		Lease: func() time.Duration { return longest },
 	}
 }
 
@@ -595,15 +604,15 @@ func (h *hub) later(m *member, d time.Duration, do func()) {
 
 // mayHaveLease notes that the agent may have got a lease just now. Clocks do not run alike: a tenth more.
 func (h *hub) mayHaveLease(m *member) {
-	if until := h.clock().Add(missed * heartbeat * 11 / 10); until.After(m.leased) {
+	if until := h.clock().Add(longest); until.After(m.leased) {
 		m.leased = until
 	}
 }
 
-// grants reports whether the hub may give an agent a lease: the others know that it is here, this hub has heard since of all that
-// was placed before they knew, and it has a lease itself.
+// grants reports whether the hub may give an agent a lease: the others know that it is here, what it has that no two may have is
+// surely its own, and the hub has a lease itself.
 func (h *hub) grants(m *member) bool {
-	if !m.held || m.unsure || m.session.revision == 0 || m.session.Hub != h.id || !m.fresh && h.w.Wrong != LeasesBlind {
+	if !m.held || m.unsure || m.session.revision == 0 || m.session.Hub != h.id || !h.sure(m, h.placement(m)) {
 		return false
 	}
 	return h.w.Wrong == GrantsForEver || m.claim == h.lease && h.lease != nil && (h.w.Wrong == LateLoss || h.clock().Before(h.kept.Add(leaseTTL)))
@@ -696,27 +705,49 @@ func (h *hub) claimed(m *member, p presence, revision int64, l *lease) {
 		h.moved(m)
 		return
 	}
-	m.fresh = false
-	h.catchUp(m)
+	if m.conn != nil && !m.asked.IsZero() {
+		h.answer(m)
+	}
 }
 
-// catchUp hears of all that is placed, and then gives the lease that has waited for that.
-func (h *hub) catchUp(m *member) {
-	revision := m.session.revision
-	h.ask(func() error { return nil }, func(err error) {
-		switch {
-		case m.session.revision != revision:
-		case err != nil:
-			h.after(time.Second, func() { h.catchUp(m) })
-		default:
-			for _, st := range h.streams {
-				if st.prefix == placementsPrefix && h.next(st) != nil {
-					st.after = h.w.store.revision
-					st.all(h.w.store.list(st.prefix), st.after)
-				}
+// sure reports whether what p has that no two agents may do is this one's, and has that found out if it is not known.
+func (h *hub) sure(m *member, p *documents.Placement) bool {
+	if h.w.Wrong == LeasesBlind {
+		return true
+	}
+	if h.clock().After(m.given) {
+		m.confirmed = nil
+	}
+	for name, epoch := range p.Exclusive {
+		if m.confirmed[name] != epoch {
+			if m.confirming == nil {
+				h.confirm(m, p.Exclusive)
 			}
-			if m.fresh = true; m.conn != nil && !m.asked.IsZero() {
-				h.tell(m)
+			return false
+		}
+	}
+	return true
+}
+
+// confirm finds out whether an agent still has documents.
+func (h *hub) confirm(m *member, epochs map[string]int64) {
+	attempt, until := new(int), h.clock().Add(longest)
+	m.confirming = attempt
+	var err error
+	h.run(func() {
+		for _, name := range slices.Sorted(maps.Keys(epochs)) { // as Confirm does, but always in the same order
+			if err = h.docs.Confirm(context.Background(), m.id, map[string]int64{name: epochs[name]}); err != nil {
+				return
+			}
+		}
+	}, func() {
+		if m.confirming != attempt {
+			return
+		}
+		if m.confirming = nil; err == nil {
+			m.confirmed, m.given = epochs, until
+			h.tell(m)
+			if m.conn != nil && !m.asked.IsZero() {
 				h.answer(m)
 			}
 		}
@@ -733,6 +764,7 @@ func (h *hub) connect(c *conn) {
 	m.timer++
 	m.conn, m.broke, m.mine, m.held, m.connected, m.unsure = c, time.Time{}, true, true, true, true
 	m.seen, m.remote, m.offered, m.asked, m.told, m.runs = h.clock(), "", "", time.Time{}, false, nil
+	m.given, m.confirmed, m.confirming, m.said = time.Time{}, nil, nil, time.Time{}
 	h.save(m)
 	h.patience(c)
 	h.heard()
@@ -789,7 +821,7 @@ func (h *hub) hear(c *conn, b beat) {
 	if m == nil || m.conn != c {
 		return
 	}
-	m.seen, m.asked = h.clock(), b.sent
+	m.seen, m.said, m.asked = h.clock(), h.clock(), b.sent
 	h.patience(c)
 	if m.labels == nil || !maps.Equal(m.labels, b.labels) || m.working != b.working || !m.told {
 		m.labels, m.working, m.told = b.labels, b.working, true
@@ -809,6 +841,7 @@ func (h *hub) answer(m *member) {
 	c, sent, expires := m.conn, m.asked, time.Duration(0)
 	if h.grants(m) {
 		h.mayHaveLease(m)
+		m.given = h.clock().Add(longest)
 		expires, m.asked = missed*heartbeat, time.Time{}
 	}
 	c.down(func() { c.a.leased(c, sent, expires) })
@@ -824,18 +857,29 @@ func (m *member) selectable() map[string]string {
 	return labels
 }
 
+// placement returns what an agent is to run.
+func (h *hub) placement(m *member) *documents.Placement {
+	p := h.docs.Current().For(m.selectable())
+	if p.Hash != m.placed {
+		m.placed, m.placedAt = p.Hash, h.clock()
+	}
+	return p
+}
+
 // tell offers an agent what it is to run.
 func (h *hub) tell(m *member) {
 	if m.conn == nil || !m.told {
 		return
 	}
-	p := h.docs.Current().For(m.selectable())
+	p := h.placement(m)
 	switch {
 	case p.Conflict != "":
 		panic("BUG: " + p.Conflict)
 	case p.Hash == m.remote, len(p.Offer.Documents) == 0 && m.remote == "" && m.offered == "":
 		return
 	case p.Hash == m.offered && h.clock().Sub(m.offerAt) < offerAgain:
+		return
+	case !h.sure(m, p):
 		return
 	}
 	m.offered, m.offerAt = p.Hash, h.clock()
@@ -864,7 +908,7 @@ func (h *hub) documented() (list []documents.Agent) {
 		x := documents.Agent{ID: id, Name: id, Connected: m.connected, Placement: &documents.Placement{}}
 		if m.mine && m.labels != nil {
 			x.Labels, x.Documents = m.selectable(), m.runs
-			x.Placement = h.docs.Current().For(x.Labels)
+			x.Placement = h.placement(m)
 			x.Remote = control.RemoteStatus{Hash: m.remote, Status: control.Applied}
 			x.Settled = x.Connected && m.broke.IsZero() && m.settled(x.Placement)
 		}
@@ -876,7 +920,7 @@ func (h *hub) documented() (list []documents.Agent) {
 // settled reports whether an agent has said that it runs what p offers, and nothing else was offered to it since.
 func (m *member) settled(p *documents.Placement) bool {
 	switch {
-	case !m.told || m.offered != "" && m.offered != p.Hash:
+	case !m.told || m.offered != "" && m.offered != p.Hash || !m.said.After(m.placedAt):
 		return false
 	case m.remote == "":
 		return m.offered == "" && len(p.Offer.Documents) == 0

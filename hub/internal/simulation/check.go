@@ -20,13 +20,9 @@ type place struct{ document, place int }
 // overlaps: no two agents are working on the same place of a document that must not be worked on by two, at any moment. An agent
 // of which there were two processes with one identity is left out: nobody can tell what only one of them has said.
 func (h *History) overlaps() (wrong []string) {
-	twins := make(map[string]bool)
-	for i, id := range h.IDs {
-		twins[id] = twins[id] || slices.Index(h.IDs, id) != i
-	}
 	at := make(map[place]map[int]int64) // agents and their epochs
 	for _, e := range h.Events {
-		if e.Kind != Began && e.Kind != Ended || !h.Never[e.Document] || twins[h.IDs[e.Agent]] {
+		if e.Kind != Began && e.Kind != Ended || !h.Never[e.Document] || h.doubled(e.Agent) {
 			continue
 		}
 		p := place{e.Document, e.Place}
@@ -45,6 +41,12 @@ func (h *History) overlaps() (wrong []string) {
 		at[p][e.Agent] = e.Epoch
 	}
 	return wrong
+}
+
+// doubled reports whether there was another process with an agent's identity.
+func (h *History) doubled(agent int) bool {
+	id := h.IDs[agent]
+	return slices.Index(h.IDs, id) != agent || slices.Contains(h.IDs[agent+1:], id)
 }
 
 // stale: a hub that has heard of a placing takes no result of an epoch that is over by that, and refuses none of one that is not.
@@ -231,7 +233,7 @@ func (h *History) gap(p place, from, to time.Duration) Gap {
 		g.Because = append(g.Because, s)
 		d, lasts := s.Fault.allowance()
 		g.Allowed += d
-		if lasts {
+		if lasts || h.Hubs == 1 && s.Hub >= 0 {
 			g.Allowed += max(min(s.To, to)-max(s.From, from), 0)
 		}
 		if s.Agent >= 0 {

@@ -44,6 +44,15 @@ const (
 	Relisted = faults // is no fault, but what one is to lead to
 )
 
+// String returns what a message calls it.
+func (f Fault) String() string {
+	return [...]string{
+		"agent killed", "agent crashed", "agent paused", "agent cut off", "connection reset", "agent flaps", "agent twice", "agent held", "labels changed", "all agents lost",
+		"hub killed", "hub paused", "hub cut off", "hub lags", "clock jumps", "leader killed", "leader paused", "control state away", "control state compacted", "answers lost",
+		"document written", "listed anew",
+	}[f]
+}
+
 // A Strike is a fault that happened.
 type Strike struct {
 	Fault      Fault
@@ -277,7 +286,7 @@ func (w *world) begin() {
 			places: map[int64]int{},
 		}
 		switch w.Overlap {
-		case "allow":
+		case "allow", "keep":
 			t.never = false
 		case "never":
 			t.never = true
@@ -287,6 +296,9 @@ func (w *world) begin() {
 		}
 		if !t.never {
 			t.orphan = []string{"", "stop", "20s"}[w.rand.IntN(3)]
+			if w.Overlap == "keep" {
+				t.orphan = ""
+			}
 		}
 		w.texts = append(w.texts, t)
 		able := w.Agents

@@ -432,8 +432,16 @@ func (h *hub) run(step, then func()) {
 func (h *hub) options() placer.Options {
 	return placer.Options{
 		Hub: h.id, Store: h.client, Documents: view{h.docs, h}, Fleet: h, Log: slog.New(slog.DiscardHandler), Metrics: metric.NewSet(),
-		Lease: func() time.Duration { return longest },
+		Lease: h.longest,
 	}
+}
+
+// longest is how long the placer thinks that agents may believe that they have a lease.
+func (h *hub) longest() time.Duration {
+	if h.w.Wrong == NoWait {
+		return 1
+	}
+	return longest
 }
 
 // A view is the documents as the placer sees them: by its clock, not that of the day.
@@ -705,6 +713,9 @@ func (h *hub) claimed(m *member, p presence, revision int64, l *lease) {
 		h.moved(m)
 		return
 	}
+	if m.told {
+		h.record(m, true)
+	}
 	if m.conn != nil && !m.asked.IsZero() {
 		h.answer(m)
 	}
@@ -939,7 +950,10 @@ func (h *hub) Candidates() (list []registry.Candidate) {
 		if m.connected {
 			c.Broke = m.broke
 		}
-		if m.mine && h.w.Wrong != NoWait {
+		switch {
+		case h.w.Wrong == NoWait:
+			c.There = c.There && (c.Broke.IsZero() || h.clock().Sub(c.Broke) < time.Second)
+		case m.mine:
 			c.Leased = m.leased
 		}
 		list = append(list, c)

@@ -28,7 +28,7 @@ type Options struct {
 	Length    time.Duration // in which faults happen; 0: two minutes
 	Settle    time.Duration // without faults, at the end, until nothing moves any more: at most; 0: twenty minutes
 	Wrong     Wrong         // a bug to plant
-	Overlap   string        // of all documents: "allow" or "never"; "": each has its own
+	Overlap   string        // of all documents: "never", "allow", "keep" (allow, and agents go on without a hub); "": each has its own
 }
 
 // Wrong is a bug that is planted, to see that the checks find it.

@@ -46,6 +46,7 @@ type hub struct {
 	docs    *documents.Store
 	streams []*stream
 	fleet   map[string]*member
+	ids     []string // of fleet, in order
 
 	lease *lease
 	kept  time.Time // when the hub asked last for what the control state has granted
@@ -53,6 +54,7 @@ type hub struct {
 	term    *term
 	halts   map[int]func() // end what is being done, by its number
 	serial  int
+	news    bool   // agents are about to be told of it
 	tells   bool   // it will tell what agents say
 	telling bool   // it does
 	mean    func() // what happens to a leader with its next write; nil: nothing
@@ -72,17 +74,18 @@ type term struct {
 
 // A member is what a hub knows of an agent, as package registry has it.
 type member struct {
-	id        string
-	labels    map[string]string
-	working   bool
-	connected bool // as far as is known, somewhere
-	mine      bool // this hub is the agent's, or was the last
-	held      bool // connected here, or was and is not given up
-	conn      *conn
-	broke     time.Time
-	seen      time.Time
-	timer     int       // what an earlier one was set for does not happen
-	leased    time.Time // until when it may have a lease, at most
+	id         string
+	labels     map[string]string // nil: it has not said
+	working    bool
+	selectable map[string]string // its labels as selectors see them
+	connected  bool              // as far as is known, somewhere
+	mine       bool              // this hub is the agent's, or was the last
+	held       bool              // connected here, or was and is not given up
+	conn       *conn
+	broke      time.Time
+	seen       time.Time
+	timer      int       // what an earlier one was set for does not happen
+	leased     time.Time // until when it may have a lease, at most
 
 	unsure  bool // it has connected here since its session was written
 	session session
@@ -132,6 +135,7 @@ func (h *hub) start() {
 	h.node.begin()
 	h.client = &client{h: h, ready: make(chan *watch)}
 	h.streams, h.fleet, h.lease, h.term, h.mean, h.tells, h.telling, h.halts = nil, map[string]*member{}, nil, nil, nil, false, false, map[int]func(){}
+	h.ids, h.news = nil, false
 	d, err := documents.Open(context.Background(), documents.Options{Store: h.client, Agents: h.documented})
 	if err != nil {
 		panic("BUG: " + err.Error())
@@ -161,7 +165,7 @@ func (h *hub) start() {
 		}
 		h.streams = append(h.streams, st)
 	}
-	for _, id := range slices.Sorted(maps.Keys(h.fleet)) { // who was here has three heartbeats to come back
+	for _, id := range h.ids { // who was here has three heartbeats to come back
 		switch m := h.fleet[id]; {
 		case !m.connected && m.session.revision == 0:
 		case m.session.revision > 0 && m.session.Hub == h.id:
@@ -225,7 +229,9 @@ func (h *hub) keep() {
 			switch {
 			case h.lease != l:
 			case err == nil:
-				h.kept = sent
+				if h.kept = sent; h.w.Wrong == LateLoss {
+					h.kept = h.clock()
+				}
 				h.watchLease()
 			case err != errAway:
 				h.lose()
@@ -238,7 +244,7 @@ func (h *hub) keep() {
 // watchLease notices that the lease cannot be kept.
 func (h *hub) watchLease() {
 	l, kept := h.lease, h.kept
-	h.after(leaseTTL, func() {
+	h.after(leaseTTL+h.w.between(0, 500*time.Millisecond), func() {
 		if h.lease == l && h.kept.Equal(kept) {
 			h.lose()
 		}
@@ -249,7 +255,7 @@ func (h *hub) watchLease() {
 func (h *hub) lose() {
 	h.lease = nil
 	h.resign()
-	for _, id := range slices.Sorted(maps.Keys(h.fleet)) {
+	for _, id := range h.ids {
 		if m := h.fleet[id]; m.held {
 			h.save(m)
 		}
@@ -480,6 +486,8 @@ func (h *hub) member(id string) *member {
 	if m == nil {
 		m = &member{id: id, working: true}
 		h.fleet[id] = m
+		i, _ := slices.BinarySearch(h.ids, id)
+		h.ids = slices.Insert(h.ids, i, id)
 	}
 	return m
 }
@@ -494,7 +502,8 @@ func (h *hub) recorded(e state.Entry) {
 	if err := json.Unmarshal(e.Value, &r); err != nil {
 		panic("BUG: " + err.Error())
 	}
-	m.labels, m.working = r.Labels, r.Working
+	m.labelled(r.Labels)
+	m.working = r.Working
 	if m.session.revision == 0 {
 		m.connected = r.Connected
 	}
@@ -565,7 +574,7 @@ func (h *hub) sessions(list []state.Entry, revision int64) {
 		is[e.Key] = true
 		h.took(e)
 	}
-	for _, id := range slices.Sorted(maps.Keys(h.fleet)) {
+	for _, id := range h.ids {
 		if key := sessionsPrefix + id; !is[key] {
 			h.took(state.Entry{Key: key, Revision: revision})
 		}
@@ -835,7 +844,8 @@ func (h *hub) hear(c *conn, b beat) {
 	m.seen, m.said, m.asked = h.clock(), h.clock(), b.sent
 	h.patience(c)
 	if m.labels == nil || !maps.Equal(m.labels, b.labels) || m.working != b.working || !m.told {
-		m.labels, m.working, m.told = b.labels, b.working, true
+		m.labelled(b.labels)
+		m.working, m.told = b.working, true
 		h.record(m, true)
 		h.heard()
 	}
@@ -858,19 +868,15 @@ func (h *hub) answer(m *member) {
 	c.down(func() { c.a.leased(c, sent, expires) })
 }
 
-// selectable returns the labels that selectors see.
-func (m *member) selectable() map[string]string {
-	labels := maps.Clone(m.labels)
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	labels[documents.AgentLabel] = m.id
-	return labels
+// labelled takes in an agent's labels, as selectors see them.
+func (m *member) labelled(labels map[string]string) {
+	m.labels, m.selectable = labels, maps.Clone(labels)
+	m.selectable[documents.AgentLabel] = m.id
 }
 
 // placement returns what an agent is to run.
 func (h *hub) placement(m *member) *documents.Placement {
-	p := h.docs.Current().For(m.selectable())
+	p := h.docs.Current().For(m.selectable)
 	if p.Hash != m.placed {
 		m.placed, m.placedAt = p.Hash, h.clock()
 	}
@@ -905,8 +911,13 @@ func (h *hub) applied(e state.Entry) {
 		h.w.note(Event{Kind: Applied, Hub: h.index, Agent: -1, Document: h.w.document(name), Owners: &o})
 	}
 	h.heard()
+	if h.news {
+		return
+	}
+	h.news = true
 	h.after(h.w.between(0, 5*time.Millisecond), func() {
-		for _, id := range slices.Sorted(maps.Keys(h.fleet)) {
+		h.news = false
+		for _, id := range h.ids {
 			h.tell(h.fleet[id])
 		}
 	})
@@ -914,11 +925,11 @@ func (h *hub) applied(e state.Entry) {
 
 // documented returns the agents as documents asks for them.
 func (h *hub) documented() (list []documents.Agent) {
-	for _, id := range slices.Sorted(maps.Keys(h.fleet)) {
+	for _, id := range h.ids {
 		m := h.fleet[id]
 		x := documents.Agent{ID: id, Name: id, Connected: m.connected, Placement: &documents.Placement{}}
 		if m.mine && m.labels != nil {
-			x.Labels, x.Documents = m.selectable(), m.runs
+			x.Labels, x.Documents = m.selectable, m.runs
 			x.Placement = h.placement(m)
 			x.Remote = control.RemoteStatus{Hash: m.remote, Status: control.Applied}
 			x.Settled = x.Connected && m.broke.IsZero() && m.settled(x.Placement)
@@ -941,12 +952,12 @@ func (m *member) settled(p *documents.Placement) bool {
 
 // Candidates returns the agents as the placer asks for them.
 func (h *hub) Candidates() (list []registry.Candidate) {
-	for _, id := range slices.Sorted(maps.Keys(h.fleet)) {
+	for _, id := range h.ids {
 		m := h.fleet[id]
 		if m.labels == nil {
 			continue
 		}
-		c := registry.Candidate{ID: id, Name: id, Labels: m.selectable(), There: m.connected, Working: m.working}
+		c := registry.Candidate{ID: id, Name: id, Labels: m.selectable, There: m.connected, Working: m.working}
 		if m.connected {
 			c.Broke = m.broke
 		}

@@ -57,8 +57,8 @@ func linear(h *History) (wrong []string) {
 	return wrong
 }
 
-// registers returns the operations on exclusive places. An epoch begins between being written and the first work in it; a result is
-// between being made and being taken.
+// registers returns the operations on exclusive places. An epoch begins between being written and the first work in it; a result that
+// was taken was made at a moment.
 func (h *History) registers() map[place][]porcupine.Operation {
 	all := make(map[place][]porcupine.Operation)
 	written := make(map[place]map[int64]Event)
@@ -79,7 +79,7 @@ func (h *History) registers() map[place][]porcupine.Operation {
 				all[p] = append(all[p], porcupine.Operation{ClientId: e.Agent, Input: step{true, e.Epoch}, Call: int64(w.At), Return: int64(e.At)})
 			}
 		case Accepted:
-			all[p] = append(all[p], porcupine.Operation{ClientId: e.Agent, Input: step{false, e.Epoch}, Call: int64(e.Begun), Return: int64(e.At)})
+			all[p] = append(all[p], porcupine.Operation{ClientId: e.Agent, Input: step{false, e.Epoch}, Call: int64(e.Begun), Return: int64(e.Begun)})
 		}
 	}
 	return all

@@ -109,11 +109,11 @@ func TestWrong(t *testing.T) {
 		{AcceptsAny, "has judged wrong", Options{}},
 		{GrantsForEver, "work on", Options{Overlap: "never", Hubs: 2, Agents: 8, Only: []Fault{HubCut}}},
 		{LeasesBlind, "work on", Options{Overlap: "never", Hubs: 2, Agents: 8, Only: []Fault{HubCut, HubLags, HubKilled}, Faults: 16}},
-		{LateLoss, "work on", Options{Overlap: "never", Hubs: 2, Agents: 8, Only: []Fault{HubPaused, HubCut}, Faults: 20}},
+		{LateLoss, "work on", Options{Overlap: "never", Hubs: 2, Agents: 8, Documents: 3, Only: []Fault{HubPaused, HubCut, AgentReset}, Faults: 24}},
 	} {
 		c.o.Wrong = c.wrong
 		for c.o.Seed = 0; ; c.o.Seed++ {
-			if c.o.Seed == 200 {
+			if c.o.Seed == 2000 {
 				t.Errorf("bug %d is not found", c.wrong)
 				break
 			}

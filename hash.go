@@ -1,10 +1,32 @@
 package creel
 
 import (
+	"cmp"
+	"hash/fnv"
 	"hash/maphash"
+	"io"
 	"math"
 	"math/bits"
+	"slices"
 )
+
+// Rendezvous returns names in the order in which key prefers them: by their highest random weights (A Name-Based Mapping Scheme
+// for Rendezvous, Thaler and Ravishankar, 1996). It is the same in every process. When one of the names goes, only the keys that
+// preferred it go elsewhere, evenly to all others.
+func Rendezvous(key string, names []string) []string {
+	weight := make(map[string]uint64, len(names))
+	for _, name := range names {
+		h := fnv.New64a()
+		_, _ = io.WriteString(h, key+"\x00"+name) // it never fails
+		w := h.Sum64()                            // in whose upper bits the end of name hardly counts: mixed as splitmix64 does
+		w = (w ^ w>>30) * 0xbf58476d1ce4e5b9
+		w = (w ^ w>>27) * 0x94d049bb133111eb
+		weight[name] = w ^ w>>31
+	}
+	names = slices.Clone(names)
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(weight[b], weight[a]), cmp.Compare(a, b)) })
+	return names
+}
 
 // A Hasher makes numbers of what records hold, for tables in memory that find equal records: what is equal has the same
 // number, and what differs has another as a rule. Each Hasher has a secret seed of its own, so that nobody can choose

@@ -1,6 +1,8 @@
 package creel_test
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/creelhq/creel"
@@ -32,5 +34,39 @@ func TestHasher(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(10, func() { h.Attrs(as, notC) }); n > 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestRendezvous: keys go to names evenly; when a name goes only its keys go elsewhere, to all others; when one comes it gets its
+// share, and no key changes between two others.
+func TestRendezvous(t *testing.T) {
+	const keys = 3000
+	names := []string{"hub-1", "hub-2", "hub-3"}
+	count, moved := map[string]int{}, map[string]int{}
+	for i := range keys {
+		key := fmt.Sprint("agent-", i)
+		before := creel.Rendezvous(key, names)
+		count[before[0]]++
+		if other := creel.Rendezvous(key, []string{"hub-3", "hub-1", "hub-2"}); !slices.Equal(before, other) {
+			t.Fatalf("%s: %q, and in another order %q", key, before, other)
+		}
+		less := creel.Rendezvous(key, names[:2])
+		if before[0] != "hub-3" && less[0] != before[0] {
+			t.Fatalf("%s goes from %s to %s, though only hub-3 is gone", key, before[0], less[0])
+		}
+		if before[0] == "hub-3" {
+			moved[less[0]]++
+		}
+		if more := creel.Rendezvous(key, append(slices.Clip(names), "hub-4")); more[0] != before[0] && more[0] != "hub-4" {
+			t.Fatalf("%s goes from %s to %s, though only hub-4 is new", key, before[0], more[0])
+		}
+	}
+	for _, name := range names {
+		if count[name] < keys/3-150 || count[name] > keys/3+150 { // some six standard deviations
+			t.Errorf("keys go to %v", count)
+		}
+	}
+	if moved["hub-1"] < keys/6-120 || moved["hub-2"] < keys/6-120 {
+		t.Errorf("keys of a name that is gone go to %v", moved)
 	}
 }

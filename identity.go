@@ -7,8 +7,8 @@ import (
 	"net"
 )
 
-// This file is who agents are to each other and to a hub, and what a collector that others send to asks before it takes
-// anything in.
+// This file is who agents are to each other and to a hub, where hubs are, and what a collector that others send to asks before
+// it takes anything in.
 
 // Credentials are what a request to a collector shows of its sender.
 type Credentials struct {
@@ -78,4 +78,20 @@ type Identity interface {
 	ClientTLS() (*tls.Config, error)
 	// Token returns what requests to the hub carry as a bearer token. It is cheap while the last one is worth something.
 	Token(ctx context.Context) (string, error)
+}
+
+// Hubs are those that an agent knows. It may be called concurrently.
+type Hubs interface {
+	// Hubs returns the hubs, the one to be preferred first: the one that the agent is connected to, unless it is to be left. The
+	// channel is closed when that is not so any more. The list must not be changed.
+	Hubs() (list []Hub, changed <-chan struct{})
+}
+
+// A Hub is where one takes data.
+type Hub struct {
+	ID       string
+	OTLPGRPC string // host:port; empty: it takes none
+	OTLPHTTP string // likewise
+	Secure   bool   // over TLS
+	Leave    bool   // only if there is no other: it is drained
 }

@@ -131,6 +131,8 @@ type Host struct {
 	Admission Admission
 	// Identity is what an option such as tls.identity means; nil: this agent has none.
 	Identity Identity
+	// Hubs is what an option such as endpoint: hub means; nil: this agent has none.
+	Hubs Hubs
 	// Taken returns what of a source a disk queue already had when the agent started, sorted, whether or not the collector
 	// has come to remember it: it must not be sent again. See Batch.SetParts. Ready makes it one that knows of nothing.
 	Taken func(source uint64) []Range

@@ -210,9 +210,9 @@ func (a *agent) components() []report.Component {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, id := range slices.Sorted(maps.Keys(a.troubles)) {
-		t := a.troubles[id]
-		list = append(list, report.Component{Component: "agent.centers." + id, Error: t.err.Error(), Since: t.since})
+	for _, path := range slices.Sorted(maps.Keys(a.troubles)) {
+		t := a.troubles[path]
+		list = append(list, report.Component{Component: path, Error: t.err.Error(), Since: t.since})
 	}
 	return list
 }

@@ -52,6 +52,7 @@ type Options struct {
 	Memory  *creel.Memory     // of records; nil: one of its own
 	Metrics *metric.Set       // its instruments; nil: a set of its own
 	Hub     string            // the hub's URL; if not empty, it counts instead of agent.hub.url
+	Stay    bool              // it goes to no other hub than the one at Hub: it is that hub's own
 	Labels  map[string]string // added to agent.labels
 	// Admission decides about what is sent to the agent's collectors; nil: everything is welcome.
 	Admission creel.Admission
@@ -99,7 +100,7 @@ func Run(ctx context.Context, o Options) error {
 	defer dir.close()
 	a := &agent{
 		Options: o, dir: dir, began: time.Now(), own: own, settings: own, metrics: o.Metrics, orders: make(chan control.Order, 1),
-		watches: make(map[string]*watched), troubles: make(map[string]trouble),
+		watches: make(map[string]*watched), troubles: make(map[string]trouble), offers: make(map[string]*watched),
 	}
 	a.settings.Labels = o.parts().labels(own)
 	a.tracer = trace.New(trace.Options{})
@@ -112,6 +113,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := a.join(); err != nil {
 		return err
 	}
+	a.hubs = a.knownHubs()
 	return a.run(ctx, file)
 }
 
@@ -155,6 +157,7 @@ type agent struct {
 	requires  *requires.Guards
 	orders    chan control.Order
 	hub       *control.Client // nil: none
+	hubs      *knownHubs
 	terms     *terms
 	joined    *identity.Identity // nil: no hub was joined, or Options say who the agent is
 	serving   context.Context    // done when the agent is to end
@@ -170,7 +173,8 @@ type agent struct {
 	config   *Config             // that runs; nil before the start
 	settings Settings            // of it, with what Options overrule
 	watches  map[string]*watched // the agent's own files, and centers, by id
-	troubles map[string]trouble  // of centers that do not work
+	troubles map[string]trouble  // of centers that do not work, by the path of what they are there for
+	offers   map[string]*watched // services that are registered, by name; those without options are on their way out
 }
 
 func (a *agent) run(ctx context.Context, file change.Pieces) error {
@@ -200,7 +204,7 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	meterLetters(a.metrics, letters)
 	a.engine = pipeline.New(pipeline.Options{
 		Log: a.log, Metrics: a.metrics, Memory: a.Memory, Tasks: tasks, State: a.dir.component, Self: a.telemetry, Tracer: a.tracer,
-		Sender: creel.Sender{Agent: a.dir.id, Started: a.began}, Admission: a.Admission, Identity: a.Identity,
+		Sender: creel.Sender{Agent: a.dir.id, Started: a.began}, Admission: a.Admission, Identity: a.Identity, Hubs: a.hubs,
 		Spools: filepath.Join(a.Data, "spool"), Letters: letters,
 	})
 	a.terms = &terms{set: a.engine.SetTerms}
@@ -218,8 +222,8 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	defer stopChanging()
 	a.serving = changing
 	a.changes = a.manager()
-	if url := a.own.Hub.URL; url != "" {
-		if a.hub, err = a.connect(url); err != nil {
+	if a.own.Hub.configured() {
+		if a.hub, err = a.connect(); err != nil {
 			return err
 		}
 	}
@@ -237,6 +241,10 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	}
 	if a.hub != nil {
 		wg.Go(func() { a.hub.Run(background) }) // until everything was drained it reports
+		wg.Go(func() { a.hubs.keep(background) })
+		if d := a.own.Hub.Discover; d.Center != "" {
+			wg.Go(func() { a.discover(background, d) })
+		}
 	}
 	wg.Go(func() { a.engine.Audit(background, auditEvery, auditPatience) })
 	var changers sync.WaitGroup
@@ -248,6 +256,7 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	restart := a.serve(ctx)
 	_, _ = a.life.Fire(life.Stop, "") // it is always possible
 	stopChanging()
+	a.withdraw()
 	a.stopWatching()
 	changers.Wait()
 	a.changes.Stop()

@@ -27,18 +27,19 @@ import (
 
 // Settings is the section agent of a configuration.
 type Settings struct {
-	Labels      map[string]string `doc:"What is said of this agent everywhere. Collectors that observe this machine put them into the resource of their records." optional:"true" example:"{site: north, rack: b7}"`
-	Log         Logging           `doc:"The agent's own log, on standard error."`
-	Admin       Admin             `doc:"The admin endpoint, beside the Unix socket in the state directory."`
-	Hub         Hub               `doc:"The hub that this agent reports to. It works as well without."`
-	Memory      Memory            `doc:"How much memory the agent may have. When it becomes scarce, pipelines take less, those of low priority first."`
-	DeadLetters Letters           `doc:"What exporters' far sides refuse for good."`
-	Tasks       Tasks             `doc:"How many rounds of collectors run at once. It may stand in the agent's own file only, and takes effect when the agent is started again."`
-	Requires    requires.Config   `doc:"What must be there for the agent to collect. While something is missing it waits, paused, and goes on by itself."`
-	Probation   time.Duration     `doc:"How long a change of the configuration is watched. If what has changed fails, drops or needs much more than before, the last good configuration comes back. 0s: never." default:"60s" min:"0s"`
-	Watch       bool              `doc:"Take in changes of the configuration file, and of agent.d beside it, as soon as they are written." default:"false"`
-	Centers     json.RawMessage   `doc:"Where more of the configuration comes from, by id: type or type/name." optional:"true"`
-	Drain       time.Duration     `doc:"How long the agent, when it is stopped, tries to deliver what it has collected." default:"10s" min:"0s"`
+	Labels      map[string]string  `doc:"What is said of this agent everywhere. Collectors that observe this machine put them into the resource of their records." optional:"true" example:"{site: north, rack: b7}"`
+	Log         Logging            `doc:"The agent's own log, on standard error."`
+	Admin       Admin              `doc:"The admin endpoint, beside the Unix socket in the state directory."`
+	Hub         Hub                `doc:"The hub that this agent reports to. It works as well without."`
+	Memory      Memory             `doc:"How much memory the agent may have. When it becomes scarce, pipelines take less, those of low priority first."`
+	DeadLetters Letters            `doc:"What exporters' far sides refuse for good."`
+	Tasks       Tasks              `doc:"How many rounds of collectors run at once. It may stand in the agent's own file only, and takes effect when the agent is started again."`
+	Requires    requires.Config    `doc:"What must be there for the agent to collect. While something is missing it waits, paused, and goes on by itself."`
+	Probation   time.Duration      `doc:"How long a change of the configuration is watched. If what has changed fails, drops or needs much more than before, the last good configuration comes back. 0s: never." default:"60s" min:"0s"`
+	Watch       bool               `doc:"Take in changes of the configuration file, and of agent.d beside it, as soon as they are written." default:"false"`
+	Centers     json.RawMessage    `doc:"Where more of the configuration comes from, or who knows of services, by id: type or type/name." optional:"true"`
+	Services    map[string]Service `doc:"What this agent offers to others, by name, such as an address of a collector otlp. It is registered with a center while the agent runs and is not paused." optional:"true"`
+	Drain       time.Duration      `doc:"How long the agent, when it is stopped, tries to deliver what it has collected." default:"10s" min:"0s"`
 }
 
 // Tasks size the scheduler.
@@ -77,25 +78,38 @@ type Letters struct {
 
 // Hub says where the agent's hub is.
 type Hub struct {
-	URL string         `doc:"Where the hub is. What the agent is, its health, configuration (secrets redacted) and counts go there, over OpAMP. Left out, the hub that the agent has joined with creel join, if it has." optional:"true" example:"https://hub.example:4380"`
-	TLS tlsconf.Client `doc:"Certificates, if the URL begins with https://. Left out, towards the hub that the agent has joined, identity: true."`
+	URL      []string       `doc:"Where the hub is, or a list of hubs that share their control state: one will do, for it tells of the others. What the agent is, its health, configuration (secrets redacted) and counts go to one of them, over OpAMP; when that is gone, to another. Left out, the hub that the agent has joined with creel join, if it has." optional:"true" example:"https://hub.example:4380"`
+	Discover Discover       `doc:"Instead of url: a center that knows where hubs are. When they move, so does the agent."`
+	Balance  string         `doc:"Which of several hubs the agent goes to. rendezvous: by the agent's id, so that it is always the same as long as that is there. round_robin: another one each time. least_loaded: of two, by chance, the one that has fewer agents. Hubs that are being drained are left, and one that has far more agents than the others asks some to go." default:"rendezvous" enum:"rendezvous|round_robin|least_loaded"`
+	TLS      tlsconf.Client `doc:"Certificates, if the URL begins with https://. Left out, towards the hub that the agent has joined and those that it has learned of there, identity: true."`
 }
 
-// Validate checks the URL, and that it means TLS if that is configured.
+// configured reports whether there is to be a hub.
+func (h Hub) configured() bool { return len(h.URL) > 0 || h.Discover.Center != "" }
+
+// Validate checks the URLs, and that they mean TLS if that is configured.
 func (h Hub) Validate() error {
-	if h.URL == "" {
-		return nil
+	if len(h.URL) > 0 && h.Discover.Center != "" {
+		return config.FieldError("discover", errors.New("and url exclude each other; give one of them"))
 	}
-	u, err := control.HubURL(h.URL)
-	switch {
-	case err != nil:
-		return config.FieldError("url", err)
-	case u.Scheme != "https" && h.TLS != tlsconf.Client{} && h.TLS != tlsconf.Client{Insecure: true}:
-		return config.FieldError("url", errors.New("is not https, though certificates are configured; write https://"))
-	case u.Scheme == "https" && h.TLS.Insecure:
-		return config.FieldError("url", errors.New("is https, though tls.insecure says not to; write http:// if that is meant"))
+	for _, text := range h.URL {
+		u, err := control.HubURL(text)
+		switch {
+		case err != nil:
+			return config.FieldError("url", err)
+		case u.Scheme != "https" && h.TLS != tlsconf.Client{} && h.TLS != tlsconf.Client{Insecure: true}:
+			return config.FieldError("url", errors.New("is not https, though certificates are configured; write https://"))
+		case u.Scheme == "https" && h.TLS.Insecure:
+			return config.FieldError("url", errors.New("is https, though tls.insecure says not to; write http:// if that is meant"))
+		case u.Scheme == "unix" && len(h.URL) > 1:
+			return config.FieldError("url", errors.New("is a Unix socket, beside which there can be no other hub"))
+		}
 	}
 	return nil
+}
+
+func (h Hub) equal(o Hub) bool {
+	return slices.Equal(h.URL, o.URL) && h.Discover == o.Discover && h.Balance == o.Balance && h.TLS == o.TLS
 }
 
 // Logging says how the agent logs.
@@ -166,6 +180,7 @@ type CenterConfig struct {
 	ID      string // type or type/name
 	Center  center.Center
 	Options []byte // all options, canonical
+	Nothing error  // why it holds no documents; nil: it does
 }
 
 // Tests returns the tests that stand in the configuration. If they are wrong, the error is a config.Errors.
@@ -213,8 +228,10 @@ func (p Parts) compile(set change.Set, env config.Env) (*Config, error) {
 		c.Settings = s.Agent
 		c.Settings.Labels = p.labels(s.Agent)
 	}
-	c.Centers, wrong = p.centers(root.Get("agent").Get("centers"))
-	errs = append(errs, wrong...)
+	c.Centers, wrong = p.CheckCenters(root.Get("agent").Get("centers"))
+	if errs = append(errs, wrong...); len(errs) == 0 {
+		errs = c.checkUse(root.Get("agent"))
+	}
 	plan, err := pipeline.Compile(root, p.Plugins, c.Settings.Labels)
 	var more config.Errors
 	if errors.As(err, &more) {
@@ -272,8 +289,8 @@ func (p Parts) labels(s Settings) map[string]string {
 	return labels
 }
 
-// centers checks the section agent.centers.
-func (p Parts) centers(section *config.Node) (list []CenterConfig, errs config.Errors) {
+// CheckCenters checks a section such as agent.centers: centers by id.
+func (p Parts) CheckCenters(section *config.Node) (list []CenterConfig, errs config.Errors) {
 	if !section.IsMap() {
 		return nil, config.Errors{section.Errorf("must be a map from ids to options, such as \"etcd: {endpoints: [127.0.0.1:2379], key: /creel}\"")}
 	}
@@ -293,8 +310,10 @@ func (p Parts) centers(section *config.Node) (list []CenterConfig, errs config.E
 			continue
 		}
 		options, wrong := center.Schema(p.Centers[i]).Check(node)
-		errs = append(errs, wrong...)
-		list = append(list, CenterConfig{id, p.Centers[i], options})
+		if errs = append(errs, wrong...); len(wrong) == 0 {
+			_, nothing := center.Open(p.Centers[i], options, center.Host{})
+			list = append(list, CenterConfig{id, p.Centers[i], options, nothing})
+		}
 	}
 	return list, errs
 }
@@ -314,7 +333,7 @@ func (p Parts) JSONSchema() map[string]any {
 	if known, ok := settings["properties"].(map[string]any); ok && len(centers) > 0 {
 		known["centers"] = map[string]any{
 			"type": []any{"object", "null"}, "patternProperties": centers, "additionalProperties": false,
-			"description": "Where more of the configuration comes from, by id: type or type/name.",
+			"description": "Where more of the configuration comes from, or who knows of services, by id: type or type/name.",
 		}
 	}
 	properties := map[string]any{

@@ -16,6 +16,7 @@ import (
 	"github.com/creelhq/creel/agent/pressure"
 	"github.com/creelhq/creel/center"
 	centerfile "github.com/creelhq/creel/center/file"
+	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/metric"
 	"github.com/creelhq/creel/report"
 )
@@ -65,7 +66,7 @@ func (a *agent) apply(ctx context.Context, c *Config) (report.Receipt, error) {
 	a.mu.Lock()
 	s, before := c.Settings, a.settings
 	s.Hub.URL = a.hubURL(s.Hub.URL)
-	if s.Log.Format != a.own.Log.Format || s.Admin != a.own.Admin || s.Hub != a.own.Hub || s.DeadLetters != a.own.DeadLetters ||
+	if s.Log.Format != a.own.Log.Format || s.Admin != a.own.Admin || !s.Hub.equal(a.own.Hub) || s.DeadLetters != a.own.DeadLetters ||
 		s.Tasks.Slots != a.own.Tasks.Slots || !maps.Equal(s.Tasks.Classes, a.own.Tasks.Classes) {
 		a.log.Warn("agent.admin, agent.hub, agent.tasks, agent.dead_letters and agent.log.format take effect when the agent is started again")
 	}
@@ -75,6 +76,7 @@ func (a *agent) apply(ctx context.Context, c *Config) (report.Receipt, error) {
 	a.guard.Limit(s.Memory.bytes(pressure.CgroupLimit("/")))
 	a.requires.Set(s.Requires)
 	a.watchAll(s.Watch, c.Centers)
+	a.offer()
 	for _, w := range c.Plan.Warnings {
 		a.log.Warn("configuration: " + w)
 	}
@@ -100,14 +102,22 @@ func (a *agent) reload(ctx context.Context, by string, force bool) (report.Recei
 // hears tells whether a source still has anything to say: the hub, or a center that the agent's own file names.
 func (a *agent) hears(source string) bool {
 	if source == HubSource {
-		return a.own.Hub.URL != ""
+		return a.own.Hub.configured()
 	}
 	var centers map[string]json.RawMessage
 	if a.own.Centers != nil && json.Unmarshal(a.own.Centers, &centers) != nil {
 		return true // what is wrong with it is told elsewhere
 	}
-	_, named := centers[source]
-	return named
+	text, named := centers[source]
+	if !named {
+		return false
+	}
+	section, err := config.Parse("agent.centers.json", fmt.Appendf(nil, "{%q: %s}", source, text), config.Env{})
+	if err != nil {
+		return true // likewise
+	}
+	list, _ := a.parts().CheckCenters(section)
+	return len(list) == 0 || list[0].Nothing == nil
 }
 
 // watched is something whose changes are heard.
@@ -139,6 +149,7 @@ func (w *watched) stop() {
 
 // watchAll watches the agent's own files if that is asked for, and the centers that are named, and no others any more.
 func (a *agent) watchAll(files bool, list []CenterConfig) {
+	list = slices.DeleteFunc(slices.Clone(list), func(c CenterConfig) bool { return c.Nothing != nil })
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for id, w := range a.watches {
@@ -148,7 +159,7 @@ func (a *agent) watchAll(files bool, list []CenterConfig) {
 		}
 		w.cancel() // it may be what asked for this change
 		delete(a.watches, id)
-		delete(a.troubles, id)
+		delete(a.troubles, centersPath+id)
 		if i < 0 && id != change.File {
 			a.changes.Offer(id, "", nil)
 		}
@@ -182,14 +193,15 @@ func (a *agent) watchFiles(ctx context.Context) {
 
 // watchCenter begins to watch a center. a.mu is held.
 func (a *agent) watchCenter(c CenterConfig) {
-	log := a.log.With("component", "agent.centers."+c.ID)
+	path := centersPath + c.ID
+	log := a.log.With("component", path)
 	before := &center.Snapshot{}
 	for _, d := range a.changes.Running()[c.ID] {
 		before.Documents = append(before.Documents, center.Document{Name: d.Name, Text: d.Text})
 	}
-	source, err := center.Open(c.Center, c.Options, center.Host{ID: c.ID, Log: log, Last: before, Health: func(err error) { a.centerIs(c.ID, err) }})
+	source, err := center.Open(c.Center, c.Options, center.Host{ID: c.ID, Log: log, Last: before, Health: func(err error) { a.centerIs(path, err) }})
 	if err != nil {
-		a.troubles[c.ID] = trouble{err, time.Now()}
+		a.troubles[path] = trouble{err, time.Now()}
 		log.Error("center is not watched", "error", err)
 		return
 	}
@@ -210,18 +222,18 @@ type trouble struct {
 	since time.Time
 }
 
-// centerIs notes whether a center works.
-func (a *agent) centerIs(id string, err error) {
+// centerIs notes whether a center does what it is there for at a path of the configuration.
+func (a *agent) centerIs(path string, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	before, known := a.troubles[id]
+	before, known := a.troubles[path]
 	switch {
 	case err == nil:
-		delete(a.troubles, id)
+		delete(a.troubles, path)
 	case known:
-		a.troubles[id] = trouble{err, before.since}
+		a.troubles[path] = trouble{err, before.since}
 	default:
-		a.troubles[id] = trouble{err, time.Now()}
+		a.troubles[path] = trouble{err, time.Now()}
 	}
 }
 

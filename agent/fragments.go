@@ -46,9 +46,9 @@ func readFiles(file string) (change.Pieces, error) {
 
 func fragmentsOf(file string) string { return filepath.Join(filepath.Dir(file), Fragments) }
 
-// OwnSettings returns what of the section agent only the agent's own files may say: where it listens, whom it obeys and how much it
-// does at once. Else a document could cut off the agent from where it came from.
-func OwnSettings() []string { return []string{"hub", "admin", "centers", "watch", "tasks"} }
+// OwnSettings returns what of the section agent only the agent's own files may say: where it listens, whom it obeys, where it
+// is known and how much it does at once. Else a document could cut off the agent from where it came from.
+func OwnSettings() []string { return []string{"hub", "admin", "centers", "services", "watch", "tasks"} }
 
 // The keys of a document that say whom it is for. What is below place is for hubs, which choose among those that it selects.
 const (

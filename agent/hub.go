@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"net/url"
 	"strings"
 
 	"github.com/creelhq/creel/agent/change"
@@ -15,33 +17,47 @@ import (
 )
 
 // connect makes the client that tells the hub of this agent, and hears what the hub wants of it.
-func (a *agent) connect(address string) (*control.Client, error) {
-	u, err := control.HubURL(address)
-	if err != nil {
-		return nil, fmt.Errorf("read the hub's URL: %w", err)
-	}
-	log := a.log.With("component", "agent.hub")
-	var secure *tls.Config
-	options := a.own.Hub.TLS
-	if u.Scheme == "https" {
-		if options == (tlsconf.Client{}) && a.joined != nil && sameHub(address, a.joined.Addresses().URL) {
-			options.Identity = true
+func (a *agent) connect() (*control.Client, error) {
+	urls := a.own.Hub.URL
+	for _, text := range urls {
+		u, err := control.HubURL(text)
+		if err != nil {
+			return nil, fmt.Errorf("read the hub's URL: %w", err)
 		}
-		if secure, err = options.Config(u.Hostname(), a.Identity, log); err != nil {
+		if _, _, err := a.secure(u); err != nil && u.Scheme == "https" {
 			return nil, fmt.Errorf("read agent.hub.tls: %w", err)
 		}
 	}
-	c := control.ClientOptions{URL: address, TLS: secure, Joined: options.Identity, Log: log, Tracer: a.tracer, Agent: control.Agent{
+	c := control.ClientOptions{URLs: urls, Known: a.hubs.known(), Balance: control.Balance(a.own.Hub.Balance), Stay: a.Stay, TLS: a.secure, Log: a.hubLog(), Tracer: a.tracer, Agent: control.Agent{
 		ID: a.dir.id, Version: a.Version, Labels: a.said,
 		Health: a.health, Components: a.components, Routes: a.engine.Routes, Ledger: a.engine.Ledger,
 		Effective: func() []byte { return effectiveJSON(a.engine.Plan()) },
 		Life:      a.life.Life, Configuration: a.changes.Report, Remote: a.remote, Done: a.done, Offered: a.offered, Ordered: a.ordered,
+		Hubs:   a.hubs.learn,
 		Leased: a.terms.lease,
 	}}
-	if i := a.joined; i != nil && options.Identity { // else the hub may be another one
+	if i := a.joined; i != nil && a.hubOptions().Identity { // else the hub may be another one
 		c.Agent.Trusted, c.Agent.Trust, c.Agent.Refused = i.Trusted, i.Trust, i.Refused
 	}
 	return control.NewClient(c)
+}
+
+func (a *agent) hubLog() *slog.Logger { return a.log.With("component", "agent.hub") }
+
+// hubOptions say what TLS to a hub is like.
+func (a *agent) hubOptions() tlsconf.Client {
+	options := a.own.Hub.TLS
+	if options == (tlsconf.Client{}) && a.hubs.joined != "" {
+		options.Identity = true
+	}
+	return options
+}
+
+// secure returns the configuration of TLS to a hub, and whether it is by the agent's identity.
+func (a *agent) secure(hub *url.URL) (*tls.Config, bool, error) {
+	options := a.hubOptions()
+	c, err := options.Config(hub.Hostname(), a.Identity, a.hubLog())
+	return c, options.Identity, err
 }
 
 // join finds out which hub the agent has joined, if it has, and connects it to that where nothing else is said.
@@ -50,8 +66,8 @@ func (a *agent) join() error {
 		return nil
 	}
 	o := identity.Options{Log: a.log.With("component", identityComponent)}
-	if a.own.Hub.TLS.Identity {
-		o.URL = a.own.Hub.URL
+	if a.own.Hub.TLS.Identity && len(a.own.Hub.URL) > 0 {
+		o.URL = a.own.Hub.URL[0]
 	}
 	i, err := identity.Open(IdentityDir(a.Data), o)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -72,15 +88,15 @@ func (a *agent) join() error {
 // identityComponent is what trouble with the identity is told of.
 const identityComponent = "agent.identity"
 
-// hubURL returns where the hub is, if the configuration says that it is at url.
-func (a *agent) hubURL(url string) string {
+// hubURL returns where hubs are, if the configuration says that they are at urls.
+func (a *agent) hubURL(urls []string) []string {
 	switch {
 	case a.Hub != "":
-		return a.Hub
-	case url == "" && a.joined != nil:
-		return a.joined.Addresses().URL
+		return []string{a.Hub}
+	case len(urls) == 0 && a.joined != nil:
+		return []string{a.joined.Addresses().URL}
 	}
-	return url
+	return urls
 }
 
 // sameHub reports whether two URLs are of one hub.

@@ -123,7 +123,9 @@ func (a *agent) act() {
 	switch a.life.Due() {
 	case life.Collect:
 		a.engine.Pause(false)
+		a.offer()
 	case life.Pause:
+		a.offer()
 		a.engine.Pause(true)
 	}
 }

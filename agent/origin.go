@@ -50,7 +50,14 @@ func (c *Config) Origins() []Origin {
 
 // settingsOrigins tells of the section agent.
 func (c *Config) settingsOrigins() []Origin {
-	now := map[string]string{"agent.hub.url": c.Settings.Hub.URL}
+	now := map[string]string{"agent.hub.url": ""}
+	if urls := c.Settings.Hub.URL; len(urls) > 0 {
+		text, err := json.Marshal(urls)
+		if err != nil {
+			panic("BUG: " + err.Error())
+		}
+		now["agent.hub.url"] = string(text)
+	}
 	for k, v := range c.Settings.Labels {
 		now["agent.labels."+k] = v
 	}
@@ -87,7 +94,7 @@ func (c *Config) Effective() map[string]json.RawMessage {
 	if err := json.Unmarshal(SettingsSchema().Redact(canonical), &settings); err != nil {
 		panic("BUG: " + err.Error())
 	}
-	if hub, ok := settings["hub"].(map[string]any); ok && c.Settings.Hub.URL != "" {
+	if hub, ok := settings["hub"].(map[string]any); ok && len(c.Settings.Hub.URL) > 0 {
 		hub["url"] = c.Settings.Hub.URL
 	}
 	if len(c.Settings.Labels) > 0 {

@@ -25,7 +25,7 @@ pipelines:
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Settings.Hub.URL, c.Settings.Labels = "http://127.0.0.1:1", map[string]string{"site": "from-SITE", "by": "flag"} // as Run does
+	c.Settings.Hub.URL, c.Settings.Labels = []string{"http://127.0.0.1:1"}, map[string]string{"site": "from-SITE", "by": "flag"} // as Run does
 	where := map[string]string{}
 	for _, o := range c.Origins() {
 		if where[o.Path] != "" {
@@ -41,7 +41,7 @@ pipelines:
 		"agent.log.level":           "info | default",
 		"agent.labels.site":         "from-SITE | creel.yaml:2:12 ${env:SITE}",
 		"agent.labels.by":           "flag | start",
-		"agent.hub.url":             "http://127.0.0.1:1 | start",
+		"agent.hub.url":             `["http://127.0.0.1:1"] | start`,
 		"collectors.tick/a.secret":  "[redacted] | creel.yaml:5:12 ${env:SECRET}",
 		"collectors.tick/a.enabled": "true | default",
 		"pipelines.p.from":          `["tick/a"] | creel.yaml:10:7`,

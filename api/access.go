@@ -9,18 +9,19 @@ import (
 type Role string
 
 // The values of Role. A viewer may look, an operator may also change documents and order agents about, an admin may do
-// everything. An agent may take part; whoever has the role ingest may send data and nothing else.
+// everything. An agent may take part; whoever has the role ingest may send data and nothing else; with the role hub a hub joins.
 const (
 	Viewer   Role = "viewer"
 	Operator Role = "operator"
 	Admin    Role = "admin"
 	Enrol    Role = "agent"
 	Ingest   Role = "ingest"
+	Member   Role = "hub"
 )
 
 var ranks = []Role{Viewer, Operator, Admin}
 
-// May reports whether r includes what is asked for: a viewer's, an operator's or an admin's. Enrol and Ingest include none.
+// May reports whether r includes what is asked for: a viewer's, an operator's or an admin's. The others include none.
 func (r Role) May(asked Role) bool {
 	return slices.Contains(ranks, r) && slices.Index(ranks, r) >= slices.Index(ranks, asked)
 }
@@ -38,13 +39,13 @@ type Me struct {
 type AccessToken struct {
 	ID      string            `json:"id" doc:"Its public part, which its text has as well."`
 	Name    string            `json:"name" doc:"Whose it is, for people and the audit log."`
-	Role    Role              `json:"role" doc:"viewer, operator, admin, agent or ingest."`
+	Role    Role              `json:"role" doc:"viewer, operator, admin, agent, ingest or hub."`
 	Within  string            `json:"within,omitempty" doc:"Of a viewer, operator or admin: a condition on labels that bounds what is seen and changed."`
 	Signals []string          `json:"signals,omitempty" doc:"Of the role ingest: logs, metrics, traces. None is all of them."`
 	Records int64             `json:"records,omitempty" doc:"Of the role ingest: records that are taken in any ten seconds; 0 is no limit."`
 	Labels  map[string]string `json:"labels,omitempty" doc:"Of the role agent: what agents that enrol with it are labelled with, whatever they say of themselves."`
-	Uses    int               `json:"uses,omitempty" doc:"Of the role agent: how many agents may still enrol with it."`
-	Used    int               `json:"used,omitempty" doc:"Of the role agent: how many have."`
+	Uses    int               `json:"uses,omitempty" doc:"Of the roles agent and hub: how many may still join with it."`
+	Used    int               `json:"used,omitempty" doc:"Of the roles agent and hub: how many have."`
 	By      string            `json:"by" doc:"Who has made it."`
 	Created time.Time         `json:"created"`
 	Ends    time.Time         `json:"ends,omitzero" doc:"When it is worth nothing any more; none is never."`
@@ -64,14 +65,14 @@ type AccessTokenRequest struct {
 	Records int64             `json:"records,omitempty"`
 	Labels  map[string]string `json:"labels,omitempty"`
 	Uses    int               `json:"uses,omitempty" doc:"Of the role agent: 1 if not given, 10 000 at most."`
-	Seconds int64             `json:"seconds,omitempty" doc:"How long it is worth something. Of the role agent an hour at most, and that if not given; of others for ever if not given."`
+	Seconds int64             `json:"seconds,omitempty" doc:"How long it is worth something. Of the roles agent and hub an hour at most, and that if not given; of others for ever if not given."`
 }
 
 // AccessTokenCreated is a new token, with the text that is shown this one time.
 type AccessTokenCreated struct {
 	AccessToken
 	Text string `json:"text" doc:"The secret itself: the hub keeps only its hash."`
-	Join string `json:"join,omitempty" doc:"Of the role agent: what to run on the host that is to join."`
+	Join string `json:"join,omitempty" doc:"Of the roles agent and hub: what to run on the host that is to join."`
 }
 
 // Knock is somebody who wanted to come in as an agent and was refused. The same one with the same reason is one Knock.
@@ -91,6 +92,7 @@ type Knock struct {
 type KnockList struct {
 	Knocks  []Knock      `json:"knocks"`
 	Revoked []Revocation `json:"revoked" doc:"Agents that may not come in any more, newest first."`
+	Joint
 }
 
 // Revocation is why an agent may not come in any more.

@@ -19,6 +19,23 @@ type Client struct {
 	URL   string       // such as http://127.0.0.1:4380
 	Token string       // of the hub
 	HTTP  *http.Client // nil: http.DefaultClient
+
+	// Warn is called with what is wrong with an answer that is a success, such as that a hub has not answered the one that was
+	// asked. nil: that does not matter.
+	Warn func(text string)
+}
+
+// lacks warns of what an answer lacks.
+func (c *Client) lacks(list []Absent) {
+	for _, a := range list {
+		c.warn(a.String())
+	}
+}
+
+func (c *Client) warn(text string) {
+	if c.Warn != nil {
+		c.Warn(text)
+	}
 }
 
 // maxAnswer is the largest answer in bytes that a Client takes.
@@ -29,6 +46,16 @@ var ErrUnreachable = errors.New("hub not reached")
 
 // Hub returns what the hub says of itself.
 func (c *Client) Hub(ctx context.Context) (Hub, error) { return get[Hub](ctx, c, "/hub", nil) }
+
+// Cluster returns the hubs that share a control state.
+func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
+	return get[Cluster](ctx, c, "/cluster", nil)
+}
+
+// DrainHub asks the agents of a hub to go to others, or takes that back.
+func (c *Client) DrainHub(ctx context.Context, id string, d HubDrain) (ClusterHub, error) {
+	return send[ClusterHub](ctx, c, http.MethodPost, "/hubs/"+url.PathEscape(id)+"/drain", nil, d)
+}
 
 // Agents returns a page of the fleet, worst first.
 func (c *Client) Agents(ctx context.Context, q AgentQuery) (AgentList, error) {
@@ -155,6 +182,12 @@ func (c *Client) DeleteToken(ctx context.Context, id string) error {
 	return err
 }
 
+// RemoveHub removes a hub for good from those that keep the control state together.
+func (c *Client) RemoveHub(ctx context.Context, id string) error {
+	_, err := send[struct{}](ctx, c, http.MethodDelete, "/hubs/"+url.PathEscape(id), nil, nil)
+	return err
+}
+
 // Knocks returns who was refused.
 func (c *Client) Knocks(ctx context.Context) (KnockList, error) {
 	return get[KnockList](ctx, c, "/knocks", nil)
@@ -220,6 +253,7 @@ func (c *Client) PromQL(ctx context.Context, call string, parameters url.Values)
 	var answer struct {
 		Data             json.RawMessage
 		ErrorType, Error string
+		Warnings         []string
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
@@ -230,6 +264,9 @@ func (c *Client) PromQL(ctx context.Context, call string, parameters url.Values)
 			return nil, &Error{Code: answer.ErrorType, Message: answer.Error}
 		}
 		return nil, failure(resp.Status, text)
+	}
+	for _, w := range answer.Warnings {
+		c.warn(w)
 	}
 	return answer.Data, nil
 }
@@ -266,6 +303,7 @@ func (c *Client) do(ctx context.Context, method, path string, parameters url.Val
 	if err != nil {
 		return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, c.URL, errors.Unwrap(err))
 	}
+	c.lacks(AbsentIn(resp.Header))
 	return resp, nil
 }
 
@@ -323,9 +361,21 @@ func watch[T any](ctx context.Context, c *Client, path string, request any, f fu
 	}
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, maxAnswer)
+	event := ""
 	for lines.Scan() {
+		if name, ok := bytes.CutPrefix(lines.Bytes(), []byte("event: ")); ok {
+			event = string(name)
+		}
 		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data: "))
 		if !ok {
+			continue
+		}
+		if event == AbsentEvent {
+			var j Joint
+			if err := json.Unmarshal(data, &j); err != nil {
+				return fmt.Errorf("read the hub's answer: %w", err)
+			}
+			c.lacks(j.Absent)
 			continue
 		}
 		var v T

@@ -30,7 +30,8 @@ type Hop struct {
 
 // LedgerQuery says how much of the fleet's ledger is meant.
 type LedgerQuery struct {
-	Limit int `query:"limit" doc:"Agents that are listed, 1 to 10000; 1000 if not given. The total is of all."`
+	Limit int      `query:"limit" doc:"Agents that are listed, 1 to 10000; 1000 if not given. The total is of all."`
+	Hub   []string `query:"hub" doc:"As for agents: only those of this hub, or with ! before its id, of others; the total as well."`
 }
 
 // Ledger is the books of the fleet. Counts are records, since each agent was started.
@@ -38,6 +39,7 @@ type Ledger struct {
 	Total   Books        `json:"total" doc:"Of all agents, listed or not."`
 	Agents  []AgentBooks `json:"agents" doc:"Those with unexplained, dropped and dead-lettered records first, then by name and id."`
 	LeftOut int          `json:"left_out,omitempty" doc:"Agents that are not listed."`
+	Joint
 }
 
 // AgentBooks is one agent's part of a Ledger.
@@ -85,6 +87,15 @@ func (b *Books) Add(l report.Ledger, hops []Hop) {
 	for _, h := range hops {
 		b.Sent, b.Taken, b.Repeats, b.Unexplained = b.Sent+h.Sent, b.Taken+h.Taken, b.Repeats+h.Repeats, b.Unexplained+h.Unexplained
 	}
+}
+
+// Plus adds other sums.
+func (b *Books) Plus(o Books) {
+	b.Accepted, b.Created, b.Filtered, b.Absorbed = b.Accepted+o.Accepted, b.Created+o.Created, b.Filtered+o.Filtered, b.Absorbed+o.Absorbed
+	b.Routed, b.Held, b.Delivered, b.DeadLettered = b.Routed+o.Routed, b.Held+o.Held, b.Delivered+o.Delivered, b.DeadLettered+o.DeadLettered
+	b.Spooled, b.Queued, b.InWork = b.Spooled+o.Spooled, b.Queued+o.Queued, b.InWork+o.InWork
+	b.Sent, b.Taken, b.Repeats, b.Unexplained = b.Sent+o.Sent, b.Taken+o.Taken, b.Repeats+o.Repeats, b.Unexplained+o.Unexplained
+	b.drop(o.Dropped)
 }
 
 // Lost returns how many records were dropped or dead-lettered.

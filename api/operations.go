@@ -15,6 +15,7 @@ type Operation struct {
 	Stream           bool // Response is that of each server-sent event
 	Role             Role // that is needed; empty: none, and no token either
 	Within           bool // also for those who see only some agents: it shows and changes no more than these
+	Joint            bool // all hubs answer it together: whichever is asked by somebody asks the others
 }
 
 // Operations returns all operations, in the order of the documentation.
@@ -33,20 +34,27 @@ func Operations() []Operation {
 		o.Within = true
 		return o
 	}
+	joint := func(o Operation) Operation {
+		o.Joint = true
+		return o
+	}
 	stream := func(o Operation) Operation {
 		o.Stream = true
 		return o
 	}
 	return []Operation{
-		within(get("getHub", "/hub", "What the hub says of itself.", nil, Hub{})),
-		within(get("listAgents", "/agents", "The fleet, worst first.", AgentQuery{}, AgentList{})),
+		joint(within(get("getHub", "/hub", "What the hub says of itself.", nil, Hub{}))),
+		get("getCluster", "/cluster", "The hubs that share a control state, which of them places documents, and how etcd is.", nil, Cluster{}),
+		stream(get("watchCluster", "/cluster/watch", "The same as it changes: an event cluster at once and whenever it has changed, at most once a second.", nil, Cluster{})),
+		admin(change("drainHub", http.MethodPost, "/hubs/{id}/drain", "Ask the agents of a hub to go to other hubs, or take that back. It holds while the hub is stopped, too.", nil, HubDrain{}, ClusterHub{})),
+		joint(within(get("listAgents", "/agents", "The fleet, worst first.", AgentQuery{}, AgentList{}))),
 		within(stream(get("watchAgents", "/agents/watch", "The fleet as it changes: an event agents with the first page at once and whenever it has changed, at most once a second.", AgentQuery{}, AgentList{}))),
-		within(get("getAgent", "/agents/{id}", "One agent: components, pipelines, ledger, configuration, timeline. A prefix of the id will do when it is unique.", nil, AgentDetail{})),
+		joint(within(get("getAgent", "/agents/{id}", "One agent: components, pipelines, ledger, configuration, timeline. A prefix of the id will do when it is unique.", nil, AgentDetail{}))),
 		within(stream(get("watchAgent", "/agents/{id}/watch", "One agent as it changes: an event agent at once and whenever it has changed, at most once a second.", nil, AgentDetail{}))),
 		within(change("orderAgent", http.MethodPost, "/agents/{id}/orders", "Ask an agent to pause, resume, drain, restart or stop. An agent that is not connected is told when it is again.", nil, OrderRequest{}, Order{})),
-		get("getLedger", "/ledger", "The books of the fleet: what became of every record, and whether what agents call delivered to this hub has come.", LedgerQuery{}, Ledger{}),
-		get("listConfigurations", "/configurations", "The configurations that run.", nil, ConfigurationList{}),
-		get("getConfiguration", "/configurations/{id}", "One configuration that runs, with its text.", nil, Configuration{}),
+		joint(get("getLedger", "/ledger", "The books of the fleet: what became of every record, and whether what agents call delivered to this hub has come.", LedgerQuery{}, Ledger{})),
+		joint(get("listConfigurations", "/configurations", "The configurations that run.", nil, ConfigurationList{})),
+		joint(get("getConfiguration", "/configurations/{id}", "One configuration that runs, with its text.", nil, Configuration{})),
 		within(get("listDocuments", "/documents", "The documents that the hub hands out, without their text.", nil, DocumentList{})),
 		within(change("applyDocument", http.MethodPut, "/documents", "Write a document, or with dry_run tell what that would change. One that is wrong, or that cannot be merged with what its agents run, is refused.", nil, DocumentChange{}, DocumentApplied{})),
 		within(get("getDocument", "/documents/{name}", "One document with its text, and how it is on each agent that it selects.", DocumentQuery{}, DocumentDetail{})),
@@ -55,19 +63,20 @@ func Operations() []Operation {
 		within(change("rollBackDocument", http.MethodPost, "/documents/{name}/rollback", "Make an earlier version of a document the newest.", nil, Rollback{}, DocumentApplied{})),
 		within(get("listTasks", "/tasks", "The tasks: documents that are to be on some of the agents that they select, and on which they are.", nil, TaskList{})),
 		within(get("getSchema", "/schema", "The JSON Schema (draft 2020-12) of a document, for editors.", nil, json.RawMessage{})),
-		get("searchLogs", "/logs", "Search log records.", LogQuery{}, LogResult{}),
-		stream(get("tailLogs", "/logs/tail", "Log records as they arrive: an event log for each that matches; start, end, order and limit do not count.", LogQuery{}, Log{})),
-		get("countLogs", "/logs/histogram", "Count log records over time, by severity.", LogQuery{}, Histogram{}),
-		get("searchTraces", "/traces", "Search traces.", TraceQuery{}, TraceList{}),
-		get("getTrace", "/traces/{id}", "All spans of a trace.", nil, Trace{}),
-		get("listServices", "/services", "The services that logs or spans came from.", Window{}, ServiceList{}),
+		joint(get("searchLogs", "/logs", "Search log records.", LogQuery{}, LogResult{})),
+		joint(stream(get("tailLogs", "/logs/tail", "Log records as they arrive: an event log for each that matches; start, end, order and limit do not count.", LogQuery{}, Log{}))),
+		joint(get("countLogs", "/logs/histogram", "Count log records over time, by severity.", LogQuery{}, Histogram{})),
+		joint(get("searchTraces", "/traces", "Search traces.", TraceQuery{}, TraceList{})),
+		joint(get("getTrace", "/traces/{id}", "All spans of a trace.", nil, Trace{})),
+		joint(get("listServices", "/services", "The services that logs or spans came from.", Window{}, ServiceList{})),
 		within(get("getMe", "/me", "Who asks, and what they may do.", nil, Me{})),
 		admin(get("listTokens", "/tokens", "The tokens that agents, people and applications come in with, without their secrets.", nil, AccessTokenList{})),
 		admin(change("createToken", http.MethodPost, "/tokens", "Make a token. Its text is in the answer, and nowhere else.", nil, AccessTokenRequest{}, AccessTokenCreated{})),
 		admin(change("deleteToken", http.MethodDelete, "/tokens/{id}", "Make a token worth nothing, and whatever it was changed for. Agents that have enrolled with it stay.", nil, nil, nil)),
-		get("listKnocks", "/knocks", "Who wanted to come in as an agent and was refused, and why; and who may not come in any more.", nil, KnockList{}),
+		joint(get("listKnocks", "/knocks", "Who wanted to come in as an agent and was refused, and why; and who may not come in any more.", nil, KnockList{})),
 		admin(change("revokeAgent", http.MethodPost, "/agents/{id}/revoke", "Let an agent in no more, within seconds. It keeps what it collects until it is admitted again.", nil, Because{}, nil)),
 		admin(change("admitAgent", http.MethodPost, "/agents/{id}/admit", "Let an agent in again that was revoked; or the one that knocks, of two with the same identity.", nil, Because{}, nil)),
+		admin(change("removeHub", http.MethodDelete, "/hubs/{id}", "Remove a hub for good from those that keep the control state together. It may be the one that is asked, which stops then. A prefix of the id will do when it is unique.", nil, nil, nil)),
 		admin(get("listAudit", "/audit", "What was changed, by whom, and what was refused.", AuditQuery{}, AuditList{})),
 		get("getAuthority", "/authority", "The hub's own authority: what its certificates and its agents' come from.", nil, Authority{}),
 		admin(change("changeAuthority", http.MethodPost, "/authority", "Change the authority, in steps of which each can be taken back but the last.", nil, AuthorityChange{}, Authority{})),

@@ -75,6 +75,7 @@ type AgentList struct {
 	Next   string         `json:"next,omitempty" doc:"The cursor of the next page; none on the last."`
 	Total  int            `json:"total" doc:"Agents that match, on all pages."`
 	Counts map[string]int `json:"counts" doc:"Agents of the whole fleet by status: lost, degraded, disconnected, unknown, healthy."`
+	Joint
 }
 
 // AgentQuery says which agents are meant.
@@ -85,6 +86,8 @@ type AgentQuery struct {
 	Config string `query:"config" doc:"Only agents that run this configuration."`
 	Limit  int    `query:"limit" doc:"Rows on a page, 1 to 1000; 100 if not given."`
 	Cursor string `query:"cursor" doc:"Next of the page before."`
+
+	Hub []string `query:"hub" doc:"Only agents that are or were last connected to the hub with this id; with ! before it, only others. All must hold, and counts are of these agents alone."`
 }
 
 // AgentDetail is all that the hub knows of one agent.
@@ -99,6 +102,7 @@ type AgentDetail struct {
 	Intended   Intended           `json:"intended" doc:"What the hub wants of it, and what it says to that."`
 	Effective  string             `json:"effective" doc:"The configuration that runs, secrets redacted: JSON or YAML, as the agent reports it."`
 	Timeline   []Event            `json:"timeline" doc:"What happened to it, newest first."`
+	Joint
 }
 
 // Flow is a pipeline with the rates on its edges, in records per second.
@@ -121,11 +125,13 @@ type Configuration struct {
 	ID     string   `json:"id" doc:"The first 12 digits of the SHA-256 of its text."`
 	Agents []string `json:"agents" doc:"The agents that run it."`
 	Text   string   `json:"text,omitempty" doc:"Only when one configuration is asked for. Secrets are redacted."`
+	Joint
 }
 
 // ConfigurationList is all that runs.
 type ConfigurationList struct {
 	Configurations []Configuration `json:"configurations"`
+	Joint
 }
 
 // Hub is what a hub says of itself.
@@ -136,6 +142,9 @@ type Hub struct {
 	Agents    map[string]int    `json:"agents" doc:"The fleet by status."`
 	Listen    []report.Endpoint `json:"listen"`
 	QuickLook QuickLook         `json:"quick_look"`
+	State     string            `json:"state,omitempty" doc:"What is wrong with the control state: that it is full, so that nothing can be changed. None if nothing is."`
+	Hubs      []ClusterHub      `json:"hubs,omitempty" doc:"All hubs of the control state, this one first; none if it is alone."`
+	Joint
 }
 
 // QuickLook is how the hub's store is.
@@ -167,7 +176,7 @@ type LogQuery struct {
 
 // Log is one log record.
 type Log struct {
-	ID             string          `json:"id" doc:"Unique in this hub, and a cursor."`
+	ID             string          `json:"id" doc:"Unique, and a cursor."`
 	Time           time.Time       `json:"time" doc:"When it happened; when it was observed if that is unknown."`
 	Severity       string          `json:"severity,omitempty" doc:"TRACE to FATAL with a step, such as INFO or WARN2."`
 	SeverityNumber int             `json:"severity_number,omitempty"`
@@ -186,6 +195,7 @@ type LogResult struct {
 	Logs    []Log  `json:"logs"`
 	Next    string `json:"next,omitempty" doc:"Cursor of what follows, if more matches."`
 	Partial string `json:"partial,omitempty" doc:"Why the answer may lack records: a damaged file, the time ran out."`
+	Joint
 }
 
 // Histogram counts the log records that match a LogQuery, over time and by severity.
@@ -194,6 +204,7 @@ type Histogram struct {
 	Buckets  []Bucket `json:"buckets" doc:"From oldest to newest, empty ones included."`
 	Total    int64    `json:"total"`
 	Partial  string   `json:"partial,omitempty"`
+	Joint
 }
 
 // Bucket is one bar of a Histogram.
@@ -212,6 +223,7 @@ type TraceQuery struct {
 	Error       bool     `query:"error" doc:"Only with a span whose status is an error."`
 	Filters     []string `query:"filter" doc:"As for logs: key=value, key!=value on a span's attributes or its resource's."`
 	Limit       int      `query:"limit" doc:"1 to 500; 20 if not given."`
+	IDs         []string `query:"id" doc:"These traces, at most 500, and no others: what else is asked for does not count."`
 }
 
 // TraceSummary is one row of a trace search.
@@ -224,12 +236,14 @@ type TraceSummary struct {
 	Spans    int            `json:"spans"`
 	Errors   int            `json:"errors"`
 	Services map[string]int `json:"services" doc:"Spans by service."`
+	Rootless bool           `json:"rootless,omitempty" doc:"No root is here."`
 }
 
 // TraceList is the answer to a TraceQuery, newest first.
 type TraceList struct {
 	Traces  []TraceSummary `json:"traces"`
 	Partial string         `json:"partial,omitempty"`
+	Joint
 }
 
 // Trace is all spans of a trace, by start.
@@ -237,6 +251,7 @@ type Trace struct {
 	TraceID string `json:"trace_id"`
 	Spans   []Span `json:"spans"`
 	Partial string `json:"partial,omitempty"`
+	Joint
 }
 
 // Span is one span.
@@ -274,6 +289,7 @@ type SpanLink struct {
 // ServiceList is the services that logs or spans came from, with the names of their spans.
 type ServiceList struct {
 	Services []Service `json:"services"`
+	Joint
 }
 
 // Service is one of them.

@@ -141,7 +141,7 @@ func (b *bench) runFleet(creel string) error {
 	defer agents.Wait()
 	defer cancel()
 	for i := range b.fleet {
-		c, err := control.NewClient(control.ClientOptions{URL: client.URL, Agent: simulated(i)})
+		c, err := control.NewClient(control.ClientOptions{URLs: []string{client.URL}, Agent: simulated(i)})
 		if err != nil {
 			return err
 		}

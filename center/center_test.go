@@ -80,7 +80,7 @@ func TestOpen(t *testing.T) {
 			h.Health(nil)
 			f(snap("a=2"))
 		}}, nil
-	})
+	}, nil)
 	root, err := config.Parse("test", []byte("{allow_empty: false, key: a=1}"), config.Env{})
 	if err != nil {
 		t.Fatal(err)

@@ -22,17 +22,18 @@ const (
 func Schema(c Center) config.Schema { return config.Join(config.Of[Common](), c.Config) }
 
 // Open makes the Source of a center, with options that Schema(c).Check returned. What it says has passed Guard, and
-// h.Health is told of what keeps the Source from working or, if nothing does, of what Guard refuses.
+// h.Health is told of what keeps the Source from working or, if nothing does, of what Guard refuses. It fails if the center
+// holds no documents, or none with these options.
 func Open(c Center, cfg []byte, h Host) (Source, error) {
+	if c.Open == nil {
+		return nil, fmt.Errorf("a center %s holds no configuration: it only knows who offers a service", c.Name)
+	}
 	common, err := config.Decode[Common](config.Of[Common]().Pick(cfg))
 	if err != nil {
 		return nil, fmt.Errorf("decode options: %w", err)
 	}
-	g := &guarded{common: common, last: h.Last, tell: h.Health}
-	if g.tell == nil {
-		g.tell = func(error) {}
-	}
-	h.Health = func(err error) { g.health(&g.away, err) }
+	g := &guarded{common: common, last: h.Last, health: newHealth(h)}
+	h.Health = g.health.isAway
 	if g.source, err = c.Open(c.Config.Pick(cfg), h); err != nil {
 		return nil, err
 	}
@@ -44,10 +45,7 @@ type guarded struct {
 	source Source
 	common Common
 	last   *Snapshot
-	tell   func(error)
-
-	mu            sync.Mutex
-	away, refused error
+	health *health
 }
 
 // Watch calls f with what the Source says and Guard lets pass.
@@ -57,7 +55,7 @@ func (g *guarded) Watch(ctx context.Context, f func(Snapshot)) {
 		if watching {
 			f(s)
 		}
-	}, func(err error) { g.health(&g.refused, err) })
+	}, g.health.isRefused)
 	if g.last != nil {
 		guard(*g.last)
 	}
@@ -65,16 +63,41 @@ func (g *guarded) Watch(ctx context.Context, f func(Snapshot)) {
 	g.source.Watch(ctx, guard)
 }
 
-func (g *guarded) health(which *error, err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	*which = err
-	if g.away != nil {
-		err = g.away
-	} else {
-		err = g.refused
+// health puts together what keeps a center from working and, if nothing does, why what it says is not believed.
+type health struct {
+	tell func(error)
+
+	mu            sync.Mutex
+	away, refused error
+}
+
+func newHealth(h Host) *health {
+	if h.Health == nil {
+		h.Health = func(error) {}
 	}
-	g.tell(err)
+	return &health{tell: h.Health}
+}
+
+func (h *health) isAway(err error)    { h.set(&h.away, err) }
+func (h *health) isRefused(err error) { h.set(&h.refused, err) }
+
+func (h *health) set(which *error, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	*which = err
+	if h.away != nil {
+		err = h.away
+	} else {
+		err = h.refused
+	}
+	h.tell(err)
+}
+
+// works reports whether nothing keeps the center from working.
+func (h *health) works() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.away == nil
 }
 
 // Guard returns what stands between a Source and f. It drops what says the same as the last Snapshot that f got, and

@@ -169,9 +169,9 @@ func joinedConfig(m Machine, at control.Addresses) (string, error) {
 	options := ""
 	switch {
 	case at.OTLPGRPC != "":
-		options = fmt.Sprintf("endpoint: %q", at.OTLPGRPC)
+		options = "endpoint: hub"
 	case at.OTLPHTTP != "":
-		options = fmt.Sprintf("endpoint: %q, protocol: http", at.OTLPHTTP)
+		options = "endpoint: hub, protocol: http"
 	default:
 		return "", fmt.Errorf("run an agent of %s: that hub takes no OTLP, so there is nowhere to send to; give its configuration a collector otlp, or this agent one of its own with -c", at.URL)
 	}

@@ -1,32 +1,17 @@
 package control
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"net/url"
-	"reflect"
-	"runtime"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-	"github.com/gorilla/websocket"
-	"github.com/open-telemetry/opamp-go/protobufs"
-
 	"github.com/creelhq/creel/report"
-	"github.com/creelhq/creel/tlsconf"
 	"github.com/creelhq/creel/trace"
 )
 
@@ -63,6 +48,10 @@ type Agent struct {
 
 	// Refused is told why the hub takes no connection, if it says so. It must not block.
 	Refused func(*Refusal)
+
+	// Hubs is told which hubs there are, as far as one has said, and which of them the agent is connected to, when either has
+	// changed. It must not block, nor change the list.
+	Hubs func(hubs []HubAt, at string)
 }
 
 // RemoteStatus is what became of an Offer.
@@ -81,40 +70,67 @@ const (
 
 // ClientOptions say which hub to connect to. URL and Agent are required.
 type ClientOptions struct {
-	URL    string      // http://host:port, https://host:port, to which Path is appended, or unix:///path/of/socket
-	TLS    *tls.Config // for https; nil: the system's authorities are trusted
-	Joined bool        // TLS is by the agent's identity, whose errors say themselves what to do
+	// URLs are of hubs that share a control state: http://host:port, https://host:port, to which Path is appended, or
+	// unix:///path/of/socket. There may be none until Find tells of some.
+	URLs    []string
+	Known   []HubAt // hubs that Agent.Hubs was told of before, if the URLs were the same
+	Balance Balance // which hub the agent chooses
+	Stay    bool    // with the hub of URLs, whatever that says of others
+
+	// TLS returns the configuration for a hub with https. joined: it is by the agent's identity, whose errors say themselves
+	// what to do. nil: the system's authorities are trusted.
+	TLS    func(hub *url.URL) (c *tls.Config, joined bool, err error)
 	Agent  Agent
 	Log    *slog.Logger  // nil: none
 	Tracer *trace.Tracer // of connecting, and of what is offered and ordered; nil: none
 }
 
-// A Client keeps an agent connected to its hub.
+// A Client keeps an agent connected to one of its hubs.
 type Client struct {
-	o      ClientOptions
-	url    string
-	socket string        // if the hub is at a Unix socket
-	speak  chan struct{} // holds one when something is to be told at once
+	o     ClientOptions
+	speak chan struct{} // holds one when something is to be told at once
 
-	mu    sync.Mutex
-	state report.Hub
+	mu     sync.Mutex
+	state  report.Hub
+	places places
+	hubs   []HubAt       // as the hub has told, and Agent.Hubs
+	pause  time.Time     // nothing is tried before that
+	found  chan struct{} // closed when there are other places
 }
 
-// NewClient returns a Client. The error says what is wrong with the URL.
+// NewClient returns a Client. The error says what is wrong with a URL.
 func NewClient(o ClientOptions) (*Client, error) {
-	u, err := HubURL(o.URL)
-	if err != nil {
-		return nil, err
+	c := &Client{o: o, speak: make(chan struct{}, 1), hubs: o.Known, found: make(chan struct{})}
+	c.places = places{agent: o.Agent.ID, balance: o.Balance}
+	if c.o.Log == nil {
+		c.o.Log = slog.New(slog.DiscardHandler)
 	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
+	return c, c.Find(o.URLs)
+}
+
+// Find replaces ClientOptions.URLs, unless there are none: then those before are as good as any. A connection that there is stays.
+// The error says what is wrong with a URL; then nothing is replaced.
+func (c *Client) Find(urls []string) error {
+	seeds := make([]string, len(urls))
+	for i, text := range urls {
+		u, err := HubURL(text)
+		if err != nil {
+			return err
+		}
+		seeds[i] = u.String()
 	}
-	ws := &url.URL{Scheme: "ws", Host: "localhost"}
-	if u.Scheme != unixScheme {
-		*ws = *u
-		ws.Scheme = strings.Replace(u.Scheme, "http", "ws", 1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(seeds) == 0 {
+		seeds = c.places.seeds
+	} else if c.state.URL == "" {
+		c.state.URL = seeds[0]
 	}
-	return &Client{o: o, socket: socketOf(u), url: ws.JoinPath(Path).String(), speak: make(chan struct{}, 1), state: report.Hub{URL: u.String()}}, nil
+	c.places.seeds = seeds
+	c.places.learn(c.hubs, c.state.URL)
+	close(c.found)
+	c.found = make(chan struct{})
+	return nil
 }
 
 // Notify has the hub told at once what has changed, not only with the next heartbeat. It does not block. When it is called
@@ -160,7 +176,9 @@ func (c *Client) State() report.Hub {
 
 const (
 	dialTimeout   = 10 * time.Second
-	firstBeat     = time.Second // until the hub has said how often it wants to hear
+	quickDial     = 2 * time.Second        // where there are other hubs
+	hop           = 500 * time.Millisecond // over which agents come that have lost one of several hubs
+	firstBeat     = time.Second            // until the hub has said how often it wants to hear
 	maxReconnect  = 30 * time.Second
 	maxRetryAfter = 10 * time.Minute      // that a hub can ask for
 	breath        = 20 * time.Millisecond // between two messages that Notify asks for
@@ -168,398 +186,115 @@ const (
 
 // Run connects until ctx is done, for ever, with full jitter between attempts (Exponential Backoff and Jitter, AWS
 // Architecture Blog, 2015). It says goodbye when ctx is done. An agent works as well without its hub.
+//
+// Where there are several hubs each has its own pauses, so that one that is gone delays nothing. A hub that asks to be left is
+// left when another has given a Lease.
 func (c *Client) Run(ctx context.Context) {
-	for failed := 0; ctx.Err() == nil; {
-		s := &session{c: c, heartbeat: firstBeat}
-		err := s.run(ctx)
-		if ctx.Err() != nil {
-			return
+	var s *session
+	for ctx.Err() == nil {
+		if s == nil {
+			s = c.connect(ctx)
+			continue
 		}
-		wait := s.heartbeat
-		if s.hub == "" { // it never answered
-			failed++
-			wait = min(maxReconnect, firstBeat/2<<min(failed, 10))
-		} else {
-			failed = 0
+		next, err := s.serve(ctx)
+		if next == nil && ctx.Err() == nil {
+			c.lost(s, err)
 		}
-		wait = time.Duration(rand.Int64N(int64(wait))) + time.Millisecond
-		c.lost(err, max(wait, s.retryAfter))
-		select {
-		case <-time.After(max(wait, s.retryAfter)):
-		case <-ctx.Done():
-		}
+		s = next
+	}
+	if s != nil { // it has just been opened
+		s.goodbye()
 	}
 }
 
-// lost notes that there is no connection, and logs it when that is new.
-func (c *Client) lost(err error, wait time.Duration) {
+// connect tries once to connect to the hub whose turn it is, when it is. It returns nil if that fails.
+func (c *Client) connect(ctx context.Context) *session {
+	c.mu.Lock()
+	found := c.found
+	if len(c.places.list) == 0 {
+		c.mu.Unlock()
+		select {
+		case <-found:
+		case <-ctx.Done():
+		}
+		return nil
+	}
+	p, at := c.places.next(time.Now())
+	wait := time.Until(at)
+	wait = max(wait, time.Until(c.pause))
+	c.mu.Unlock()
+	select {
+	case <-time.After(wait):
+	case <-found: // another may be tried at once
+		return nil
+	case <-ctx.Done():
+		return nil
+	}
+	patience := dialTimeout
+	c.mu.Lock()
+	if c.places.alternatives(p) {
+		patience = min(dialTimeout, quickDial<<min(p.failed, 10))
+	}
+	c.places.first = ""
+	c.state.URL = p.URL
+	c.mu.Unlock()
+	s, err := c.open(ctx, p, patience)
+	if err != nil {
+		if ctx.Err() == nil {
+			c.missed(s, err)
+		}
+		return nil
+	}
+	return s
+}
+
+// missed notes that a connection did not come about.
+func (c *Client) missed(s *session, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state.Connected || c.state.Error != err.Error() {
-		c.o.Log.Warn("no connection to the hub; everything else goes on", "url", c.state.URL, "error", err, "next_attempt", wait.Round(time.Millisecond))
+	s.at.failed++
+	c.away(s, err, jitter(min(maxReconnect, firstBeat/2<<min(s.at.failed, 10))))
+}
+
+// lost notes that a connection is over. If there are other hubs, the next one is tried at once, or nearly: many may have lost
+// theirs at the same time. One that is started again is tried first.
+func (c *Client) lost(s *session, err error) {
+	if s.hub == "" { // it never answered
+		c.missed(s, err)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wait := jitter(s.heartbeat)
+	if c.places.alternatives(s.at) {
+		c.pause = time.Now().Add(jitter(hop))
+		if goingAway(err) {
+			c.places.first, wait = s.at.URL, 0
+		}
+	}
+	c.away(s, err, wait)
+}
+
+// jitter returns a duration up to most, by chance.
+func jitter(most time.Duration) time.Duration {
+	return time.Duration(rand.Int64N(int64(most))) + time.Millisecond
+}
+
+// away notes that a hub cannot be reached, and is left alone for a while, and logs it when that is new. c.mu is held.
+func (c *Client) away(s *session, err error, wait time.Duration) {
+	now := time.Now()
+	c.places.put(s.at, now.Add(max(wait, s.retryAfter)))
+	current := s.hub != "" || !c.state.Connected // else the agent has a hub, and has tried another
+	if current && c.state.Connected || s.at.err != err.Error() {
+		p, at := c.places.next(now)
+		c.o.Log.Warn("no connection to the hub; everything else goes on", "url", s.at.URL, "error", err, "next_attempt", max(at.Sub(now), c.pause.Sub(now), 0).Round(time.Millisecond), "at", p.URL)
+	}
+	s.at.err = err.Error()
+	if !current {
+		return
 	}
 	if c.state.Connected || c.state.Since.IsZero() {
-		c.state.Since = time.Now()
+		c.state.Since = now
 	}
 	c.state.Connected, c.state.Error = false, err.Error()
-}
-
-// A session is one connection of a Client.
-type session struct {
-	c          *Client
-	conn       *Conn
-	uid        []byte
-	seq        uint64
-	nonce      uint64
-	heartbeat  time.Duration
-	hub        string
-	retryAfter time.Duration
-
-	lease chan *protobufs.ServerToAgent
-	sent  map[uint64]time.Time // when the Beats that were not answered yet were sent
-	spoke time.Time            // when the last message was sent
-
-	known known
-}
-
-// known is what the hub has been told.
-type known struct {
-	labels        map[string]string
-	health        *protobufs.ComponentHealth
-	effective     string
-	remote        RemoteStatus
-	components    []report.Component
-	routes        []report.Route
-	ledger        *report.Ledger
-	life          *report.Life
-	configuration *report.Configuration
-	done          string
-	authorities   string
-}
-
-func (s *session) run(ctx context.Context) error {
-	id, err := uuid.Parse(s.c.o.Agent.ID)
-	if err != nil {
-		return fmt.Errorf("read the agent's id: %w", err)
-	}
-	s.uid = id[:]
-	if err := s.dial(ctx); err != nil {
-		return err
-	}
-	defer s.conn.Close(websocket.CloseNormalClosure, "")
-	s.lease, s.sent = make(chan *protobufs.ServerToAgent, queued), make(map[uint64]time.Time)
-	ended := make(chan error, 1)
-	go func() {
-		for {
-			m := &protobufs.ServerToAgent{}
-			if err := s.conn.Receive(m); err != nil {
-				ended <- err
-				return
-			}
-			select {
-			case s.lease <- m:
-			case <-ctx.Done():
-			}
-		}
-	}()
-	if err := s.send(true); err != nil {
-		return err
-	}
-	timer := time.NewTimer(s.heartbeat)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			_ = s.conn.Send(&protobufs.AgentToServer{InstanceUid: s.uid, SequenceNum: s.seq + 1, AgentDisconnect: &protobufs.AgentDisconnect{}}) // it may be gone
-			s.conn.Flush(time.Second)
-			return ctx.Err()
-		case err := <-ended:
-			return err
-		case m := <-s.lease:
-			full, err := s.answered(ctx, m)
-			if err != nil {
-				return err
-			}
-			if full {
-				if err := s.send(true); err != nil {
-					return err
-				}
-			}
-		case <-s.c.speak:
-			timer.Reset(max(0, time.Until(s.spoke.Add(breath))))
-		case <-timer.C:
-			if err := s.send(false); err != nil {
-				return err
-			}
-			timer.Reset(s.heartbeat)
-		}
-	}
-}
-
-func (s *session) dial(ctx context.Context) (err error) {
-	ctx, span := s.c.o.Tracer.Start(ctx, "connect to the hub", trace.Client, slog.String("component", "agent.hub"), slog.String("url.full", s.c.url))
-	defer func() { span.Fail(err); span.End() }()
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	d := websocket.Dialer{
-		HandshakeTimeout: dialTimeout, ReadBufferSize: 2 << 10, WriteBufferSize: 2 << 10, WriteBufferPool: &buffers,
-		Proxy: http.ProxyFromEnvironment, TLSClientConfig: s.c.o.TLS,
-	}
-	if socket := s.c.socket; socket != "" {
-		d.Proxy, d.NetDialContext = nil, func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		}
-	}
-	header := make(http.Header)
-	span.Context().Inject(func(key, value string) { header.Set(key, value) })
-	ws, resp, err := d.DialContext(ctx, s.c.url, header)
-	if resp != nil && err != nil {
-		return s.explain(s.turnedAway(resp))
-	}
-	if err != nil {
-		return s.explain(fmt.Errorf("connect to hub: %w", err))
-	}
-	s.conn = newConn(ws, MaxMessage, 4*dialTimeout, nil)
-	return nil
-}
-
-// turnedAway says why a hub answers with something else than a connection, and notes when to try again.
-func (s *session) turnedAway(resp *http.Response) error {
-	defer resp.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, MaxIdentityMessage)) // only to explain
-	var refused Refusal
-	if json.Unmarshal(body, &refused) == nil && refused.Text != "" {
-		s.retryAfter = min(refused.After, maxRetryAfter)
-		if f := s.c.o.Agent.Refused; f != nil {
-			f(&refused)
-		}
-		return fmt.Errorf("connect to hub: it refuses this agent: %w", &refused)
-	}
-	text := strings.ToValidUTF8(string(body[:min(len(body), 200)]), "")
-	return fmt.Errorf("connect to hub: it answers %s: %s", resp.Status, strings.TrimSpace(text))
-}
-
-// explain adds to an error of connecting what to do next, if it has to do with TLS.
-func (s *session) explain(err error) error {
-	var refused *Refusal
-	if errors.As(err, &refused) || s.c.o.Joined && strings.Contains(err.Error(), "certificate") {
-		return err
-	}
-	return fmt.Errorf("%w%s", err, tlsconf.Hint(err, "agent.hub.tls.ca_file", "agent.hub.tls.cert_file and key_file"))
-}
-
-// answered takes in what the hub says.
-func (s *session) answered(ctx context.Context, m *protobufs.ServerToAgent) (full bool, err error) {
-	if e := m.GetErrorResponse(); e != nil {
-		s.retryAfter = min(time.Duration(e.GetRetryInfo().GetRetryAfterNanoseconds()), maxRetryAfter)
-		return false, fmt.Errorf("the hub refuses: %s", e.GetErrorMessage())
-	}
-	l, err := LeaseOf(m.GetCustomMessage())
-	if err != nil {
-		return false, err
-	}
-	if err := s.wanted(ctx, m); err != nil {
-		return false, err
-	}
-	if l != nil {
-		s.leased(l)
-		if trust := s.c.o.Agent.Trust; trust != nil && l.Authorities != "" {
-			trust(l.Authorities)
-		}
-	} else if s.hub == "" && m.GetCapabilities() != 0 {
-		s.leased(&Lease{Hub: "OpAMP server", Heartbeat: 30 * time.Second}) // not creel's: no lease
-	}
-	return m.GetFlags()&uint64(protobufs.ServerToAgentFlags_ServerToAgentFlags_ReportFullState) != 0, nil
-}
-
-// wanted passes on what the hub wants the agent to run and to do.
-func (s *session) wanted(ctx context.Context, m *protobufs.ServerToAgent) error {
-	a, component := &s.c.o.Agent, slog.String("component", "agent.hub")
-	if r := m.GetRemoteConfig(); r != nil && a.Offered != nil {
-		o := OfferOf(r)
-		_, span := s.c.o.Tracer.Start(ctx, "offer of the hub", trace.Consumer, component, slog.String("hash", o.Hash()), slog.Int("documents", len(o.Documents)))
-		a.Offered(o)
-		span.End()
-	}
-	o, err := OrderOf(m.GetCustomMessage())
-	if o != nil && a.Ordered != nil {
-		_, span := s.c.o.Tracer.Start(ctx, "order of the hub", trace.Consumer, component, slog.String("id", o.ID), slog.String("do", o.Do))
-		a.Ordered(*o)
-		span.End()
-	}
-	return err
-}
-
-func (s *session) leased(l *Lease) {
-	if l.Heartbeat > 0 {
-		s.heartbeat = l.Heartbeat
-		s.conn.SetPatience(3*l.Heartbeat + dialTimeout)
-	}
-	sent, known := s.sent[l.Nonce]
-	for n := range s.sent {
-		if n <= l.Nonce {
-			delete(s.sent, n)
-		}
-	}
-	c := s.c
-	if told := c.o.Agent.Leased; told != nil && known && l.Expires > 0 {
-		told(sent.Add(l.Expires))
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if known && l.Expires > 0 {
-		c.state.Leased = sent.Add(l.Expires)
-	}
-	if s.hub == "" {
-		s.hub = l.Hub
-		c.state.ID, c.state.Connected, c.state.Since, c.state.Error = l.Hub, true, time.Now(), ""
-		c.o.Log.Info("connected to the hub", "url", c.state.URL, "hub", l.Hub, "heartbeat", s.heartbeat)
-	}
-}
-
-// send tells the hub everything, or what has changed; a Beat always.
-func (s *session) send(full bool) error {
-	a, k := &s.c.o.Agent, &s.known
-	if full {
-		*k = known{}
-	}
-	s.seq++
-	m := &protobufs.AgentToServer{InstanceUid: s.uid, SequenceNum: s.seq, Capabilities: a.capabilities()}
-	if labels := a.Labels(); full || !maps.Equal(labels, k.labels) {
-		m.AgentDescription, k.labels = describe(a, labels), labels
-	}
-	if full {
-		m.CustomCapabilities = &protobufs.CustomCapabilities{Capabilities: []string{Capability}}
-	}
-	h, components := a.Health(), a.Components()
-	if now := componentHealth(h, components); k.health == nil || !reflect.DeepEqual(plain(k.health), plain(now)) {
-		m.Health, k.health = now, now
-	}
-	if now := string(a.Effective()); now != k.effective {
-		m.EffectiveConfig = &protobufs.EffectiveConfig{ConfigMap: &protobufs.AgentConfigMap{ConfigMap: map[string]*protobufs.AgentConfigFile{
-			"": {Body: []byte(now), ContentType: "application/json"},
-		}}}
-		k.effective = now
-	}
-	if a.Remote != nil {
-		if now := a.Remote(); now != k.remote {
-			m.RemoteConfigStatus, k.remote = now.message(), now
-		}
-	}
-	s.nonce++
-	m.CustomMessage = s.beat(h, components).Message()
-	if len(s.sent) > queued { // a hub that gives no lease
-		clear(s.sent)
-	}
-	s.spoke = time.Now()
-	s.sent[s.nonce] = s.spoke
-	return s.conn.Send(m)
-}
-
-func (s *session) beat(h report.Health, components []report.Component) *Beat {
-	a, k := &s.c.o.Agent, &s.known
-	b := &Beat{Nonce: s.nonce, Uptime: time.Since(h.Started).Seconds()}
-	if !reflect.DeepEqual(components, k.components) { // they have pointers
-		b.Components, k.components = components, components
-	}
-	if routes := a.Routes(); !reflect.DeepEqual(routes, k.routes) {
-		b.Routes, k.routes = routes, routes
-	}
-	if ledger := a.Ledger(); k.ledger == nil || !reflect.DeepEqual(ledger, *k.ledger) {
-		b.Ledger, k.ledger = &ledger, &ledger
-	}
-	if a.Life != nil {
-		if life := a.Life(); k.life == nil || !reflect.DeepEqual(life, *k.life) {
-			b.Life, k.life = &life, &life
-		}
-	}
-	if a.Configuration != nil {
-		if c := a.Configuration(); k.configuration == nil || !reflect.DeepEqual(c, *k.configuration) {
-			b.Configuration, k.configuration = &c, &c
-		}
-	}
-	if a.Done != nil {
-		if done := a.Done(); done != k.done {
-			b.Done, k.done = done, done
-		}
-	}
-	if a.Trusted != nil {
-		if now := a.Trusted(); now != k.authorities {
-			b.Authorities, k.authorities = now, now
-		}
-	}
-	return b
-}
-
-// capabilities says what the agent reports and takes.
-func (a *Agent) capabilities() uint64 {
-	c := protobufs.AgentCapabilities_AgentCapabilities_ReportsStatus |
-		protobufs.AgentCapabilities_AgentCapabilities_ReportsEffectiveConfig |
-		protobufs.AgentCapabilities_AgentCapabilities_ReportsHealth |
-		protobufs.AgentCapabilities_AgentCapabilities_ReportsHeartbeat
-	if a.Offered != nil {
-		c |= protobufs.AgentCapabilities_AgentCapabilities_AcceptsRemoteConfig
-	}
-	if a.Remote != nil {
-		c |= protobufs.AgentCapabilities_AgentCapabilities_ReportsRemoteConfig
-	}
-	return uint64(c)
-}
-
-// AgentType is the service.name that creel's agents report.
-const AgentType = "creel"
-
-func describe(a *Agent, labels map[string]string) *protobufs.AgentDescription {
-	d := &protobufs.AgentDescription{IdentifyingAttributes: []*protobufs.KeyValue{
-		stringAttr("service.name", AgentType), stringAttr("service.instance.id", a.ID), stringAttr("service.version", a.Version),
-	}}
-	for k, v := range labels {
-		d.NonIdentifyingAttributes = append(d.NonIdentifyingAttributes, stringAttr(k, v))
-	}
-	if _, ok := labels["os.type"]; !ok {
-		d.NonIdentifyingAttributes = append(d.NonIdentifyingAttributes, stringAttr("os.type", runtime.GOOS))
-	}
-	slices.SortFunc(d.NonIdentifyingAttributes, func(x, y *protobufs.KeyValue) int { return cmp.Compare(x.Key, y.Key) })
-	return d
-}
-
-func stringAttr(key, value string) *protobufs.KeyValue {
-	return &protobufs.KeyValue{Key: key, Value: &protobufs.AnyValue{Value: &protobufs.AnyValue_StringValue{StringValue: value}}}
-}
-
-// componentHealth is health as OpAMP puts it: a tree of the agent and its components.
-func componentHealth(h report.Health, components []report.Component) *protobufs.ComponentHealth {
-	root := &protobufs.ComponentHealth{
-		Healthy: h.Health == report.Healthy, Status: h.State, StartTimeUnixNano: uint64(h.Started.UnixNano()),
-		ComponentHealthMap: make(map[string]*protobufs.ComponentHealth, len(components)),
-	}
-	for _, c := range components {
-		one := &protobufs.ComponentHealth{Healthy: c.Healthy, LastError: c.Error, Status: c.Plugin}
-		if !c.Since.IsZero() {
-			one.StatusTimeUnixNano = uint64(c.Since.UnixNano())
-		}
-		if !c.Healthy && root.LastError == "" {
-			root.LastError = c.Component + ": " + c.Error
-		}
-		root.ComponentHealthMap[c.Component] = one
-	}
-	return root
-}
-
-// plainHealth is the part of a ComponentHealth whose change is worth a message.
-type plainHealth struct {
-	healthy     bool
-	status, err string
-	components  map[string]plainHealth
-}
-
-func plain(h *protobufs.ComponentHealth) plainHealth {
-	p := plainHealth{healthy: h.Healthy, status: h.Status, err: h.LastError}
-	if len(h.ComponentHealthMap) > 0 {
-		p.components = make(map[string]plainHealth, len(h.ComponentHealthMap))
-		for k, v := range h.ComponentHealthMap {
-			p.components[k] = plain(v)
-		}
-	}
-	return p
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,11 +53,11 @@ func TestConnectErrors(t *testing.T) {
 		{strict.URL, tlsconf.Client{CAFile: ca}, "agent.hub.tls.cert_file"},
 		{"unix:///nowhere/opamp.sock", tlsconf.Client{}, "no such file"},
 	} {
-		config, err := c.tls.Config("127.0.0.1", nil, nil)
+		secure, err := c.tls.Config("127.0.0.1", nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := fails(t, c.url, config); !strings.Contains(err, c.want) {
+		if err := fails(t, c.url, secure); !strings.Contains(err, c.want) {
 			t.Errorf("%s with %+v: %s; want %s", c.url, c.tls, err, c.want)
 		}
 	}
@@ -69,9 +70,9 @@ func TestConnectErrors(t *testing.T) {
 }
 
 // fails returns why a client does not get through.
-func fails(t *testing.T, url string, config *tls.Config) string {
+func fails(t *testing.T, at string, secure *tls.Config) string {
 	t.Helper()
-	c, err := control.NewClient(control.ClientOptions{URL: url, TLS: config, Agent: control.Agent{ID: "0193e2f4-7f1e-7a3b-9c4d-5e6f708192a3"}})
+	c, err := control.NewClient(control.ClientOptions{URLs: []string{at}, TLS: func(*url.URL) (*tls.Config, bool, error) { return secure, false, nil }, Agent: control.Agent{ID: "0193e2f4-7f1e-7a3b-9c4d-5e6f708192a3"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +109,7 @@ func TestSocket(t *testing.T) {
 	})}
 	go s.Serve(l)
 	defer s.Close()
-	c, err := control.NewClient(control.ClientOptions{URL: "unix://" + socket, Agent: control.Agent{
+	c, err := control.NewClient(control.ClientOptions{URLs: []string{"unix://" + socket}, Agent: control.Agent{
 		ID: "0193e2f4-7f1e-7a3b-9c4d-5e6f708192a3", Labels: func() map[string]string { return nil }, Health: func() report.Health { return report.Health{} },
 		Components: func() []report.Component { return nil }, Routes: func() []report.Route { return nil }, Ledger: func() report.Ledger { return report.Ledger{} }, Effective: func() []byte { return nil },
 	}})

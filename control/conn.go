@@ -232,18 +232,28 @@ func (c *Conn) explain(err error) error {
 	case errors.As(err, &ce) && ce.Code == websocket.CloseAbnormalClosure:
 		return errors.New("the connection broke")
 	case errors.As(err, &ce):
-		return fmt.Errorf("closed by the other side: %s", closeText(ce))
+		return &closedError{ce}
 	case errors.As(err, &ne) && ne.Timeout():
 		return fmt.Errorf("not a word for %v", c.patience)
 	}
 	return fmt.Errorf("the connection broke: %w", err)
 }
 
-func closeText(e *websocket.CloseError) string {
-	if e.Text != "" {
-		return e.Text
+// A closedError is that the other side has closed the connection.
+type closedError struct{ *websocket.CloseError }
+
+func (e *closedError) Error() string {
+	text := e.Text
+	if text == "" {
+		text = fmt.Sprintf("code %d", e.Code)
 	}
-	return fmt.Sprintf("code %d", e.Code)
+	return "closed by the other side: " + text
+}
+
+// goingAway reports whether the other side ends, or is started again.
+func goingAway(err error) bool {
+	var closed *closedError
+	return errors.As(err, &closed) && closed.Code == websocket.CloseGoingAway
 }
 
 // Close tells the other side why, with a code of RFC 6455, and closes the connection. What waits to be sent is lost.

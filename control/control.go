@@ -55,9 +55,12 @@ type Lease struct {
 	Hubs []HubAt `json:"hubs,omitempty"`
 
 	// Leave asks the agent to go to another hub, as soon as it has a connection there: this one is drained, or has more than its
-	// share. It is the id of the hub to go to, or "any".
+	// share. It is the id of the hub to go to, or AnyHub.
 	Leave string `json:"leave,omitempty"`
 }
+
+// AnyHub is a Lease.Leave that leaves it to the agent where to go.
+const AnyHub = "any"
 
 // HubAt is where a hub is.
 type HubAt struct {

@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/open-telemetry/opamp-go/protobufs"
 )
@@ -47,5 +48,44 @@ func TestForeignHash(t *testing.T) {
 	}
 	if s := RemoteStatusOf(nil); s != (RemoteStatus{}) {
 		t.Errorf("no status is %+v", s)
+	}
+}
+
+// TestTenureGoesOverOpAMP: terms come as they were, and are part of what an offer is; without any it is named as ever.
+func TestTenureGoesOverOpAMP(t *testing.T) {
+	offer := func(terms Tenure) *Offer {
+		return &Offer{Documents: []OfferedDocument{{Name: "a", Version: "1", Text: "t", Tenure: terms}}}
+	}
+	seen := make(map[string]Tenure)
+	for _, terms := range []Tenure{
+		{}, {Epoch: 1, Orphan: Forever}, {Epoch: 1}, {Epoch: 1, Exclusive: true}, {Epoch: 2, Exclusive: true}, {Epoch: 1, Exclusive: true, Orphan: Forever},
+		{Epoch: 1, Orphan: 30 * time.Second}, {Epoch: 1 << 62, Exclusive: true, Orphan: 90 * time.Minute},
+	} {
+		o := offer(terms)
+		m := o.Message()
+		got := OfferOf(m)
+		if !reflect.DeepEqual(got.Documents, o.Documents) || got.Hash() != o.Hash() {
+			t.Errorf("%+v comes as %+v by %q", o.Documents, got.Documents, m.Config.ConfigMap["a@1"].ContentType)
+		}
+		if again := (&Offer{Documents: got.Documents}).Hash(); again != o.Hash() {
+			t.Errorf("what was kept of %+v is called %s, not %s", terms, again, o.Hash())
+		}
+		if same, is := seen[o.Hash()]; is {
+			t.Errorf("%+v has the hash of %+v", terms, same)
+		}
+		seen[o.Hash()] = terms
+	}
+	if h := offer(Tenure{}).Hash(); h != "2ea415768e4266b786f3ccefa4d62f93" {
+		t.Errorf("without terms the hash is %s: all agents would be offered again what they have", h)
+	}
+	for text, want := range map[string]Tenure{
+		"": {}, "text/yaml": {}, "application/json; charset=utf-8": {}, "; ;;": {}, "text/yaml; epoch=seven": {}, "text/yaml; epoch=-7": {}, "text/yaml; epoch=0; overlap=never": {},
+		"text/yaml; epoch=1; epoch=2": {}, "text/yaml;EPOCH=7": {Epoch: 7, Orphan: Forever}, "text/plain; charset=utf-8; epoch=7; orphan=soon": {Epoch: 7},
+		"text/yaml; epoch=7; orphan=-5s": {Epoch: 7, Orphan: Forever},
+	} {
+		got := OfferOf(&protobufs.AgentRemoteConfig{Config: &protobufs.AgentConfigMap{ConfigMap: map[string]*protobufs.AgentConfigFile{"a": {ContentType: text}}}}).Documents[0].Tenure
+		if got != want {
+			t.Errorf("%q is read as %+v, want %+v", text, got, want)
+		}
 	}
 }

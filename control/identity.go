@@ -22,6 +22,7 @@ const (
 	EnrolPath = "/v1/identity/enrol" // an EnrolRequest, answered by a Grant
 	RenewPath = "/v1/identity/renew" // a RenewRequest, answered by a Grant
 	TokenPath = "/v1/identity/token" // nothing, answered by an AccessToken
+	HubPath   = "/v1/identity/hub"   // a HubRequest, answered by a HubGrant
 )
 
 // MaxIdentityMessage is the largest of these requests, and of their answers, in bytes.
@@ -88,6 +89,7 @@ const (
 	Cloned           = "cloned" // somebody else has renewed this identity
 	IdentityTaken    = "identity_taken"
 	OtherIdentity    = "other_identity" // who connects says another id than its certificate
+	NotJoinable      = "not_joinable"   // hubs cannot join this one
 	Busy             = "busy"
 )
 

@@ -43,7 +43,7 @@ const (
 )
 
 // hubParts are the files and directories of a hub's state directory that a backup replaces.
-var hubParts = [...]string{"id", "token", "secret", "ca", "etcd"}
+var hubParts = [...]string{"id", "token", "secret", "ca", "etcd", "etcd-tls", "cluster.json"}
 
 // backupHead says what a backup is of.
 type backupHead struct {

@@ -33,12 +33,15 @@ import (
 	"github.com/creelhq/creel/hub/internal/admission"
 	"github.com/creelhq/creel/hub/internal/audit"
 	"github.com/creelhq/creel/hub/internal/authority"
+	"github.com/creelhq/creel/hub/internal/cluster"
 	"github.com/creelhq/creel/hub/internal/documents"
 	"github.com/creelhq/creel/hub/internal/flood"
 	"github.com/creelhq/creel/hub/internal/gate"
+	"github.com/creelhq/creel/hub/internal/peers"
 	"github.com/creelhq/creel/hub/internal/placer"
 	"github.com/creelhq/creel/hub/internal/quicklook"
 	"github.com/creelhq/creel/hub/internal/registry"
+	"github.com/creelhq/creel/hub/internal/spread"
 	"github.com/creelhq/creel/hub/internal/state"
 	"github.com/creelhq/creel/hub/internal/web"
 	"github.com/creelhq/creel/metric"
@@ -68,13 +71,23 @@ type Options struct {
 	TLS       tlsconf.Server
 	AgentLife time.Duration // of agents' certificates; 0: 24 h
 
-	Etcd      []string      // endpoints of an etcd cluster; empty: one of its own, in the state directory
+	// The control state is in an etcd outside, or in one within, in the state directory. What was learned by joining is kept there.
+	Etcd         []string       // endpoints of an etcd outside; empty: one within
+	EtcdTLS      tlsconf.Client // of endpoints that begin with https://
+	EtcdUser     string
+	EtcdPassword string
+	EtcdListen   string // address of this machine at which other hubs reach the etcd within, port 2380 if it has none; empty: as the last time, or nowhere, or of one that joins on the host of Address
+	Join         string // URL of a hub whose control state this one is to share; empty: of none
+	JoinToken    string // a token of the role hub for that
+
 	Heartbeat time.Duration // least interval between an agent's heartbeats; 0: 5 s
 	MaxBytes  int64         // of the quick look on disk; 0: 4 GiB
 	MaxAge    time.Duration // of records in the quick look; 0: 7 days
 
 	AgentRecords int64 // a second that one agent may send; 0: no limit
 	AgentBytes   int64 // likewise
+
+	Register Registration // with centers; without Text: with none
 
 	// The hub's own agent: as for agent.Options. Its configuration may name the exporter quicklook.
 	Config  string
@@ -116,11 +129,15 @@ func (e Endpoints) SignIn() string { return e.URL + "/signin?token=" + url.Query
 // AgentData returns the state directory of a hub's own agent.
 func AgentData(data string) string { return filepath.Join(data, "agent") }
 
-// Run runs the hub until ctx is done, and returns nil. Any other return is an error to start: a config.Errors if the
-// configuration of its agent is wrong.
+// Run runs the hub until ctx is done, and returns nil. Any other return is an error to start, a config.Errors if the configuration of
+// its agent is wrong, or tells that the control state has ended, as when the hub was removed from those that share it.
 func Run(ctx context.Context, o Options) error {
 	o = o.withDefaults()
 	if err := o.checkAddresses(); err != nil {
+		return err
+	}
+	registrar, err := o.registrar()
+	if err != nil {
 		return err
 	}
 	unlock, err := agent.LockDir(o.Data)
@@ -131,14 +148,26 @@ func Run(ctx context.Context, o Options) error {
 	if _, err := finishRestore(o.Data); err != nil { // that was begun
 		return err
 	}
-	h := &hub{Options: o, named: o.Hosts, started: time.Now(), metrics: metric.NewSet()}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	h := &hub{Options: o, registrar: registrar, named: o.Hosts, started: time.Now(), metrics: metric.NewSet(), ended: make(chan error, 1)}
+	h.end = func(err error) {
+		h.ended <- err
+		end(err)
+	}
 	h.log = slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	h.libraries = slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	defer h.closeAll()
 	if err := h.open(ctx); err != nil {
 		return err
 	}
-	return h.run(ctx)
+	err = h.run(ctx)
+	select {
+	case ended := <-h.ended:
+		return errors.Join(ended, err)
+	default:
+		return err
+	}
 }
 
 func (o Options) withDefaults() Options {
@@ -177,7 +206,9 @@ type hub struct {
 	libraries *slog.Logger // for those that say more than an operator wants to read
 
 	metrics *metric.Set
-	close   []func() // in the order of opening
+	close   []func()    // in the order of opening
+	end     func(error) // ends the hub; once
+	ended   chan error
 
 	state     state.Store
 	authority *authority.Authority
@@ -188,12 +219,15 @@ type hub struct {
 	documents *documents.Store
 	admission *admission.Admission
 	registry  *registry.Registry
+	cluster   *cluster.Cluster
 	quick     *quicklook.Store
+	peers     *peers.Peers
 	web       *web.Server
 	listeners []net.Listener
 	inside    string      // see Endpoints
 	secure    *tls.Config // nil: no TLS
 	named     []string    // Options.Hosts
+	registrar *registrar  // nil: the hub registers nowhere
 }
 
 func (h *hub) closeAll() {
@@ -243,8 +277,9 @@ func (h *hub) open(ctx context.Context) error {
 	h.close = append(h.close, h.documents.Close)
 	h.admission = admission.New(admission.Options{Records: h.AgentRecords, Bytes: h.AgentBytes, Access: h.senders(), Epochs: h.documents, Metrics: h.metrics})
 	h.registry, err = registry.Open(ctx, registry.Options{
-		Hub: h.id, Store: h.state, Documents: h.documents, Heartbeat: h.Heartbeat, Door: h.admission, Shared: len(h.Etcd) > 0, Log: h.log, Metrics: h.metrics,
+		Hub: h.id, Store: h.state, Documents: h.documents, Heartbeat: h.Heartbeat, Door: h.admission, Shared: h.shared(), Log: h.log, Metrics: h.metrics,
 		Gate: h.entry(), Authorities: func() string { _, fingerprint := trusted{h}.Bundle(); return fingerprint },
+		Balancer: spread.New(h.id, clustered{h}.places),
 	})
 	if err != nil {
 		return err
@@ -258,7 +293,7 @@ func (h *hub) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return h.listen(schema)
+	return h.listen(ctx, schema)
 }
 
 // place has this hub stand for election as the one that places documents.
@@ -273,6 +308,32 @@ func (h *hub) place() {
 	h.close = append(h.close, func() { stop(); wg.Wait() })
 }
 
+// openCluster says to the other hubs that this one is there. It is the last thing before agents come.
+func (h *hub) openCluster(ctx context.Context) error {
+	var err error
+	h.cluster, err = cluster.Open(ctx, cluster.Options{Store: h.state, Self: h.self, Log: h.log, Metrics: h.metrics})
+	if err == nil {
+		h.close = append(h.close, h.cluster.Close)
+	}
+	return err
+}
+
+// self is what this hub says of itself to the others.
+func (h *hub) self() cluster.Hub {
+	host, _, _ := net.SplitHostPort(h.listeners[0].Addr().String()) // it is one
+	if !tlsconf.IsLoopback(host) {
+		host = h.name()
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		name = host
+	}
+	return cluster.Hub{
+		HubAt: control.HubAt{ID: h.id, Addresses: h.addresses(host), Agents: h.registry.Connected()},
+		Name:  name, Version: h.Version, Started: h.started.UTC(),
+	}
+}
+
 func (h *hub) complain(what string, err error) {
 	if err != nil {
 		h.log.Error(what, "error", err)
@@ -280,10 +341,11 @@ func (h *hub) complain(what string, err error) {
 }
 
 // listen binds the addresses. They are served before the agent starts: it connects to them.
-func (h *hub) listen(schema []byte) error {
+func (h *hub) listen(ctx context.Context, schema []byte) error {
 	h.flood = flood.New(flood.Options{Log: h.log, Metrics: h.metrics})
+	h.openPeers()
 	h.web = web.New(h.secured(web.Options{
-		Hosts: h.Hosts, Version: h.Version, Log: h.log, Hub: h.describe, Fleet: h.registry, Documents: h.documents, Schema: schema,
+		Hosts: h.Hosts, Version: h.Version, Log: h.log, Hub: h.describe, Fleet: h.registry, Cluster: clustered{h}, Documents: h.documents, Schema: schema,
 		Rows: h.quick.Rows, Prom: h.quick.Series.Handler(), Pages: ui.Files(),
 	}))
 	server := h.server(h.web)
@@ -306,6 +368,10 @@ func (h *hub) listen(schema []byte) error {
 			h.closeListeners()
 			return err
 		}
+	}
+	if err := h.openCluster(ctx); err != nil {
+		h.closeListeners()
+		return err
 	}
 	for _, l := range h.listeners {
 		l := h.flood.Listen(l)
@@ -445,12 +511,19 @@ func (h *hub) run(ctx context.Context) error {
 		return fmt.Errorf("write %s: %w", file, err)
 	}
 	defer os.Remove(file)
+	var registered sync.WaitGroup
+	defer registered.Wait()
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
 	return agent.Run(ctx, agent.Options{
 		Config: h.Config, Text: h.Text, Data: AgentData(h.Data), Plugins: withQuickLook(h.Plugins, h.quick.Plugin()),
-		Version: h.Version, Log: h.Log, Env: h.Env, Reload: h.Reload, Hub: e.Inside, Labels: map[string]string{"creel.role": "hub"},
+		Version: h.Version, Log: h.Log, Env: h.Env, Reload: h.Reload, Hub: e.Inside, Stay: true, Labels: map[string]string{"creel.role": "hub"},
 		Metrics: h.metrics, Admission: h.admission, Identity: identity{certified{h}},
 		Ready: func() {
 			h.log.Info("hub runs", "id", h.id, "url", e.URL, "opamp", e.OpAMP)
+			if h.registrar != nil {
+				registered.Go(func() { h.registrar.run(serving, h, e) })
+			}
 			if h.Ready != nil {
 				h.Ready(e)
 			}
@@ -461,6 +534,9 @@ func (h *hub) run(ctx context.Context) error {
 // describe is what the hub says of itself.
 func (h *hub) describe() api.Hub {
 	d := api.Hub{ID: h.id, Version: h.Version, Started: h.started.UTC(), Agents: h.registry.Counts(expr.Selector{}), QuickLook: h.quick.Status()}
+	if own, ok := h.state.(state.OwnCluster); ok && own.Full() {
+		d.State = state.ErrFull.Error()
+	}
 	for i, name := range []string{"ui", "opamp"} {
 		if i < len(h.listeners) {
 			a := h.listeners[i].Addr()

@@ -81,7 +81,7 @@ func (h *hub) openSecurity(ctx context.Context) error {
 	}
 	h.close = append(h.close, h.audit.Close)
 	h.access, err = access.Open(ctx, access.Options{
-		Store: h.state, Secret: secret, Root: h.token, Fingerprint: h.fingerprint, Log: h.log, Metrics: h.metrics,
+		Store: h.state, Secret: secret, Hub: h.id, Root: h.token, Fingerprint: h.fingerprint, Log: h.log, Metrics: h.metrics,
 		Revoked: func(agent string) bool { return h.gate.Revoked(agent) }, Holder: h.holder,
 	})
 	if err != nil {
@@ -96,6 +96,7 @@ func (h *hub) openGate(ctx context.Context) error {
 	h.gate, err = gate.Open(ctx, gate.Options{
 		Store: h.state, Authority: trusted{h}, Tokens: h.access, System: h.public, Addresses: h.addresses, Expel: h.registry.Expel, Log: h.log, Metrics: h.metrics,
 		Audit: func(ctx context.Context, e api.AuditEntry) { _ = h.audit.Add(ctx, e) }, // it has logged why not
+		Join:  h.admit,
 	})
 	if err == nil {
 		h.close = append(h.close, h.gate.Close)
@@ -386,8 +387,11 @@ func (h *hub) addresses(host string) control.Addresses {
 	return a
 }
 
-// join returns what to run on a host that is to join with a token: "" if none can.
-func (h *hub) join(t api.AccessTokenCreated) string {
+// invite returns what to run on a host that is to join with a token: "" if none can.
+func (h *hub) invite(t api.AccessTokenCreated) string {
+	if t.Role == api.Member {
+		return "creel hub --join " + h.addresses(h.name()).URL + " --token " + t.Text
+	}
 	if !h.exposed() || h.secure == nil {
 		return ""
 	}
@@ -397,12 +401,21 @@ func (h *hub) join(t api.AccessTokenCreated) string {
 // name returns the best guess at how others call this machine.
 func (h *hub) name() string {
 	host, _, _ := net.SplitHostPort(h.listeners[0].Addr().String())
-	if ip := net.ParseIP(host); ip != nil && !ip.IsUnspecified() && !ip.IsLoopback() {
+	ip := net.ParseIP(host)
+	if ip != nil && !ip.IsUnspecified() && !ip.IsLoopback() {
+		return host
+	}
+	if ip != nil && ip.IsLoopback() {
 		return host
 	}
 	if len(h.named) > 0 {
 		return h.named[0]
 	}
+	return machine()
+}
+
+// machine returns an address of this machine that others may reach, or its name.
+func machine() string {
 	list, _ := net.InterfaceAddrs() // without them there is still the name
 	for _, a := range list {
 		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() && n.IP.To4() != nil {
@@ -423,7 +436,8 @@ func (h *hub) backup(ctx context.Context, w io.Writer) error {
 
 // secured are the parts of the web server that this file is about.
 func (h *hub) secured(o web.Options) web.Options {
-	o.Access, o.Audit, o.Gate, o.Authority, o.Flood = h.access, h.audit, h.gate, h.authority, h.flood
-	o.Certificate, o.Backup, o.Join = h.certificate, h.backup, h.join
+	o.Access, o.Audit, o.Gate, o.Authority, o.Members, o.Flood = h.access, h.audit, h.gate, h.authority, members{h}, h.flood
+	o.Certificate, o.Backup, o.Join = h.certificate, h.backup, h.invite
+	o.Peers, o.HubShown = h.peers, h.shown
 	return o
 }

@@ -1,18 +1,15 @@
 package hub
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/google/uuid"
 
 	"github.com/creelhq/creel/agent"
-	"github.com/creelhq/creel/hub/internal/state"
 )
 
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
@@ -31,12 +28,4 @@ func keep(file string, fresh func() string) (string, error) {
 		return "", fmt.Errorf("write %s: %w", file, err)
 	}
 	return value, nil
-}
-
-// openState opens the control state: in a cluster, or in an etcd within.
-func (h *hub) openState(ctx context.Context) (state.Store, error) {
-	if len(h.Etcd) > 0 {
-		return state.Dial(ctx, state.DialOptions{Endpoints: h.Etcd})
-	}
-	return state.Embedded(ctx, state.EmbeddedOptions{Dir: filepath.Join(h.Data, "etcd"), Log: h.libraries})
 }

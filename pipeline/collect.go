@@ -189,9 +189,8 @@ func (s *source) TrySend(b *creel.Batch) bool {
 }
 
 // admit reserves room for b everywhere, and then moves it on. Otherwise nothing has happened to b, and room tells when
-// to try again; nil for at once. When memory is scarce, only some pipelines take it, or none; none does
-// while terms forbid it. stalled is when a reload has
-// first come in between.
+// to try again; nil for at once. When memory is scarce, only some pipelines take it, or none; none does while terms
+// forbid it. stalled is when a reload has first come in between.
 func (s *source) admit(b *creel.Batch, waits bool, stalled *time.Time) (ok bool, g *generation, room <-chan struct{}) {
 	g = s.e.current.Load()
 	pipes := g.routes[s.comp.ID]

@@ -40,6 +40,7 @@ type Options struct {
 	Sender    creel.Sender      // what exporters say of this agent, but for Exporter
 	Admission creel.Admission   // of what is sent to collectors; nil: everything is welcome
 	Identity  creel.Identity    // of this agent; nil: it has none
+	Hubs      creel.Hubs        // that this agent knows; nil: it has none
 	Spools    string            // the directory of the exporters' disk queues, one in it for each; "": there can be none
 	Letters   *deadletter.Store // for what is refused for good; nil: it is dropped
 	Patience  time.Duration     // how long a reload waits for what is under way, such as the queue of an exporter that is removed; 0: 5 s

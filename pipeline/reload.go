@@ -213,7 +213,7 @@ func (r *reload) begin(c Component) *opening {
 	o := &opening{part: part{comp: c, log: log, meters: r.e.Metrics.Sub(labels...), lease: r.e.sockets.of(c.Key())}, result: make(chan error, 1)}
 	o.host = creel.Host{
 		ID: c.ID, Log: log, Metrics: o.meters, Tracer: r.e.Tracer.With(slog.String("component", c.Path())), Memory: r.e.Memory, Resource: r.next.Resource,
-		Sockets: o.lease, Outputs: make(map[string]creel.Next), Sender: r.e.Sender, Admission: r.e.Admission, Identity: r.e.Identity,
+		Sockets: o.lease, Outputs: make(map[string]creel.Next), Sender: r.e.Sender, Admission: r.e.Admission, Identity: r.e.Identity, Hubs: r.e.Hubs,
 	}
 	h := &o.host
 	h.Sender.Exporter = c.ID

@@ -240,8 +240,9 @@ func TestChurn(t *testing.T) {
 		c.relays = append(c.relays, newRelay(c.stranger, net.JoinHostPort(c.hub.address, port)))
 	}
 	c.join()
-	write := c.writer()
-	c.settled(write)
+	stop := c.writes()
+	defer stop()
+	c.settled()
 	step(fmt.Sprintf("%d agents have joined", len(c.agents)))
 
 	fates := c.fates()
@@ -251,7 +252,6 @@ func TestChurn(t *testing.T) {
 	}
 	pace, pause := c.size.lasts/time.Duration(len(fates)), c.size.lasts/time.Duration(len(plan)+1)
 	for next := time.Now().Add(pause); len(fates)+len(plan) > 0; {
-		write()
 		time.Sleep(time.Duration(c.r.Int64N(2 * int64(pace)))) // chance, not synchronisation
 		c.undone(time.Now())
 		if len(fates) > 0 {
@@ -268,11 +268,12 @@ func TestChurn(t *testing.T) {
 	c.undone(time.Now().Add(time.Hour))
 	c.admitAll()
 	step("nothing is done to them any more")
-	c.settled(write)
+	c.settled()
 	step("all are healthy")
 	c.refuse()
-	c.settled(write)
+	c.settled()
 	step("one more was revoked, refused, and admitted")
+	stop()
 	lines := c.wantOnce()
 	c.harvest()
 	step("all is there")
@@ -397,30 +398,50 @@ func (c *churn) start(a *churned) {
 	}()
 }
 
-// writer returns what writes as many lines as are due.
-func (c *churn) writer() func() {
-	last := time.Now()
-	var owed float64
-	return func() {
-		owed += time.Since(last).Seconds() * float64(c.size.lines*len(c.agents))
-		last = time.Now()
-		for ; owed >= 1; owed-- {
-			i := c.r.IntN(len(c.agents))
-			a := c.agents[i]
-			if _, err := fmt.Fprintf(a.lines, "churned line %d.%d\n", i, a.written); err != nil {
-				c.Error(err)
+// writes has lines written all the time, as many as are due, until stop is called.
+func (c *churn) writes() (stop func()) {
+	r, end := rand.New(rand.NewPCG(c.r.Uint64(), 0)), make(chan struct{})
+	var over sync.WaitGroup
+	over.Go(func() {
+		last, owed := time.Now(), 0.0
+		for tick := time.NewTicker(100 * time.Millisecond); ; {
+			select {
+			case <-end:
+				tick.Stop()
+				return
+			case <-tick.C:
 			}
-			a.written++
+			owed += time.Since(last).Seconds() * float64(c.size.lines*len(c.agents))
+			last = time.Now()
+			due := make(map[int]int)
+			for ; owed >= 1; owed-- {
+				due[r.IntN(len(c.agents))]++
+			}
+			for i, n := range due {
+				c.agents[i].write(c.T, i, n)
+			}
 		}
+	})
+	return sync.OnceFunc(func() { close(end); over.Wait() })
+}
+
+// write writes n lines.
+func (a *churned) write(t *testing.T, i, n int) {
+	var text []byte
+	for range n {
+		text = fmt.Appendf(text, "churned line %d.%d\n", i, a.written)
+		a.written++
+	}
+	if _, err := a.lines.Write(text); err != nil {
+		t.Error(err)
 	}
 }
 
 // settled waits until all agents are healthy.
-func (c *churn) settled(write func()) {
+func (c *churn) settled() {
 	c.Helper()
 	n, healthy, progress := len(c.agents), -1, time.Now()
 	for {
-		write()
 		list, err := c.ask().Agents(context.Background(), api.AgentQuery{Label: "site=churn", Status: "healthy", Limit: 1})
 		switch {
 		case err == nil && list.Total == n:

@@ -370,3 +370,35 @@ func TestRunEnds(t *testing.T) {
 	<-done
 	m.Stop()
 }
+
+// TestTerms: other terms of the same documents are kept, and are no change that is watched or blamed.
+func TestTerms(t *testing.T) {
+	w := &world{t: t}
+	m := w.start(time.Minute, "one")
+	offer := func(terms string) {
+		m.Offer("hub", terms, Pieces{{Name: "d", Text: []byte("two"), Terms: terms}})
+		m.tryAll(context.Background())
+	}
+	offer("epoch=1")
+	m.good()
+	offer("epoch=2")
+	if r := m.Report(); r.Receipts[len(r.Receipts)-1].Outcome != report.Unchanged || !r.Probation.IsZero() {
+		t.Errorf("other terms: %+v", r)
+	}
+	if revision, status, _ := m.Status("hub"); revision != "epoch=2" || status != running || w.applied != 3 {
+		t.Errorf("%s is %s, applied were %d", revision, status, w.applied)
+	}
+	if _, said := m.Wanted("center"); said {
+		t.Error("a center has said something that is not there")
+	}
+	again := w.start(time.Minute, "one")
+	if p, said := again.Wanted("hub"); !said || p[0].Terms != "epoch=2" || again.Running()["hub"][0].Terms != "epoch=2" {
+		t.Errorf("started again, it wants %+v and runs %+v", p, again.Running())
+	}
+	again.Offer("hub", "epoch=3", Pieces{{Name: "d", Text: []byte("bad"), Terms: "epoch=3"}})
+	again.tryAll(context.Background())
+	last := w.start(time.Minute, "one")
+	if p, _ := last.Wanted("hub"); p[0].Terms != "epoch=3" || last.Running()["hub"][0].Terms != "epoch=2" {
+		t.Errorf("after it was refused, it wants %+v and runs %+v", p, last.Running())
+	}
+}

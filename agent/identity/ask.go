@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 	"unicode"
@@ -19,8 +20,11 @@ import (
 	"github.com/creelhq/creel/tlsconf"
 )
 
-// askTimeout is for how long a hub may take to answer.
-const askTimeout = 30 * time.Second
+// A hub may take as long to answer; while there is another to ask, less.
+const (
+	askTimeout = 30 * time.Second
+	askQuickly = 2 * time.Second
+)
 
 type dialer = func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -34,6 +38,11 @@ func ask(ctx context.Context, dial dialer, secure *tls.Config, address, path str
 	if u.Scheme != "https" {
 		return nil, fmt.Errorf("ask %s for an identity: it is not https, so that nobody can prove anything there; write https://", address)
 	}
+	return post(ctx, dial, secure, u, path, in, out)
+}
+
+// post is ask at any URL. Without TLS no certificates are shown.
+func post(ctx context.Context, dial dialer, secure *tls.Config, u *url.URL, path string, in, out any) (shown []*x509.Certificate, err error) {
 	body := []byte{}
 	if in != nil {
 		if body, err = json.Marshal(in); err != nil {
@@ -67,7 +76,32 @@ func ask(ctx context.Context, dial dialer, secure *tls.Config, address, path str
 	if err := json.Unmarshal(text, out); err != nil {
 		return nil, fmt.Errorf("read the hub's answer: %w", err)
 	}
-	return resp.TLS.PeerCertificates, nil
+	if resp.TLS != nil {
+		shown = resp.TLS.PeerCertificates
+	}
+	return shown, nil
+}
+
+// ask asks the hub, or if that does not answer the next one, for all share who their agents are.
+func (i *Identity) ask(ctx context.Context, path string, in, out any) (shown []*x509.Certificate, err error) {
+	secure, err := i.ClientTLS()
+	if err != nil {
+		return nil, err
+	}
+	urls := i.urls()
+	for n, u := range urls {
+		within, cancel := ctx, context.CancelFunc(func() {})
+		if n < len(urls)-1 {
+			within, cancel = context.WithTimeout(ctx, askQuickly)
+		}
+		shown, err = ask(within, i.o.dial, secure.Clone(), u, path, in, out)
+		cancel()
+		var refused *control.Refusal
+		if err == nil || errors.As(err, &refused) || ctx.Err() != nil {
+			break
+		}
+	}
+	return shown, err
 }
 
 // refusalOf reads an answer that is not 200.

@@ -9,6 +9,7 @@ package identity
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -17,6 +18,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,6 +61,8 @@ type Identity struct {
 	text []byte     // as it is there
 
 	token accessToken
+
+	hubs atomic.Pointer[[]string] // URLs of hubs, the one to be preferred first; see Follow
 
 	mu     sync.Mutex // guards what follows
 	want   string     // the bundle that the hub says is to be trusted; empty: it has not said
@@ -186,12 +191,24 @@ func (i *Identity) Addresses() control.Addresses {
 // Agent returns the id of the agent that the identity is of.
 func (i *Identity) Agent() string { return i.current.Load().agent }
 
-// url is where the hub is asked.
-func (i *Identity) url() string {
-	if i.o.URL != "" {
-		return i.o.URL
+// Follow tells where hubs of the authority are, the one to be asked first first. The one that was joined is asked as well, if
+// none of them answers.
+func (i *Identity) Follow(urls []string) {
+	urls = slices.DeleteFunc(slices.Clone(urls), func(u string) bool { return !strings.HasPrefix(u, "https:") })
+	i.hubs.Store(&urls)
+}
+
+// urls is where hubs are asked, one after the other.
+func (i *Identity) urls() []string {
+	joined := cmp.Or(i.o.URL, i.current.Load().url)
+	hubs := i.hubs.Load()
+	switch {
+	case hubs == nil:
+		return []string{joined}
+	case slices.Contains(*hubs, joined):
+		return *hubs
 	}
-	return i.current.Load().url
+	return append(slices.Clip(*hubs), joined)
 }
 
 // Trusted returns the control.FingerprintOfBundle of the authorities that are trusted.

@@ -94,12 +94,8 @@ func (i *Identity) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	secure, err := i.ClientTLS()
-	if err != nil {
-		return err
-	}
 	var g control.Grant
-	shown, err := ask(ctx, i.o.dial, secure, i.url(), control.RenewPath, control.RenewRequest{CSR: asked.CSR}, &g)
+	shown, err := i.ask(ctx, control.RenewPath, control.RenewRequest{CSR: asked.CSR}, &g)
 	if err != nil {
 		return fmt.Errorf("renew the identity: %w", err)
 	}

@@ -2,7 +2,9 @@ package identity
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -512,4 +514,47 @@ func TestRefusalText(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
+}
+
+// TestAnotherHub: while the hub that was joined is away, or silent, another one renews the identity and hands out tokens.
+func TestAnotherHub(t *testing.T) {
+	world(t, func(t *testing.T, h *FakeHub) {
+		_, dir := joined(t, h)
+		var asked []string
+		silent := false
+		o := Options{}
+		i := reopen(t, h, dir, o)
+		joinedAt := strings.TrimPrefix(i.Addresses().URL, "https://")
+		i.o.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			asked = append(asked, address)
+			switch {
+			case !strings.HasPrefix(address, joinedAt):
+				return h.Dial(ctx, network, address)
+			case silent:
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return nil, errors.New("connection refused on purpose")
+		}
+		if err := i.renew(t.Context()); err == nil {
+			t.Error("it is renewed by nobody")
+		}
+		i.Follow([]string{i.Addresses().URL, "http://plain:1", "https://other:4380"})
+		if err := i.renew(t.Context()); err != nil || i.Status().Generation != 2 {
+			t.Errorf("it is %+v: %v", i.Status(), err)
+		}
+		silent = true
+		began := time.Now()
+		if err := i.renew(t.Context()); err != nil || i.Status().Generation != 3 || time.Since(began) > 5*time.Second {
+			t.Errorf("after %v it is %+v: %v", time.Since(began), i.Status(), err)
+		}
+		if _, err := i.Token(t.Context()); err != nil {
+			t.Errorf("there is no token: %v", err)
+		}
+		i.Follow([]string{"https://other:4380", i.Addresses().URL})
+		asked = nil
+		if err := i.renew(t.Context()); err != nil || len(asked) != 1 || asked[0] != "other:4380" {
+			t.Errorf("it asks %q: %v", asked, err)
+		}
+	})
 }

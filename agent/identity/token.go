@@ -90,14 +90,10 @@ func (i *Identity) askToken(ctx context.Context, hurried bool) error {
 		timeout, retry = tokenHurried, tokenPatient
 	}
 	of := i.current.Load()
-	secure, err := i.ClientTLS()
-	if err != nil {
-		return err
-	}
 	within, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var a control.AccessToken
-	_, err = ask(within, i.o.dial, secure, i.url(), control.TokenPath, nil, &a)
+	_, err := i.ask(within, control.TokenPath, nil, &a)
 	if err == nil && (a.Token == "" || a.Lifetime <= 0) {
 		err = errors.New("the hub's answer has none")
 	}

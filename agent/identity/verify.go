@@ -82,7 +82,13 @@ func (i *Identity) verify(cs tls.ConnectionState) error {
 			return fmt.Errorf("verify the hub's certificate: %w; it is of no authority of the hub that this agent has joined: is the URL right? If the hub was made anew, join it with creel join URL --token TOKEN --again", err)
 		}
 	}
-	hub, err := hubOf(leaf, i.hostOf(cs))
+	var hub string
+	var err error
+	for _, host := range i.hostsOf(cs) {
+		if hub, err = hubOf(leaf, host); err == nil {
+			break
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("verify the hub's certificate: %w", err)
 	}
@@ -96,16 +102,19 @@ func (i *Identity) verify(cs tls.ConnectionState) error {
 	return nil
 }
 
-// hostOf returns the name that was asked for. crypto/tls does not tell addresses: then it is the hub's.
-func (i *Identity) hostOf(cs tls.ConnectionState) string {
+// hostsOf returns the name that was asked for. crypto/tls does not tell addresses: then it is one of the hubs', any of which may
+// be trusted.
+func (i *Identity) hostsOf(cs tls.ConnectionState) []string {
 	if cs.ServerName != "" {
-		return cs.ServerName
+		return []string{cs.ServerName}
 	}
-	u, err := url.Parse(i.url())
-	if err != nil {
-		return ""
+	var hosts []string
+	for _, text := range i.urls() {
+		if u, err := url.Parse(text); err == nil {
+			hosts = append(hosts, u.Hostname())
+		}
 	}
-	return u.Hostname()
+	return hosts
 }
 
 // outdated says why a hub's certificate is older than it may be, whatever time it is.

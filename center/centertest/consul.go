@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// A Consul is one with a KV store (https://developer.hashicorp.com/consul/api-docs/kv) and its blocking queries.
+// A Consul is one with a KV store (https://developer.hashicorp.com/consul/api-docs/kv), services with TTL checks, and
+// blocking queries for both.
 type Consul struct {
 	server
 	Token string // that is needed, if any; set before the first request
@@ -22,8 +23,9 @@ type Consul struct {
 	index uint64 // of the whole store
 	pairs map[string]*pair
 	gone  map[string]uint64 // keys that were deleted, with the index then
-	news  chan struct{}     // closed at a change
-	woken int               // how often Wake or Restore was called
+	offered
+	news  chan struct{} // closed at a change
+	woken int           // how often Wake or Restore was called
 }
 
 type pair struct {
@@ -37,7 +39,7 @@ type pair struct {
 
 // NewConsul starts a Consul, which ends with the test.
 func NewConsul(t testing.TB) *Consul {
-	c := &Consul{index: 10, pairs: map[string]*pair{}, gone: map[string]uint64{}, news: make(chan struct{})}
+	c := &Consul{index: 10, pairs: map[string]*pair{}, gone: map[string]uint64{}, news: make(chan struct{}), offered: offered{instances: map[string]*consulInstance{}}}
 	c.begin(t, c)
 	return c
 }
@@ -118,18 +120,37 @@ func (c *Consul) find(key string, recurse bool) ([]*pair, uint64) {
 	return found, index
 }
 
-// ServeHTTP answers requests for the KV store.
+// ServeHTTP answers requests.
 func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	key, ok := strings.CutPrefix(r.URL.Path, "/v1/kv/")
-	q := r.URL.Query()
-	switch {
-	case !ok || r.Method != http.MethodGet:
-		http.Error(w, "Invalid URL path: not a recognized HTTP API endpoint", http.StatusNotFound)
-		return
-	case c.Token != "" && r.Header.Get("X-Consul-Token") != c.Token:
+	if c.Token != "" && r.Header.Get("X-Consul-Token") != c.Token {
 		http.Error(w, "Permission denied: token with AccessorID '00000000-0000-0000-0000-000000000002' lacks permission 'key:read'", http.StatusForbidden)
 		return
-	case q.Has("dc") && q.Get("dc") != "dc1":
+	}
+	q := r.URL.Query()
+	key, ofKV := strings.CutPrefix(r.URL.Path, "/v1/kv/")
+	service, ofHealth := strings.CutPrefix(r.URL.Path, "/v1/health/service/")
+	switch {
+	case strings.HasPrefix(r.URL.Path, "/v1/agent/") && r.Method == http.MethodPut:
+		c.serveAgent(w, r)
+	case ofKV && r.Method == http.MethodGet:
+		c.block(w, r, func() (any, bool, uint64) {
+			found, index := c.find(key, q.Has("recurse"))
+			return found, len(found) > 0, index
+		})
+	case ofHealth && r.Method == http.MethodGet:
+		c.block(w, r, func() (any, bool, uint64) {
+			found, index := c.alive(service, q.Has("passing"))
+			return found, true, index
+		})
+	default:
+		http.Error(w, "Invalid URL path: not a recognized HTTP API endpoint", http.StatusNotFound)
+	}
+}
+
+// block answers a blocking query: with what look finds when its index is past the one that is asked for.
+func (c *Consul) block(w http.ResponseWriter, r *http.Request, look func() (found any, any bool, index uint64)) {
+	q := r.URL.Query()
+	if q.Has("dc") && q.Get("dc") != "dc1" {
 		http.Error(w, "No path to datacenter", http.StatusInternalServerError)
 		return
 	}
@@ -151,8 +172,8 @@ func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer late.Stop()
 
 	c.mu.Lock()
-	found, index := c.find(key, q.Has("recurse"))
-	for woken := c.woken; after > 0 && index <= after && woken == c.woken; found, index = c.find(key, q.Has("recurse")) {
+	found, some, index := look()
+	for woken := c.woken; after > 0 && index <= after && woken == c.woken; found, some, index = look() {
 		news := c.news
 		c.mu.Unlock()
 		select {
@@ -169,7 +190,7 @@ func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Consul-Index", strconv.FormatUint(index, 10))
 	w.Header().Set("X-Consul-KnownLeader", "true")
 	w.Header().Set("X-Consul-LastContact", "0")
-	if len(found) == 0 {
+	if !some {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A Nacos is one with configurations, its HTTP API v1 and the long poll of that.
+// A Nacos is one with configurations and services, its HTTP API v1 and the long poll of that.
 type Nacos struct {
 	server
 	Username, Password string        // that are needed, if any; set before the first request
@@ -21,8 +21,11 @@ type Nacos struct {
 	Hold               time.Duration // of a listen; 0: what the protocol says, ten seconds and more
 	NoV1Login          bool          // only the login of API v3 is there
 
+	Second time.Duration // of the times after which an instance is ill and forgotten; 0: a second. Set before the first request
+
 	mu      sync.Mutex
-	configs map[string]string // by where
+	named   map[string]*nacosInstance // instances by service and address
+	configs map[string]string         // by where
 	tokens  map[string]time.Time
 	logins  int
 	news    chan struct{} // closed at a change
@@ -30,7 +33,7 @@ type Nacos struct {
 
 // NewNacos starts a Nacos, which ends with the test.
 func NewNacos(t testing.TB) *Nacos {
-	n := &Nacos{configs: map[string]string{}, tokens: map[string]time.Time{}, news: make(chan struct{})}
+	n := &Nacos{named: map[string]*nacosInstance{}, configs: map[string]string{}, tokens: map[string]time.Time{}, news: make(chan struct{})}
 	n.begin(t, n)
 	return n
 }
@@ -72,7 +75,7 @@ func (n *Nacos) wake() {
 	n.news = make(chan struct{})
 }
 
-// ServeHTTP answers requests for configurations.
+// ServeHTTP answers requests.
 func (n *Nacos) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := r.ParseForm(); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -81,10 +84,12 @@ func (n *Nacos) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch route := r.Method + " " + r.URL.Path; {
 	case route == "POST /nacos/v3/auth/user/login", route == "POST /nacos/v1/auth/login" && !n.NoV1Login:
 		n.login(w, r)
-	case route != "GET /nacos/v1/cs/configs" && route != "POST /nacos/v1/cs/configs/listener":
+	case !strings.HasPrefix(r.URL.Path, "/nacos/v1/ns/instance") && route != "GET /nacos/v1/cs/configs" && route != "POST /nacos/v1/cs/configs/listener":
 		http.Error(w, `{"status":404,"error":"Not Found","path":"`+r.URL.Path+`"}`, http.StatusNotFound)
 	case !n.knows(r.Form.Get("accessToken")):
 		http.Error(w, `{"status":403,"error":"Forbidden","message":"token invalid!"}`, http.StatusForbidden)
+	case strings.HasPrefix(r.URL.Path, "/nacos/v1/ns/"):
+		n.name(w, r, route)
 	case r.Method == http.MethodGet:
 		n.get(w, r)
 	default:

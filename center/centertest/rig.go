@@ -38,10 +38,14 @@ func Options(c center.Center, yaml string) ([]byte, error) {
 	return cfg, nil
 }
 
-// Refuses wants options in YAML to be refused, with a certain word.
+// Refuses wants options of a Source in YAML to be refused, with a certain word.
 func Refuses(t testing.TB, c center.Center, yaml, want string) {
 	t.Helper()
-	if _, err := Options(c, yaml); err == nil || !strings.Contains(err.Error(), want) {
+	cfg, err := Options(c, yaml)
+	if err == nil {
+		_, err = center.Open(c, cfg, center.Host{})
+	}
+	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%s: %v, not %q", yaml, err, want)
 	}
 }

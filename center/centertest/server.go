@@ -1,5 +1,5 @@
-// Package centertest has a Consul and a Nacos for tests: as much of them as a center uses, by the letter of their
-// protocols, and the bad luck that one has with them.
+// Package centertest has a Consul, a Nacos, a Eureka and a DNS server for tests: as much of them as a center uses, by the
+// letter of their protocols, and the bad luck that one has with them. TestRegistry is what every Registry has to pass.
 //
 // They hold what tests put there, and know nothing of what it means.
 package centertest
@@ -22,6 +22,7 @@ type server struct {
 	mu       sync.Mutex
 	running  *http.Server
 	faults   []http.HandlerFunc // for the next requests
+	deaf     func(*http.Request) bool
 	happened int
 	requests int
 }
@@ -70,6 +71,13 @@ func (s *server) Fail(faults ...http.HandlerFunc) {
 	s.faults = append(s.faults, faults...)
 }
 
+// Ignore has requests answered 503 that meet a condition; nil: none any more.
+func (s *server) Ignore(is func(*http.Request) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deaf = is
+}
+
 // Failed returns how many faults have happened: a test that waits for none has tested nothing.
 func (s *server) Failed() int {
 	s.mu.Lock()
@@ -90,6 +98,9 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	handle := s.handler.ServeHTTP
 	if len(s.faults) > 0 {
 		handle, s.faults = s.faults[0], s.faults[1:]
+		s.happened++
+	} else if s.deaf != nil && s.deaf(r) {
+		handle = Status(http.StatusServiceUnavailable, "it is not heard")
 		s.happened++
 	}
 	s.mu.Unlock()

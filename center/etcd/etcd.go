@@ -1,4 +1,5 @@
-// Package etcd is the center etcd: documents are the values of a key, or of all keys with a prefix.
+// Package etcd is the center etcd: documents are the values of a key, or of all keys with a prefix; instances of services are
+// keys under leases.
 //
 // It lists at one revision and watches from the next one on, as etcd means it (https://etcd.io/docs/v3.6/learning/api/).
 package etcd
@@ -26,21 +27,25 @@ import (
 )
 
 // Center is the center etcd.
-var Center = center.New("etcd", "Keys in etcd; a change is heard at once.", New)
+var Center = center.New("etcd", "Keys in etcd: documents, and services under leases; a change is heard at once.", New, NewRegistry)
 
 // Config says where what is to be watched is.
 type Config struct {
-	Endpoints []string `doc:"Where the members of the cluster are: http://host:port. There is no TLS to etcd yet, so https:// is refused: use it on a network that you trust." default:"[http://127.0.0.1:2379]"`
-	Key       string   `doc:"The key whose value is the one document. Either key or prefix is needed." optional:"true" example:"/creel/web.yaml"`
+	Endpoints []string `doc:"Where the members of the cluster are: http://host:port. There is no TLS to etcd yet, so https:// is refused: use it on a network that you trust." default:"http://127.0.0.1:2379"`
+	Key       string   `doc:"The key whose value is the one document. Without key and prefix there are only services." optional:"true" example:"/creel/web.yaml"`
 	Prefix    string   `doc:"What the keys of the documents begin with." optional:"true" example:"/creel/web/"`
+	Services  string   `doc:"What the keys of services begin with: an instance is the JSON at services/SERVICE/ID, under a lease." default:"/creel/services"`
 	Username  string   `doc:"Who is to read, if etcd wants to know." optional:"true"`
 	Password  string   `doc:"The user's password. Without TLS it is sent in the clear." optional:"true" secret:"true" example:"${env:ETCD_PASSWORD}"`
 }
 
 // Validate checks what no tag can.
 func (c Config) Validate() error {
-	if (c.Key == "") == (c.Prefix == "") {
+	if c.Key != "" && c.Prefix != "" {
 		return config.FieldError("key", errors.New("give either key or prefix"))
+	}
+	if strings.Trim(c.Services, "/") == "" {
+		return config.FieldError("services", errors.New("must not be empty: keys of services would be everywhere"))
 	}
 	if (c.Username == "") != (c.Password == "") {
 		return config.FieldError("username", errors.New("username and password go together"))
@@ -69,11 +74,25 @@ const (
 	alive    = 10 * time.Second                     // after which a silent connection is asked whether it is there
 )
 
-type source struct {
+// connection is how the cluster is reached.
+type connection struct {
 	Config
+	dial []grpc.DialOption // for tests
+}
+
+// connect returns a client that is of use until ctx is done.
+func (c *connection) connect(ctx context.Context) (*clientv3.Client, error) {
+	return clientv3.New(clientv3.Config{
+		Endpoints: c.Endpoints, Username: c.Username, Password: c.Password, Context: ctx, Logger: zap.NewNop(),
+		DialOptions: append([]grpc.DialOption{grpc.WithChainUnaryInterceptor(failFast)}, c.dial...),
+		DialTimeout: patience, DialKeepAliveTime: alive, DialKeepAliveTimeout: alive / 2, MaxUnaryRetries: 3, MaxCallRecvMsgSize: answer,
+	})
+}
+
+type source struct {
 	host    center.Host
 	options []clientv3.OpOption // a prefix, or nothing
-	dial    []grpc.DialOption   // for tests
+	connection
 
 	cluster  uint64 // that was last believed
 	revision int64  // the highest seen of it
@@ -81,7 +100,10 @@ type source struct {
 
 // New returns the Source.
 func New(c Config, h center.Host) (center.Source, error) {
-	s := &source{Config: c, host: h}
+	s := &source{host: h, connection: connection{Config: c}}
+	if c.Key == "" && c.Prefix == "" {
+		return nil, config.FieldError("key", errors.New("give either key or prefix"))
+	}
 	if c.Prefix != "" {
 		s.Key = c.Prefix
 		s.options = []clientv3.OpOption{clientv3.WithPrefix()}
@@ -96,11 +118,7 @@ func (s *source) Watch(ctx context.Context, f func(center.Snapshot)) {
 }
 
 func (s *source) session(ctx context.Context, worked func(), f func(center.Snapshot)) error {
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints: s.Endpoints, Username: s.Username, Password: s.Password, Context: ctx, Logger: zap.NewNop(),
-		DialOptions: append([]grpc.DialOption{grpc.WithChainUnaryInterceptor(failFast)}, s.dial...),
-		DialTimeout: patience, DialKeepAliveTime: alive, DialKeepAliveTimeout: alive / 2, MaxUnaryRetries: 3, MaxCallRecvMsgSize: answer,
-	})
+	client, err := s.connect(ctx)
 	if err != nil {
 		return s.explain(err)
 	}
@@ -128,7 +146,7 @@ func failFast(ctx context.Context, method string, req, reply any, cc *grpc.Clien
 }
 
 // explain says where, and what to do.
-func (s *source) explain(err error) error {
+func (c *connection) explain(err error) error {
 	hint := ""
 	switch {
 	case errors.Is(err, rpctypes.ErrAuthFailed), errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrUserEmpty):
@@ -136,7 +154,7 @@ func (s *source) explain(err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		hint = "; is it running, and may this host reach it?"
 	}
-	return fmt.Errorf("use etcd at %s: %w%s", strings.Join(s.Endpoints, ", "), err, hint)
+	return fmt.Errorf("use etcd at %s: %w%s", strings.Join(c.Endpoints, ", "), err, hint)
 }
 
 // documents are what is known, by key.
@@ -195,11 +213,11 @@ func (e *olderError) Unwrap() error { return errOlder }
 
 var errOlder = errors.New("an older revision")
 
-// follow watches from the next revision on, until something is wrong.
-func (s *source) follow(ctx context.Context, client *clientv3.Client, docs documents, f func(center.Snapshot)) error {
+// whileConnected returns a context that is done when the connection is lost: the client would go on in silence, and trust
+// whatever it reaches next.
+func whileConnected(ctx context.Context, client *clientv3.Client) (context.Context, context.CancelCauseFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	go func() { // the client would go on in silence, and trust whatever it reaches next
+	go func() {
 		conn := client.ActiveConnection()
 		for state := conn.GetState(); state == connectivity.Ready; state = conn.GetState() {
 			if !conn.WaitForStateChange(ctx, state) {
@@ -208,6 +226,13 @@ func (s *source) follow(ctx context.Context, client *clientv3.Client, docs docum
 		}
 		cancel(errors.New("the connection is lost"))
 	}()
+	return ctx, cancel
+}
+
+// follow watches from the next revision on, until something is wrong.
+func (s *source) follow(ctx context.Context, client *clientv3.Client, docs documents, f func(center.Snapshot)) error {
+	ctx, cancel := whileConnected(ctx, client)
+	defer cancel(nil)
 	options := append(s.options[:len(s.options):len(s.options)], clientv3.WithRev(s.revision+1), clientv3.WithProgressNotify())
 	for resp := range client.Watch(clientv3.WithRequireLeader(ctx), s.Key, options...) {
 		if err := resp.Err(); err != nil {

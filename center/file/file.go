@@ -21,7 +21,7 @@ import (
 )
 
 // Center is the center file.
-var Center = center.New("file", "A file on this machine, or all of a directory; a change is noticed at once.", New)
+var Center = center.New("file", "A file on this machine, or all of a directory; a change is noticed at once.", New, nil)
 
 // Config says what is to be watched.
 type Config struct {

@@ -21,7 +21,7 @@ import (
 )
 
 // Center is the center http.
-var Center = center.New("http", "A document on an HTTP server, which is asked for it at an interval.", New)
+var Center = center.New("http", "A document on an HTTP server, which is asked for it at an interval.", New, nil)
 
 // Config says where what is to be watched is.
 type Config struct {

@@ -23,14 +23,14 @@ type request struct {
 }
 
 // call asks as the user, if there is one. A token that the server knows no more, restarted say, is replaced once.
-func (s *source) call(ctx context.Context, r request) (*center.Answer, error) {
-	if s.Username == "" {
-		return s.send(ctx, r)
+func (c *client) call(ctx context.Context, r request) (*center.Answer, error) {
+	if c.Username == "" {
+		return c.send(ctx, r)
 	}
 	fresh := false
 	for {
-		if s.token == "" || !time.Now().Before(s.renew) {
-			if err := s.login(ctx); err != nil {
+		if c.token == "" || !time.Now().Before(c.renew) {
+			if err := c.login(ctx); err != nil {
 				return nil, err
 			}
 			fresh = true
@@ -39,28 +39,28 @@ func (s *source) call(ctx context.Context, r request) (*center.Answer, error) {
 		if r.query == nil {
 			r.query = url.Values{}
 		}
-		r.query.Set("accessToken", s.token)
-		a, err := s.send(ctx, r)
+		r.query.Set("accessToken", c.token)
+		a, err := c.send(ctx, r)
 		if err != nil || fresh || a.Status != http.StatusForbidden && a.Status != http.StatusUnauthorized {
 			return a, err
 		}
-		s.token = ""
+		c.token = ""
 	}
 }
 
 // login gets a token, and plans to get the next one when nine tenths of its life are over.
-func (s *source) login(ctx context.Context) error {
-	r := request{method: http.MethodPost, path: "/v1/auth/login", form: url.Values{"username": {s.Username}, "password": {s.Password}}, timeout: s.patience}
-	a, err := s.send(ctx, r)
+func (c *client) login(ctx context.Context) error {
+	r := request{method: http.MethodPost, path: "/v1/auth/login", form: url.Values{"username": {c.Username}, "password": {c.Password}}, timeout: c.patience}
+	a, err := c.send(ctx, r)
 	if err == nil && a.Status == http.StatusNotFound { // Nacos 3 without its older API
 		r.path = "/v3/auth/user/login"
-		a, err = s.send(ctx, r)
+		a, err = c.send(ctx, r)
 	}
 	if err != nil {
 		return fmt.Errorf("log in to Nacos: %w", err)
 	}
 	if a.Status != http.StatusOK {
-		return fmt.Errorf("log in to Nacos: %w", a.Refused(s.hint(a.Status)))
+		return fmt.Errorf("log in to Nacos: %w", a.Refused(c.hint(a.Status)))
 	}
 	var grant struct {
 		AccessToken string `json:"accessToken"`
@@ -73,12 +73,12 @@ func (s *source) login(ctx context.Context) error {
 		return errors.New("log in to Nacos: the answer has no accessToken; is that Nacos?")
 	}
 	ttl := time.Duration(min(max(grant.TokenTTL, 1), 1<<30)) * time.Second
-	s.token, s.renew = grant.AccessToken, time.Now().Add(ttl-ttl/10)
+	c.token, c.renew = grant.AccessToken, time.Now().Add(ttl-ttl/10)
 	return nil
 }
 
-func (s *source) send(ctx context.Context, r request) (*center.Answer, error) {
-	u := *s.base
+func (c *client) send(ctx context.Context, r request) (*center.Answer, error) {
+	u := *c.base
 	u.Path += r.path
 	u.RawQuery = r.query.Encode()
 	req, err := http.NewRequestWithContext(ctx, r.method, u.String(), strings.NewReader(r.form.Encode()))
@@ -91,5 +91,5 @@ func (s *source) send(ctx context.Context, r request) (*center.Answer, error) {
 	if r.form != nil {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
-	return s.http.Ask(req, r.timeout, center.MaxDocument)
+	return c.http.Ask(req, r.timeout, center.MaxDocument)
 }

@@ -1,4 +1,5 @@
-// Package nacos is the center Nacos: documents are configurations, named by their data IDs, of one group and namespace.
+// Package nacos is the center Nacos: documents are configurations, named by their data IDs, of one group and namespace;
+// instances of services are ephemeral ones there.
 //
 // It listens by the long poll of Nacos' HTTP API v1, which servers of 1.x, 2.x and 3.x have.
 package nacos
@@ -22,14 +23,14 @@ import (
 )
 
 // Center is the center nacos.
-var Center = center.New("nacos", "Configurations in Nacos; a change is heard at once.", New)
+var Center = center.New("nacos", "Nacos: configurations, of which a change is heard at once, and services, which are asked for every five seconds.", New, NewRegistry)
 
 // Config says where what is to be watched is.
 type Config struct {
 	Address   string   `doc:"Where the Nacos server is; /nacos is added to it." default:"http://127.0.0.1:8848"`
 	Namespace string   `doc:"The ID of the namespace (tenant); left out, the public one." optional:"true"`
-	Group     string   `doc:"The group of the configurations." default:"DEFAULT_GROUP"`
-	DataIDs   []string `name:"data_ids" doc:"The data IDs of the configurations, each of which is a document." example:"[creel.yaml, creel-web.yaml]"`
+	Group     string   `doc:"The group of the configurations and services." default:"DEFAULT_GROUP"`
+	DataIDs   []string `name:"data_ids" doc:"The data IDs of the configurations, each of which is a document. Without them there are only services." optional:"true" example:"[creel.yaml, creel-web.yaml]"`
 	Username  string   `doc:"Who is to read, if Nacos wants to know." optional:"true"`
 	Password  string   `doc:"The user's password." optional:"true" secret:"true" example:"${env:NACOS_PASSWORD}"`
 }
@@ -42,8 +43,8 @@ func (c Config) Validate() error {
 	if (c.Username == "") != (c.Password == "") {
 		return config.FieldError("username", errors.New("username and password go together"))
 	}
-	if n := len(c.DataIDs); n == 0 || n > center.MaxDocuments {
-		return config.FieldError("data_ids", fmt.Errorf("must name between 1 and %d", center.MaxDocuments))
+	if n := len(c.DataIDs); n > center.MaxDocuments {
+		return config.FieldError("data_ids", fmt.Errorf("must not name more than %d", center.MaxDocuments))
 	}
 	for i, id := range c.DataIDs {
 		if !legal(id) || id == "" {
@@ -75,17 +76,32 @@ const (
 	line     = "\x01"           // after each
 )
 
-type source struct {
+// client asks one Nacos. It serves one goroutine.
+type client struct {
 	Config
 	host center.Host
 	base *url.URL
 	http *center.HTTP
 
-	hold, patience time.Duration // the constants, but for tests
-	pace           center.Pace
+	patience time.Duration // the constant, but for tests
 
 	token string    // from a login
 	renew time.Time // when the next login is due
+}
+
+func newClient(c Config, h center.Host) (client, error) {
+	base, err := center.BaseURL(c.Address)
+	if err != nil {
+		return client{}, fmt.Errorf("read address: %w", err)
+	}
+	base.Path += "/nacos"
+	return client{Config: c, host: h, base: base, http: center.NewHTTP(), patience: patience}, nil
+}
+
+type source struct {
+	client
+	hold time.Duration // the constant, but for tests
+	pace center.Pace
 }
 
 // document is a configuration as the server has it.
@@ -96,12 +112,11 @@ type document struct {
 
 // New returns the Source.
 func New(c Config, h center.Host) (center.Source, error) {
-	base, err := center.BaseURL(c.Address)
-	if err != nil {
-		return nil, fmt.Errorf("read address: %w", err)
+	if len(c.DataIDs) == 0 {
+		return nil, config.FieldError("data_ids", fmt.Errorf("must name between 1 and %d", center.MaxDocuments))
 	}
-	base.Path += "/nacos"
-	return &source{Config: c, host: h, base: base, http: center.NewHTTP(), hold: hold, patience: patience, pace: center.Pace{Every: time.Second, Burst: 10}}, nil
+	asks, err := newClient(c, h)
+	return &source{client: asks, hold: hold, pace: center.Pace{Every: time.Second, Burst: 10}}, err
 }
 
 // Watch gets everything, then what the server says has changed, and everything again after trouble.
@@ -184,16 +199,16 @@ func (s *source) fetch(ctx context.Context, docs map[string]document, ids []stri
 	return nil
 }
 
-func (s *source) hint(status int) string {
+func (c *client) hint(status int) string {
 	switch {
 	case status == http.StatusNotFound:
 		return "is address right, with what stands before /nacos in it?"
 	case status != http.StatusForbidden && status != http.StatusUnauthorized:
 		return ""
-	case s.Username == "":
+	case c.Username == "":
 		return "set username and password"
 	}
-	return "check username, password and what the user may read"
+	return "check username, password and what the user may do"
 }
 
 // listen returns the data IDs of configurations that are not as in docs. It waits for some, and returns none if there are

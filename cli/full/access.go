@@ -31,20 +31,21 @@ func (c *commands) createToken() *cobra.Command {
 			"it is never shown again.\n\n" +
 			"A viewer may look, an operator also change documents and order agents about, an admin do everything; --within bounds\n" +
 			"what they see and change. With role agent a host joins (creel join); such a token is worth something for an hour at\n" +
-			"most, and once unless --uses says more. With role ingest an application sends OTLP, and may do nothing else.",
+			"most, and once unless --uses says more; with role hub, once, a hub (creel hub --join). With role ingest an application sends OTLP, and may do nothing else.",
 		Example: "  creel token create --role agent                                # prints what to run on the host that joins\n" +
 			"  creel token create --role agent --uses 50 --labels site=north\n" +
+			"  creel token create --role hub                                  # likewise, for a hub that shares this one's control state\n" +
 			"  creel token create --role ingest --name shop --signals logs,traces --limit 100000\n" +
 			"  creel token create --role operator --name ann --within 'site == \"north\"' --for 720h",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if role == "" {
-				return errors.New("which role? Say --role agent, ingest, viewer, operator or admin")
+				return errors.New("which role? Say --role agent, hub, ingest, viewer, operator or admin")
 			}
 			if life%time.Second != 0 || life < 0 {
 				return errors.New("read --for: must be whole seconds, such as 30m")
 			}
 			r.Role, r.Seconds = api.Role(role), int64(life/time.Second)
-			r.Name = first(r.Name, map[api.Role]string{api.Enrol: "agents"}[r.Role])
+			r.Name = first(r.Name, map[api.Role]string{api.Enrol: "agents", api.Member: "hubs"}[r.Role])
 			client, err := c.client()
 			if err != nil {
 				return err
@@ -59,15 +60,15 @@ func (c *commands) createToken() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&role, "role", "", "what it is for: `ROLE` agent, ingest, viewer, operator or admin")
+	flags.StringVar(&role, "role", "", "what it is for: `ROLE` agent, hub, ingest, viewer, operator or admin")
 	flags.StringVar(&r.Name, "name", "", "whose it is: `NAME` for people and the audit log")
 	flags.StringVar(&r.Within, "within", "", "of viewer, operator, admin: only agents whose labels meet this `CONDITION`")
 	flags.StringSliceVar(&r.Signals, "signals", nil, "of ingest: only these `SIGNALS`: logs, metrics, traces")
 	flags.Int64Var(&r.Records, "limit", 0, "of ingest: `N` records in any ten seconds; 0 is no limit")
 	flags.StringToStringVar(&r.Labels, "labels", nil, "of agent: labels `KEY=VALUE` that agents get who join with it, whatever they say of themselves")
 	flags.IntVar(&r.Uses, "uses", 0, "of agent: how many may join with it: `N` (default 1)")
-	flags.DurationVar(&life, "for", 0, "how long it is worth something: `TIME` (default of agent, and its most, 1h; of others for ever)")
-	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"agent", "ingest", "viewer", "operator", "admin"}, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
+	flags.DurationVar(&life, "for", 0, "how long it is worth something: `TIME` (default of agent and hub, and their most, 1h; of others for ever)")
+	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"agent", "hub", "ingest", "viewer", "operator", "admin"}, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	return c.answering(cmd)
 }
 
@@ -81,6 +82,8 @@ func (c *commands) explainToken(t api.AccessTokenCreated, hub string) {
 	switch u, err := url.Parse(hub); {
 	case t.Role == api.Enrol:
 		fmt.Fprintf(c.Err, "on the host that is to join, run:\n  %s\n", first(t.Join, "creel join "+hub+" --token "+t.Text))
+	case t.Role == api.Member:
+		fmt.Fprintf(c.Err, "on the machine of the other hub run, with --listen and what else it needs:\n  %s\n", t.Join)
 	case t.Role == api.Ingest:
 		fmt.Fprintln(c.Err, "an application of OpenTelemetry sends it with: OTEL_EXPORTER_OTLP_HEADERS='authorization=Bearer%20TOKEN'")
 	case err == nil && tlsconf.IsLoopback(u.Hostname()):
@@ -133,7 +136,7 @@ func bounds(t api.AccessToken) string {
 	if t.Records > 0 {
 		parts = append(parts, fmt.Sprintf("%d records in 10 s", t.Records))
 	}
-	if t.Role == api.Enrol {
+	if t.Role == api.Enrol || t.Role == api.Member {
 		parts = append(parts, fmt.Sprintf("%s left, %d used", count(t.Uses, "use"), t.Used))
 	}
 	for _, k := range slices.Sorted(maps.Keys(t.Labels)) {

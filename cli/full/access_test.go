@@ -35,7 +35,7 @@ creel_aaaaaaaa_bbbbbbbbbbbbbbbbbbbbbbbbbb
 token aaaaaaaa, role operator, worth something until it is deleted. It is shown this one time
 whoever gets it signs in with: creel login URL, and the address of this machine in URL
 `, "token", "create", "--role", "operator", "--name", "ann", "--within", `site == "north"`)
-	c.run(t, 2, "creel: which role? Say --role agent, ingest, viewer, operator or admin\n", "token", "create")
+	c.run(t, 2, "creel: which role? Say --role agent, hub, ingest, viewer, operator or admin\n", "token", "create")
 	c.run(t, 2, "creel: read --for: must be whole seconds, such as 30m\n", "token", "create", "--role", "agent", "--for", "1500ms")
 	want := []string{
 		`POST /tokens {"name":"agents","role":"agent","labels":{"rack":"b7","site":"north"},"uses":50,"seconds":1800}`,

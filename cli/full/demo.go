@@ -28,7 +28,7 @@ func demoAgent(ctx context.Context, url string, number int) {
 	}
 	for ctx.Err() == nil {
 		life, end := context.WithTimeout(ctx, time.Duration(2+random.IntN(20))*time.Minute)
-		c, err := control.NewClient(control.ClientOptions{URL: url, Agent: d.agent()})
+		c, err := control.NewClient(control.ClientOptions{URLs: []string{url}, Agent: d.agent()})
 		if err != nil {
 			panic("BUG: " + err.Error()) // the URL is the hub's own
 		}

@@ -125,6 +125,9 @@ func (e *examination) hub(ctx context.Context) {
 	for _, f := range q.Damaged {
 		e.bad("It was set aside, and is not used; delete it when you have looked at it.", "damaged file %s", f)
 	}
+	if h.State != "" {
+		e.bad("creel get documents and creel token list show what there is; agents go on with what they have.", "%s", plain(h.State))
+	}
 	e.fleet(ctx, client, h.Agents)
 	if l, err := client.Ledger(ctx, api.LedgerQuery{Limit: 1}); err == nil && l.Total.Unexplained > 0 {
 		e.bad("creel ledger tells whose; creel describe agent ID since when.", "%d records that agents call delivered to this hub never came", l.Total.Unexplained)

@@ -28,7 +28,7 @@ func Commands(c *cli.Commands) []*cobra.Command {
 	list := []*cobra.Command{
 		f.up(), f.hubCommand(), f.get(), f.describe(), f.apply(),
 		parent("diff", "", f.diffDocuments()), // package cli has the rest of it
-		parent("delete", "Delete a thing that the hub has.", f.deleteDocument()),
+		parent("delete", "Delete a thing that the hub has.", f.deleteDocument(), f.deleteHub()),
 		parent("rollback", "Go back to an earlier version.", f.rollbackDocument()),
 		parent("edit", "Change a thing that the hub has, in an editor.", f.editDocument()),
 		f.ledger(), f.top(), f.query(), f.logs(), f.doctor(),
@@ -76,7 +76,7 @@ func (c *commands) answering(cmd *cobra.Command) *cobra.Command {
 
 // client returns what asks the hub that is meant.
 func (c *commands) client() (*api.Client, error) {
-	client := &api.Client{URL: first(c.hub, os.Getenv("CREEL_HUB")), Token: first(c.token, os.Getenv("CREEL_TOKEN"))}
+	client := &api.Client{URL: first(c.hub, os.Getenv("CREEL_HUB")), Token: first(c.token, os.Getenv("CREEL_TOKEN")), Warn: c.warn}
 	here, found := c.hubHere()
 	in, err := readLogin()
 	if err != nil {
@@ -115,6 +115,9 @@ func (c *commands) client() (*api.Client, error) {
 	}
 	return client, nil
 }
+
+// warn tells what is wrong with an answer, beside it.
+func (c *commands) warn(text string) { fmt.Fprintf(c.Err, "warning: %s\n", plain(text)) }
 
 // http returns what sends requests to the hub at u, which is own if it is the one that is here. known is what creel login
 // has verified, PEM.

@@ -36,7 +36,6 @@ func (f *hubFlags) add(cmd *cobra.Command) {
 	flags.StringVarP(&f.file, "config", "c", "", "configuration `FILE` of the hub's own agent, which may name the exporter quicklook")
 	flags.StringVar(&f.o.Address, "listen", hub.DefaultAddress, "`ADDRESS` of UI, API and OpAMP; its port may be left out")
 	flags.StringVar(&f.o.OpAMP, "opamp", hub.DefaultOpAMP, "second `ADDRESS` for OpAMP agents, or none; if not given, on the host of --listen")
-	flags.StringSliceVar(&f.o.Etcd, "etcd", nil, "endpoint `URL`s of an etcd cluster, instead of an etcd within")
 	flags.DurationVar(&f.o.Heartbeat, "heartbeat", 0, "least `TIME` between an agent's heartbeats (default 5s; it grows beyond 10 000 agents)")
 	flags.StringVar(&f.size, "max-size", "4GiB", "`SIZE` of the quick look on disk")
 	flags.DurationVar(&f.o.MaxAge, "max-age", 7*24*time.Hour, "for how much `TIME` the quick look keeps records")
@@ -48,6 +47,7 @@ func (f *hubFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.o.TLS.CertFile, "tls-cert", "", "`FILE` with the hub's certificate, PEM, instead of one of its own authority: its addresses then speak TLS; a file that changes is read again")
 	flags.StringVar(&f.o.TLS.KeyFile, "tls-key", "", "`FILE` with the certificate's key, PEM")
 	flags.StringVar(&f.o.TLS.ClientCAFile, "tls-client-ca", "", "`FILE` with authorities, PEM: whoever has no certificate of theirs is refused, browsers too")
+	f.share(cmd)
 	cmd.MarkFlagFilename("config", "yaml", "yml", "json")
 }
 
@@ -59,10 +59,13 @@ func (c *commands) hubCommand() *cobra.Command {
 			"Without a configuration it takes OTLP in on ports 4317 and 4318.\n\n" +
 			"Everything is on loopback. On another address, --listen 0.0.0.0 say, the hub speaks TLS with certificates of an\n" +
 			"authority of its own, unless --tls-cert names others; agents need a certificate of that authority (creel join),\n" +
-			"applications and people a token (creel token create, creel login).",
-		Example: "  creel hub\n  creel hub --listen 0.0.0.0 --host hub.example\n  creel hub -c hub.yaml --listen 0.0.0.0 --tls-cert hub.pem --tls-key hub.key",
+			"applications and people a token (creel token create, creel login).\n\n" +
+			"Several hubs share one control state: one is started with --etcd-listen, and creel token create --role hub prints there\n" +
+			"what to run on another machine. Three are needed for one to be allowed to fail.",
+		Example: "  creel hub\n  creel hub --listen 0.0.0.0 --host hub.example\n  creel hub -c hub.yaml --listen 0.0.0.0 --tls-cert hub.pem --tls-key hub.key\n" +
+			"  creel hub --listen 10.0.0.1 --etcd-listen 10.0.0.1\n  creel hub --listen 10.0.0.2 --join https://10.0.0.1:4380 --token TOKEN",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := f.addresses(cmd); err != nil {
+			if err := errors.Join(f.addresses(cmd), f.shared(cmd)); err != nil {
 				return err
 			}
 			f.o.Text = []byte(fmt.Sprintf(hubConfig, f.otlp(net.JoinHostPort(f.host(), "4317"), net.JoinHostPort(f.host(), "4318"))))
@@ -75,6 +78,7 @@ func (c *commands) hubCommand() *cobra.Command {
 		},
 	}
 	f.add(cmd)
+	cmd.AddCommand(c.drainHub(), c.leave())
 	return c.WithData(cmd)
 }
 
@@ -205,7 +209,7 @@ func (c *commands) up() *cobra.Command {
 			"can be read, and what is sent to it over OTLP. No file is needed. Ports that are taken are passed over.",
 		Example: "  creel up\n  creel up --demo-fleet 50\n  creel up -c examples/hub.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := f.addresses(cmd); err != nil {
+			if err := errors.Join(f.addresses(cmd), f.shared(cmd)); err != nil {
 				return err
 			}
 			f.o.NextPort = true

@@ -57,7 +57,7 @@ func (b *bearer) stale(header []string) bool {
 
 // newBearer returns nil for requests that show no token of the agent's.
 func newBearer(c ExporterConfig, h creel.Host) *bearer {
-	if !c.TLS.Identity {
+	if !c.TLS.Identity || c.authorized() {
 		return nil
 	}
 	return &bearer{identity: h.Identity}

@@ -1,14 +1,17 @@
 package otlp
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/config"
@@ -20,7 +23,9 @@ import (
 
 // ExporterConfig is the exporter's options.
 type ExporterConfig struct {
-	Endpoint    string            `doc:"Where to send to: host:port, or a URL. Without TLS only if the URL begins with http:// or tls.insecure is set." example:"hub.example:4317"`
+	Endpoint    string            `doc:"Where to send to: host:port, or a URL. Without TLS only if the URL begins with http:// or tls.insecure is set. hub: to the hubs that this agent knows, to the one that it is connected to if possible, with the agent's identity if it has one." optional:"true" example:"hub"`
+	Endpoints   []string          `doc:"Instead of endpoint, several far sides any of which will do." optional:"true" example:"[a.example:4317, b.example:4317]"`
+	Balance     string            `doc:"Which of several far sides gets a request. failover: the first one that works. round_robin: each in turn. rendezvous: by the agent's id, so that it is always the same as long as that works. One that fails is left for a growing time, and the request goes to another with the same name: should only the answer have been lost, both have it." default:"failover" enum:"failover|round_robin|rendezvous"`
 	Protocol    string            `doc:"The transport." default:"grpc" enum:"grpc|http"`
 	Encoding    string            `doc:"What requests over HTTP are written in." default:"proto" enum:"proto|json"`
 	Compression string            `doc:"How requests are compressed." default:"gzip" enum:"none|gzip|zstd"`
@@ -29,16 +34,31 @@ type ExporterConfig struct {
 	TLS         tlsconf.Client    `doc:"Certificates."`
 }
 
-// Validate checks the endpoint.
+// hubEndpoint is the endpoint that means the agent's hubs.
+const hubEndpoint = "hub"
+
+// Validate checks the endpoints.
 func (c ExporterConfig) Validate() error {
-	t, err := c.target()
 	switch {
-	case err != nil:
-		return config.FieldError("endpoint", err)
-	case c.TLS.Identity && t.plain:
-		return config.FieldError("endpoint", errors.New("is to be reached without TLS, but tls.identity shows who this agent is over TLS only; write https://"))
-	case c.TLS.Identity && c.authorized():
-		return config.FieldError("headers", errors.New("authorization contradicts tls.identity, which sends a token of its own; leave one of them out"))
+	case c.Endpoint == "" && len(c.Endpoints) == 0:
+		return config.FieldError("endpoint", errors.New("is required: host:port, a URL, or hub for the hubs of this agent"))
+	case c.Endpoint != "" && len(c.Endpoints) > 0:
+		return config.FieldError("endpoints", errors.New("excludes endpoint: name all there, or one only"))
+	case c.Endpoint == hubEndpoint && c.TLS.Identity && c.authorized():
+		return config.FieldError("headers", errAuthorized)
+	}
+	if c.Endpoint != hubEndpoint && len(c.Endpoints) == 0 {
+		if err := c.checkEndpoint("endpoint"); err != nil {
+			return err
+		}
+	}
+	for i, one := range c.Endpoints {
+		if err := c.at(one).checkEndpoint("endpoints"); err != nil {
+			return err
+		}
+		if slices.Contains(c.Endpoints[:i], one) {
+			return config.FieldError("endpoints", fmt.Errorf("names %s twice", one))
+		}
 	}
 	if c.Encoding == "json" && c.Protocol == "grpc" {
 		return config.FieldError("encoding", errors.New("json goes over HTTP only; set protocol: http"))
@@ -55,15 +75,44 @@ func (c ExporterConfig) Validate() error {
 	return nil
 }
 
-// target is where an endpoint leads.
-type target struct {
-	address string // host:port
-	path    string // of the endpoint's URL, without a slash at the end
-	plain   bool   // no TLS
+var errAuthorized = errors.New("authorization contradicts tls.identity, which sends a token of its own; leave one of them out")
+
+// checkEndpoint checks the one endpoint, which is in a field.
+func (c ExporterConfig) checkEndpoint(field string) error {
+	t, err := c.target()
+	switch {
+	case err != nil:
+		return config.FieldError(field, err)
+	case c.TLS.Identity && t.plain:
+		return config.FieldError(field, errors.New("is to be reached without TLS, but tls.identity shows who this agent is over TLS only; write https://"))
+	case c.TLS.Identity && c.authorized():
+		return config.FieldError("headers", errAuthorized)
+	}
+	return nil
 }
 
+// at returns the options with one endpoint.
+func (c ExporterConfig) at(endpoint string) ExporterConfig {
+	c.Endpoint, c.Endpoints = endpoint, nil
+	return c
+}
+
+// target is where an endpoint leads.
+type target struct {
+	address string        // host:port
+	path    string        // of the endpoint's URL, without a slash at the end
+	plain   bool          // no TLS
+	connect time.Duration // how long that may take
+}
+
+// How long it may take to connect: less where there is another to go to.
+const (
+	connectTimeout = 10 * time.Second
+	connectQuickly = 2 * time.Second
+)
+
 func (c ExporterConfig) target() (target, error) {
-	t := target{address: c.Endpoint, plain: c.TLS.Insecure}
+	t := target{address: c.Endpoint, plain: c.TLS.Insecure, connect: connectTimeout}
 	if strings.Contains(c.Endpoint, "://") {
 		u, err := url.Parse(c.Endpoint)
 		if err != nil {
@@ -111,7 +160,7 @@ type sender interface {
 const maxWarnings = 64
 
 type exporter struct {
-	sender
+	ways   ways
 	host   creel.Host
 	warned *metric.Counter
 
@@ -121,9 +170,38 @@ type exporter struct {
 
 // NewExporter returns the exporter. It connects when it exports.
 func NewExporter(c ExporterConfig, h creel.Host) (creel.Exporter, error) {
+	sent := h.Metrics.Counter("creel.otlp.sent", "Bytes of requests, before compression.", "By")
+	x := &exporter{host: h, warnings: make(map[string]bool), warned: h.Metrics.Counter("creel.otlp.warnings", "Answers that took a request with a warning.", "{response}")}
+	x.ways = ways{
+		balance: c.Balance, agent: h.Sender.Agent, log: h.Log, moved: h.Metrics.Counter("creel.otlp.moved", "Requests that went to another endpoint because one had failed.", "{request}"),
+		open: func(endpoint string, quickly bool) (sender, error) { return open(c.at(endpoint), h, sent, quickly) },
+	}
+	switch {
+	case len(c.Endpoints) > 0:
+		return x, x.ways.fix(c.Endpoints)
+	case c.Endpoint != hubEndpoint:
+		return x, x.ways.fix([]string{c.Endpoint})
+	case h.Hubs == nil:
+		return nil, config.FieldError("endpoint", errors.New("is hub, but this agent has none; set agent.hub.url, or let creel join make it one of a hub's"))
+	case c.TLS.Identity && h.Identity == nil:
+		_, err := c.TLS.Config("", nil, nil) // which says what to do
+		return nil, err
+	}
+	x.ways.hubs = &hubs{Hubs: h.Hubs, c: c, identity: h.Identity != nil}
+	x.ways.open = func(endpoint string, quickly bool) (sender, error) {
+		return open(x.ways.hubs.config(endpoint), h, sent, quickly)
+	}
+	return x, nil
+}
+
+// open makes what sends to the one endpoint of c.
+func open(c ExporterConfig, h creel.Host, sent *metric.Counter, quickly bool) (sender, error) {
 	t, err := c.target()
 	if err != nil {
 		return nil, err
+	}
+	if quickly {
+		t.connect = connectQuickly
 	}
 	var secure *tls.Config
 	if !t.plain {
@@ -135,29 +213,41 @@ func NewExporter(c ExporterConfig, h creel.Host) (creel.Exporter, error) {
 			return nil, err
 		}
 	}
-	sent := h.Metrics.Counter("creel.otlp.sent", "Bytes of requests, before compression.", "By")
-	x := &exporter{host: h, warnings: make(map[string]bool), warned: h.Metrics.Counter("creel.otlp.warnings", "Answers that took a request with a warning.", "{response}")}
 	from, token := formatSender(h.Sender), newBearer(c, h)
 	if c.Protocol == "http" {
-		x.sender = newHTTPSender(c, t, secure, token, from, sent)
-	} else {
-		x.sender, err = newGRPCSender(c, t, secure, token, from, sent)
+		return newHTTPSender(c, t, secure, token, from, sent), nil
 	}
-	return x, err
+	return newGRPCSender(c, t, secure, token, from, sent)
 }
 
-// Export sends one request.
+// Close closes the connections.
+func (x *exporter) Close() error { return x.ways.close() }
+
+// Export sends one request, to another endpoint if one fails.
 func (x *exporter) Export(ctx context.Context, batches []*creel.Batch) error {
-	result, err := x.send(ctx, batches[0].Signal(), batches)
-	switch {
-	case err != nil:
-		return err
-	case result.Rejected > 0:
-		return &creel.Partial{Rejected: int(result.Rejected), Reason: brief(result.Message)}
-	case result.Message != "":
-		x.warn(ctx, brief(result.Message))
+	var failed []*way
+	var last error
+	for {
+		w, err := x.ways.pick(failed)
+		if w == nil {
+			return cmp.Or(last, err)
+		}
+		began := time.Now()
+		result, err := w.send(ctx, batches[0].Signal(), batches)
+		another := x.ways.done(ctx, w, began, err)
+		switch {
+		case err != nil && !another:
+			return err
+		case err != nil:
+			failed, last = append(failed, w), err
+			continue
+		case result.Rejected > 0:
+			return &creel.Partial{Rejected: int(result.Rejected), Reason: brief(result.Message)}
+		case result.Message != "":
+			x.warn(ctx, brief(result.Message))
+		}
+		return nil
 	}
-	return nil
 }
 
 // warn counts a warning, and logs it if it is new.

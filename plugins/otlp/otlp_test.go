@@ -466,7 +466,7 @@ func TestWrongOptions(t *testing.T) {
 		{otlp.Collector, "grpc: {endpoint: '0.0.0.0:4317'}", "is not a loopback address and there is no certificate"},
 		{otlp.Collector, "http: {endpoint: localhost}", "must be host:port"},
 		{otlp.Collector, "{grpc: {enabled: false}, http: {enabled: false}}", "serves neither"},
-		{otlp.Exporter, "endpoint: hub", "must be host:port or a URL"},
+		{otlp.Exporter, "endpoint: here", "must be host:port or a URL"},
 		{otlp.Exporter, "endpoint: 'ftp://hub:1'", "must be host:port"},
 		{otlp.Exporter, "endpoint: 'http://u:hunter2@hub:1'", "must be host:port"},
 		{otlp.Exporter, "endpoint: 'http://u:hunter2@hub:%'", "must be host:port"},

@@ -85,7 +85,7 @@ func newGRPCSender(c ExporterConfig, t target, secure *tls.Config, token *bearer
 		grpc.WithReadBufferSize(ioBuffer), grpc.WithWriteBufferSize(ioBuffer), grpc.WithUserAgent("creel"),
 		grpc.WithDisableRetry(), grpc.WithMaxHeaderListSize(maxHead), grpc.WithStatsHandler(answers{}), grpc.WithDisableServiceConfig(),
 		grpc.WithConnectParams(grpc.ConnectParams{ // the pauses between exports are the pipeline's
-			Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}, MinConnectTimeout: 10 * time.Second,
+			Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}, MinConnectTimeout: t.connect,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 	)

@@ -60,11 +60,11 @@ func newHTTPSender(c ExporterConfig, t target, secure *tls.Config, token *bearer
 	for k, v := range c.Headers {
 		s.header.Set(k, v)
 	}
-	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+	dialer := &net.Dialer{Timeout: t.connect, KeepAlive: 30 * time.Second}
 	s.client = http.Client{
 		Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSClientConfig: secure.Clone(), // an identity's may be others' too: net/http changes it
-			TLSHandshakeTimeout: 10 * time.Second,
+			TLSHandshakeTimeout: t.connect,
 			ForceAttemptHTTP2:   true, MaxIdleConnsPerHost: 256, IdleConnTimeout: 90 * time.Second, DisableCompression: true,
 			WriteBufferSize: ioBuffer, ReadBufferSize: 16 << 10, MaxResponseHeaderBytes: maxHead,
 			HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 20 * time.Second}, // else a dead connection is used on and on

@@ -39,6 +39,7 @@ const (
 type Options struct {
 	Store       state.Store
 	Secret      *state.Secret
+	Hub         string                  // this hub's id, by which other hubs name it; empty: they do not ask it
 	Root        string                  // the root token of this hub: an admin's, named root; empty: there is none
 	Fingerprint func() string           // of the authority that new tokens name; nil or "": none, without TLS
 	Revoked     func(agent string) bool // whether an agent may not come in any more; cheap; nil: none is
@@ -58,6 +59,7 @@ type Principal struct {
 	Role    api.Role
 	Within  expr.Selector
 	Agent   string         // an agent's id; empty: it is no agent
+	Hub     string         // the id of the hub that asks for them; empty: they ask themselves
 	Token   string         // the id of the token that stands behind it; empty for agents
 	Signals []creel.Signal // that it may send; empty: all. To be read only
 	Ends    time.Time      // of what was shown; zero: never. What it is changed for ends no later
@@ -118,7 +120,8 @@ func Open(ctx context.Context, o Options) (*Access, error) {
 	once := sha256.Sum256(a.root[:]) // nothing of the token itself
 	a.rootID = "root-" + hex.EncodeToString(once[:8])
 	a.keys = newKeys(&a.o)
-	a.parsers = map[string]*jwt.Parser{bearerAudience: newParser(bearerAudience, o.Now), sessionAudience: newParser(sessionAudience, o.Now)}
+	a.parsers = map[string]*jwt.Parser{bearerAudience: newParser(bearerAudience, o.Now), sessionAudience: newParser(sessionAudience, o.Now),
+		hubAudience + o.Hub: newParser(hubAudience+o.Hub, o.Now)}
 	for _, r := range []result{accepted, refused, forbidden, local, throttled} {
 		a.counts[r] = o.Metrics.Sub(metric.Label{Name: "result", Value: string(r)}).Counter("creel.hub.access.checks",
 			"Checks of what was shown to come in or to send: accepted, refused, forbidden to somebody known, local and not needed, throttled.", "{check}")
@@ -311,8 +314,8 @@ func (a *Access) tokenText(text string) (*proof, *api.Error) {
 		}
 		return nil, unauthorized("the token is not known here: it was deleted or has never been; " + howToSignIn)
 	}
-	if t.Role == api.Enrol {
-		return nil, unauthorized("the token is for agents to join with, and for nothing else; " + howToSignIn)
+	if t.joins() {
+		return nil, unauthorized("the token is to join with, and for nothing else; " + howToSignIn)
 	}
 	return &proof{principal: t.principal(), audience: bearerAudience}, nil
 }

@@ -246,7 +246,7 @@ func TestBearerTexts(t *testing.T) {
 	f(other(viewer.Text, len("creel_")), "not known here")
 	f(other(viewer.Text, len("creel_12345678_")), "not known here")
 	f(control.Token{ID: "aaaaaaaa", Secret: strings.Repeat("b", 26), Fingerprint: strings.Repeat("c", 26)}.String(), "another hub")
-	f(enrol.Text, "for agents to join")
+	f(enrol.Text, "to join with")
 	c.add(time.Minute)
 	f(viewer.Text, "ended at")
 	if _, err := a.Bearer("", nil); code(err) != "unauthorized" {

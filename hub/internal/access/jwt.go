@@ -116,6 +116,15 @@ func (a *Access) sign(p Principal, audience string, life time.Duration, bound *x
 // verify checks that a text is a JWT of ours for an audience. What the library says of a bad one is not passed on: it may
 // quote it.
 func (a *Access) verify(text, audience string) (*proof, *api.Error) {
+	c, refusal := a.read(text, audience)
+	if refusal != nil {
+		return nil, refusal
+	}
+	return a.prove(c, audience)
+}
+
+// read returns what a JWT says whose signature, audience and times are right.
+func (a *Access) read(text, audience string) (*claims, *api.Error) {
 	now, ring, c := a.o.Now(), a.keys.current(), claims{}
 	_, err := a.parsers[audience].ParseWithClaims(text, &c, func(t *jwt.Token) (any, error) {
 		id, _ := t.Header["kid"].(string)
@@ -139,7 +148,7 @@ func (a *Access) verify(text, audience string) (*proof, *api.Error) {
 	default:
 		return nil, unauthorized("the JWT lacks what this hub puts into its own; ask for a new one")
 	}
-	return a.prove(&c, audience)
+	return &c, nil
 }
 
 // prove returns what a JWT proves whose signature is known to be right.

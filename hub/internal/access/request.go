@@ -32,8 +32,8 @@ func check(r *api.AccessTokenRequest) *api.Error {
 		return badRequest("name says whose the token is: it must have 1 to %d characters, and those must be printable", maxName)
 	case strings.EqualFold(r.Name, rootName):
 		return badRequest("name must not be %s: that is the hub's own token", rootName)
-	case !slices.Contains([]api.Role{api.Viewer, api.Operator, api.Admin, api.Enrol, api.Ingest}, r.Role):
-		return badRequest("role must be viewer, operator, admin, agent or ingest, not %.14q", r.Role)
+	case !slices.Contains([]api.Role{api.Viewer, api.Operator, api.Admin, api.Enrol, api.Ingest, api.Member}, r.Role):
+		return badRequest("role must be viewer, operator, admin, agent, ingest or hub, not %.14q", r.Role)
 	case r.Seconds < 0 || r.Seconds > int64(maxLife/time.Second):
 		return badRequest("seconds must be 1 to %d, or not given", int64(maxLife/time.Second))
 	}
@@ -86,6 +86,9 @@ func checkIngest(r *api.AccessTokenRequest) *api.Error {
 
 // checkAgent checks what only enrolment tokens have.
 func checkAgent(r *api.AccessTokenRequest) *api.Error {
+	if r.Role == api.Member {
+		return checkHub(r)
+	}
 	if r.Role != api.Enrol {
 		switch {
 		case r.Uses != 0:
@@ -119,6 +122,23 @@ func checkAgent(r *api.AccessTokenRequest) *api.Error {
 			return badRequest("the values of labels must have %d printable characters at most; that of %s has not", maxValue, name)
 		}
 	}
+	return nil
+}
+
+// checkHub checks what tokens have that a hub joins with.
+func checkHub(r *api.AccessTokenRequest) *api.Error {
+	if r.Seconds == 0 {
+		r.Seconds = int64(enrolLife / time.Second)
+	}
+	switch {
+	case r.Uses > 1 || r.Uses < 0:
+		return badRequest("uses must be 1 for the role hub: each hub that joins has a token of its own")
+	case r.Seconds > int64(enrolLife/time.Second):
+		return badRequest("seconds must be %d at most for the role hub", int64(enrolLife/time.Second))
+	case len(r.Labels) > 0:
+		return badRequest("labels is only of the role agent, not of hub")
+	}
+	r.Uses = 1
 	return nil
 }
 

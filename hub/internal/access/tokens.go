@@ -84,6 +84,9 @@ func signalOf(name string) creel.Signal {
 
 func (t *token) ended(now time.Time) bool { return !t.Ends.IsZero() && !now.Before(t.Ends) }
 
+// joins reports whether it is spent by who joins, and good for nothing else.
+func (t *token) joins() bool { return t.Role == api.Enrol || t.Role == api.Member }
+
 // is reports whether a secret is the token's. A nil token has none, and takes as long to say so.
 func (t *token) is(secret string) bool {
 	hash := make([]byte, sha256.Size)
@@ -154,7 +157,7 @@ func (a *Access) List() api.AccessTokenList {
 	now, l := a.o.Now(), api.AccessTokenList{Tokens: []api.AccessToken{}}
 	a.mu.RLock()
 	for _, t := range a.tokens {
-		if !t.ended(now) && (t.Role != api.Enrol || t.Uses > 0) {
+		if !t.ended(now) && (!t.joins() || t.Uses > 0) {
 			l.Tokens = append(l.Tokens, t.AccessToken)
 		}
 	}
@@ -277,6 +280,11 @@ func (a *Access) prune(ctx context.Context, ago time.Duration) error {
 // Spend counts one use of an enrolment token, exactly, whoever else does that at whatever hub, and returns the token as it is
 // then. The error is a *control.Refusal.
 func (a *Access) Spend(ctx context.Context, text string) (api.AccessToken, error) {
+	return a.SpendAs(ctx, api.Enrol, text)
+}
+
+// SpendAs is Spend for a token of the role Enrol or Member.
+func (a *Access) SpendAs(ctx context.Context, role api.Role, text string) (api.AccessToken, error) {
 	const again = "make a new one with creel token create"
 	shown, err := control.ParseToken(text)
 	if err != nil {
@@ -285,7 +293,7 @@ func (a *Access) Spend(ctx context.Context, text string) (api.AccessToken, error
 	if f := a.o.Fingerprint(); shown.Fingerprint != "" && shown.Fingerprint != f {
 		return api.AccessToken{}, &control.Refusal{Code: control.TokenUnknown, Text: "this token is for another hub, or for this one before its authority was changed", Remedy: again + " at the hub that is to be joined"}
 	}
-	if t, refusal := a.spendable(ctx, shown, again); refusal != nil || t.Uses == 0 { // without waiting for others
+	if t, refusal := a.spendable(ctx, role, shown, again); refusal != nil || t.Uses == 0 { // without waiting for others
 		return api.AccessToken{}, cmp.Or(refusal, spent(t, again))
 	}
 	select {
@@ -295,7 +303,7 @@ func (a *Access) Spend(ctx context.Context, text string) (api.AccessToken, error
 		return api.AccessToken{}, busy(ctx.Err())
 	}
 	for {
-		t, refusal := a.spendable(ctx, shown, again)
+		t, refusal := a.spendable(ctx, role, shown, again)
 		if refusal != nil || t.Uses == 0 {
 			return api.AccessToken{}, cmp.Or(refusal, spent(t, again))
 		}
@@ -315,8 +323,8 @@ func (a *Access) Spend(ctx context.Context, text string) (api.AccessToken, error
 	}
 }
 
-// spendable returns an enrolment token as the control state has it now.
-func (a *Access) spendable(ctx context.Context, shown control.Token, again string) (*token, *control.Refusal) {
+// spendable returns a token of a role as the control state has it now.
+func (a *Access) spendable(ctx context.Context, role api.Role, shown control.Token, again string) (*token, *control.Refusal) {
 	e, err := a.o.Store.Get(ctx, tokenPrefix+shown.ID)
 	if err != nil && !errors.Is(err, state.ErrNotFound) {
 		return nil, busy(err)
@@ -330,8 +338,8 @@ func (a *Access) spendable(ctx context.Context, shown control.Token, again strin
 	switch now := a.o.Now(); {
 	case !t.is(shown.Secret):
 		return nil, &control.Refusal{Code: control.TokenUnknown, Text: "this hub does not know the token: it was deleted, or has ended long ago, or was never this hub's", Remedy: again}
-	case t.Role != api.Enrol:
-		return nil, &control.Refusal{Code: control.TokenUnknown, Text: "the token " + t.ID + " is of the role " + string(t.Role) + ": agents cannot join with it", Remedy: again + " for the role agent"}
+	case t.Role != role:
+		return nil, &control.Refusal{Code: control.TokenUnknown, Text: fmt.Sprintf("the token %s is of the role %s: no %s can join with it", t.ID, t.Role, role), Remedy: again + " --role " + string(role)}
 	case t.ended(now):
 		return nil, &control.Refusal{Code: control.TokenExpired, Text: fmt.Sprintf("the token %s has ended at %s; it is %s here", t.ID, t.Ends.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)), Remedy: again}
 	}
@@ -342,7 +350,7 @@ func spent(t *token, again string) *control.Refusal {
 	if t == nil {
 		return nil
 	}
-	return &control.Refusal{Code: control.TokenSpent, Text: fmt.Sprintf("the token %s was used, and is for no more than %d", t.ID, t.Used), Remedy: again + ", with as many uses as there are agents"}
+	return &control.Refusal{Code: control.TokenSpent, Text: fmt.Sprintf("the token %s was used, and is for no more than %d", t.ID, t.Used), Remedy: again + "; for many agents, with as many uses"}
 }
 
 func busy(err error) *control.Refusal {

@@ -22,6 +22,28 @@ const join = "creel join URL --token TOKEN makes the agent one of this hub's"
 // the peer has the key, the handshake has proven. The error is a *control.Refusal; if its code is control.Expired, the
 // certificate is authentic otherwise, and the Peer is returned too.
 func (a *Authority) Verify(chain []*x509.Certificate) (control.Peer, error) {
+	peer, err := a.peer(chain)
+	if peer.Hub {
+		return control.Peer{}, &control.Refusal{Code: control.NoCertificate, Text: "the certificate is that of hub " + peer.ID + ", and hubs are no agents", Remedy: join}
+	}
+	return peer, err
+}
+
+// VerifyHub finds out which hub a chain of certificates is for, as Verify does for agents. Hubs show the same certificate as
+// servers and as clients.
+func (a *Authority) VerifyHub(chain []*x509.Certificate) (id string, err error) {
+	peer, err := a.peer(chain)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("verify a hub's certificate: %w", err)
+	case !peer.Hub:
+		return "", fmt.Errorf("verify a hub's certificate: it is that of agent %s", peer.ID)
+	}
+	return peer.ID, nil
+}
+
+// peer finds out whom a chain is for, agent or hub.
+func (a *Authority) peer(chain []*x509.Certificate) (control.Peer, error) {
 	if len(chain) == 0 {
 		return control.Peer{}, &control.Refusal{Code: control.NoCertificate, Text: "the connection shows no certificate", Remedy: join}
 	}
@@ -86,9 +108,6 @@ func (s *set) verify(chain []*x509.Certificate) (verified, error) {
 	}
 	if v.peer, err = control.PeerOf(leaf); err != nil {
 		return verified{}, &control.Refusal{Code: control.NoCertificate, Text: "the certificate is of this hub's authority, but no agent's: " + err.Error(), Remedy: join}
-	}
-	if v.peer.Hub {
-		return verified{}, &control.Refusal{Code: control.NoCertificate, Text: "the certificate is that of hub " + v.peer.ID + ", and hubs are no agents", Remedy: join}
 	}
 	return v, nil
 }

@@ -307,7 +307,7 @@ func (s *Store) write(ctx context.Context, old, d *document) error {
 	}
 	s.mu.Lock()
 	if now := s.docs[d.name]; now == nil || now.revision < d.revision { // the watch may have been faster
-		s.docs[d.name] = d
+		s.docs[d.name], s.heard = d, max(s.heard, d.revision)
 		s.renew()
 	}
 	s.mu.Unlock()

@@ -39,7 +39,7 @@ func (s *Store) Admit(name, agent string, epoch int64) error {
 	case !known || epoch > max(o.Epoch, st.since):
 		return nil
 	case !st.placed:
-		return fmt.Errorf("it was collected for document %s in epoch %d, and that is not placed on some agents any more: it is deleted, or on all%s", name, epoch, advice)
+		return fmt.Errorf("they were collected for document %s in epoch %d, and that is not placed on some agents any more: it is deleted, or on all%s", name, epoch, advice)
 	}
 	for _, x := range o.Owners {
 		if x.Agent != "" && x.Epoch == epoch || x.From != "" && x.FromEpoch == epoch {
@@ -47,9 +47,9 @@ func (s *Store) Admit(name, agent string, epoch int64) error {
 		}
 	}
 	if now, has := o.of(agent); has {
-		return fmt.Errorf("it was collected for document %s in epoch %d, which is over: this agent has it again, in epoch %d, but others may have collected the same between%s", name, epoch, now, advice)
+		return fmt.Errorf("they were collected for document %s in epoch %d, which is over: this agent has it again, in epoch %d, but others may have collected the same between%s", name, epoch, now, advice)
 	}
-	return fmt.Errorf("it was collected for document %s in epoch %d, which is over, as it has come to epoch %d: another agent may have collected the same%s", name, epoch, o.Epoch, advice)
+	return fmt.Errorf("they were collected for document %s in epoch %d, which is over, as it has come to epoch %d: another agent may have collected the same%s", name, epoch, o.Epoch, advice)
 }
 
 // advice is what to do.

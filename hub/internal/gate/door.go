@@ -32,7 +32,7 @@ var statuses = map[string]int{
 	control.TokenUnknown: http.StatusUnauthorized, control.TokenExpired: http.StatusUnauthorized, control.TokenSpent: http.StatusUnauthorized,
 	control.NoCertificate: http.StatusUnauthorized, control.UnknownAuthority: http.StatusUnauthorized, control.Expired: http.StatusUnauthorized,
 	control.Revoked: http.StatusForbidden, control.OtherIdentity: http.StatusForbidden,
-	control.Cloned: http.StatusConflict, control.IdentityTaken: http.StatusConflict,
+	control.Cloned: http.StatusConflict, control.IdentityTaken: http.StatusConflict, control.NotJoinable: http.StatusConflict,
 	control.Malformed: http.StatusBadRequest, control.Busy: http.StatusTooManyRequests,
 }
 
@@ -113,7 +113,12 @@ func (g *Gate) serve(w http.ResponseWriter, v *visit) (any, error) {
 	}
 	switch v.URL.Path {
 	case control.EnrolPath:
-		return g.serveEnrol(w, v)
+		return serveStranger(g, w, v, g.enrol)
+	case control.HubPath:
+		return serveStranger(g, w, v, func(ctx context.Context, v *visit, q control.HubRequest) (*control.HubGrant, error) {
+			v.name = clean(q.Name, maxName)
+			return g.o.Join(ctx, v.host, q)
+		})
 	case control.RenewPath:
 		var q control.RenewRequest
 		return g.serveAgent(w, v, &q, func(ctx context.Context, h holder) (any, error) { return g.renew(ctx, v, h, q) })
@@ -123,19 +128,19 @@ func (g *Gate) serve(w http.ResponseWriter, v *visit) (any, error) {
 	return nil, malformed("there is nothing at this path")
 }
 
-// serveEnrol is for strangers: who was refused too often from one network is not even read.
-func (g *Gate) serveEnrol(w http.ResponseWriter, v *visit) (any, error) {
+// serveStranger is for who has nothing but a token: who was refused too often from one network is not even read.
+func serveStranger[Q, R any](g *Gate, w http.ResponseWriter, v *visit, f func(context.Context, *visit, Q) (*R, error)) (any, error) {
 	if over := g.limits.failed.wait(v.network, g.o.Now(), false); over > 0 {
 		return nil, busy(over, "too many were refused from this address")
 	}
 	if v.TLS == nil && !v.trusted() {
 		return nil, malformed("identities are made over TLS, which this connection has not; ask at the hub's https:// address")
 	}
-	var q control.EnrolRequest
+	var q Q
 	err := read(w, v.Request, &q)
 	if err == nil {
-		var grant *control.Grant
-		if grant, err = working(v, g.limits.strangers, func(ctx context.Context) (*control.Grant, error) { return g.enrol(ctx, v, q) }); err == nil {
+		var grant *R
+		if grant, err = working(v, g.limits.strangers, func(ctx context.Context) (*R, error) { return f(ctx, v, q) }); err == nil {
 			return grant, nil
 		}
 	}

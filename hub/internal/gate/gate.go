@@ -53,12 +53,15 @@ type Options struct {
 	Expel     func(agent, why string)                     // ends an agent's connections; it must not block. nil: there are none
 	Audit     func(ctx context.Context, e api.AuditEntry) // nil: nobody is told
 
+	// Join lets a hub join that asks from an address. The error is a *control.Refusal when it is to blame. nil: no hub can.
+	Join func(ctx context.Context, address string, q control.HubRequest) (*control.HubGrant, error)
+
 	Log     *slog.Logger
 	Metrics *metric.Set
 	Now     func() time.Time // nil: time.Now
 }
 
-// A Gate implements http.Handler for control.EnrolPath, control.RenewPath and control.TokenPath. Its methods may be called
+// A Gate implements http.Handler for control.EnrolPath, control.RenewPath, control.TokenPath and control.HubPath. Its methods may be called
 // concurrently.
 //
 // Of each identity there is one holder: of two certificates with the same generation and different keys, at most one is
@@ -98,6 +101,11 @@ func Open(ctx context.Context, o Options) (*Gate, error) {
 	}
 	if o.Audit == nil {
 		o.Audit = func(context.Context, api.AuditEntry) {}
+	}
+	if o.Join == nil {
+		o.Join = func(context.Context, string, control.HubRequest) (*control.HubGrant, error) {
+			return nil, &control.Refusal{Code: control.NotJoinable, Text: "no hub can join here"}
+		}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -50,6 +50,7 @@ type modelHub struct {
 	*model
 	id       int
 	view     map[string]documents.Owners
+	fleet    map[string]int       // at, as it has heard of it
 	saw      map[string]time.Time // when documents came to be as they are in view
 	cut      time.Time            // since when it does not reach the control state; zero: it does
 	sessions map[string]*session
@@ -159,7 +160,7 @@ func (h *modelHub) Place(_ context.Context, name string, was, next documents.Own
 func (h *modelHub) Candidates() (list []registry.Candidate) {
 	for _, a := range h.model.agents {
 		c := registry.Candidate{ID: a.id, Working: !a.held}
-		at, there := h.at[a.id]
+		at, there := h.fleet[a.id]
 		if s := h.sessions[a.id]; s != nil && (at == h.id || !there) {
 			c.There, c.Broke, c.Leased = s.connected, s.broke, s.leased
 		} else {
@@ -188,7 +189,7 @@ func (h *modelHub) hears(a *modelAgent, sent time.Time) {
 	if !h.blind() {
 		h.at[a.id] = h.id
 	}
-	m := message{at: h.now.Add(time.Duration(h.r.Int64N(int64(tick))))}
+	m := message{at: h.now.Add(h.slow())}
 	offer, sure := h.offer(a.id), h.sure(a)
 	if sure && key(offer) != s.remote && key(offer) != s.offered {
 		m.offer, s.offered = offer, key(offer)
@@ -246,9 +247,14 @@ func (h *modelHub) tend() {
 		}
 		if offer := h.offer(a.id); s.broke.IsZero() && a.hub == h.id && key(offer) != s.offered && key(offer) != s.remote && h.sure(a) {
 			s.offered = key(offer)
-			a.inbox = append(a.inbox, message{at: h.now, offer: offer})
+			a.inbox = append(a.inbox, message{at: h.now.Add(h.slow()), offer: offer})
 		}
 	}
+}
+
+// slow is how long something takes.
+func (m *model) slow() time.Duration {
+	return time.Duration(m.r.Int64N(int64(tick))) * []time.Duration{0, 1, 1, 8}[m.r.IntN(4)]
 }
 
 // live lets an agent do what it does.
@@ -260,7 +266,7 @@ func (m *model) live(a *modelAgent) {
 		x := a.inbox[0]
 		a.inbox = a.inbox[1:]
 		if x.offer != nil {
-			a.wanted, a.applies = x.offer, m.now.Add(time.Duration(m.r.Int64N(int64(8*tick))))
+			a.wanted, a.applies = x.offer, m.now.Add(m.slow())
 		}
 		if x.leased.After(a.leased) {
 			a.leased = x.leased
@@ -337,7 +343,10 @@ func (h *modelHub) look() {
 // mishap is one of what goes wrong, or right again.
 func (m *model) mishap() {
 	a, h := m.agents[m.r.IntN(len(m.agents))], m.hubs[m.r.IntN(len(m.hubs))]
-	what := []string{"dies", "starts", "starts", "stopped", "wakes", "wakes", "held", "free", "free", "cut off", "moves", "moves", "another leader", "hub cut", "hub back", "hub back", "hub again"}[m.r.IntN(17)]
+	for i := 0; i < 3 && len(a.runs) == 0; i++ { // rather to one that has something
+		a = m.agents[m.r.IntN(len(m.agents))]
+	}
+	what := []string{"dies", "starts", "starts", "stopped", "wakes", "wakes", "held", "held in sleep", "held in sleep", "free", "free", "cut off", "moves", "moves", "another leader", "hub cut", "hub back", "hub back", "hub again"}[m.r.IntN(19)]
 	m.done[what]++
 	switch what {
 	case "dies":
@@ -350,6 +359,8 @@ func (m *model) mishap() {
 		}
 	case "stopped", "wakes":
 		a.stopped = what == "stopped"
+	case "held in sleep":
+		a.held, a.stopped = true, true
 	case "held", "free":
 		a.held = what == "held"
 	case "cut off":
@@ -395,6 +406,9 @@ func (m *model) pass() {
 		if m.r.IntN(10) < 7 {
 			h.look()
 		}
+		if h.cut.IsZero() && m.r.IntN(10) < 7 {
+			h.fleet = maps.Clone(m.at)
+		}
 		h.tend()
 		if h.id != m.leader {
 			Tell(m.t.Context(), Options{Documents: h, Log: slog.New(slog.DiscardHandler)})
@@ -431,7 +445,7 @@ func TestExclusive(t *testing.T) {
 		ok := t.Run("", func(t *testing.T) {
 			m.t = t
 			for range 1000 {
-				if m.r.IntN(6) == 0 {
+				if m.r.IntN(8) == 0 {
 					m.mishap()
 				}
 				m.pass()

@@ -1,6 +1,7 @@
 package placer
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -22,11 +23,14 @@ import (
 type world struct {
 	*testing.T
 	*Placer
-	store  state.Store
-	now    time.Time
-	fleet  []registry.Candidate
-	runs   map[string]string // what an agent says that it runs: the version of document task
-	change chan struct{}
+	store     state.Store
+	documents *documents.Store
+	now       time.Time
+	fleet     []registry.Candidate
+	runs      map[string]string // what an agent says that it runs: the version of document task
+	status    string            // and how; "": running
+	deaf      bool              // what agents say is about what they were to run before
+	change    chan struct{}
 }
 
 func (w *world) Candidates() []registry.Candidate { return w.fleet }
@@ -43,9 +47,12 @@ func newWorld(t *testing.T, agents int) *world {
 	}
 	d, err := documents.Open(t.Context(), documents.Options{Store: w.store, Agents: func() (list []documents.Agent) {
 		for _, c := range w.fleet {
-			x := documents.Agent{ID: c.ID, Labels: c.Labels, Connected: c.There, Placement: &documents.Placement{}}
+			x := documents.Agent{ID: c.ID, Labels: c.Labels, Connected: c.There, Placement: &documents.Placement{}, Settled: c.There && !w.deaf}
+			if w.documents != nil {
+				x.Placement = w.documents.Current().For(c.Labels)
+			}
 			if version := w.runs[c.ID]; version != "" {
-				x.Documents = []report.Document{{Source: "hub", Name: "task", Version: version, Status: "running"}}
+				x.Documents = []report.Document{{Source: "hub", Name: "task", Version: version, Status: cmp.Or(w.status, "running"), Error: "no such file"}}
 			}
 			list = append(list, x)
 		}
@@ -55,6 +62,7 @@ func newWorld(t *testing.T, agents int) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(d.Close)
+	w.documents = d
 	log := slog.New(slog.DiscardHandler)
 	set := metric.NewSet()
 	w.Placer = New(Options{Hub: "hub", Store: w.store, Documents: d, Fleet: w, Log: log, Metrics: set})
@@ -106,7 +114,8 @@ func TestMoves(t *testing.T) {
 	}
 	w.apply("document: task\nselector: site == \"north\"\nplace: 2\nspread: rack\nexporters: {debug: {}}")
 	owners, missing := w.look()
-	if len(owners) != 2 || missing != "" || w.agent(owners[0].Agent).Labels["rack"] == w.agent(owners[1].Agent).Labels["rack"] || owners[0].Epoch+owners[1].Epoch != 3 {
+	epoch := max(owners[0].Epoch, owners[1].Epoch)
+	if len(owners) != 2 || missing != "" || w.agent(owners[0].Agent).Labels["rack"] == w.agent(owners[1].Agent).Labels["rack"] || owners[0].Epoch == owners[1].Epoch {
 		t.Fatalf("it is placed on %+v, %s", owners, missing)
 	}
 	for range 3 {
@@ -136,7 +145,7 @@ func TestMoves(t *testing.T) {
 	w.agent(first).Broke = w.now
 	w.now = w.now.Add(grace)
 	now, _ := w.look()
-	if now[0].Agent == first || now[1] != owners[1] || now[0].Epoch != 3 || now[0].From != "" {
+	if now[0].Agent == first || now[1] != owners[1] || now[0].Epoch != epoch+1 || now[0].From != "" {
 		t.Fatalf("after agent %s broke off it is placed on %+v", first, now)
 	}
 	w.agent(first).There = false
@@ -144,7 +153,7 @@ func TestMoves(t *testing.T) {
 	// Its agent is paused: another takes over before it lets go.
 	w.agent(second).Working = false
 	handed, _ := w.look()
-	if handed[1].Agent == second || handed[1].From != second || handed[1].Epoch != 4 {
+	if handed[1].Agent == second || handed[1].From != second || handed[1].Epoch != epoch+2 {
 		t.Fatalf("after agent %s was paused it is placed on %+v", second, handed)
 	}
 	if again, _ := w.look(); again[1].From != second {
@@ -152,7 +161,7 @@ func TestMoves(t *testing.T) {
 	}
 	w.runs[handed[1].Agent] = "1"
 	w.look()
-	if done := w.await(func(o []documents.Owner) bool { return o[1].From == "" }); done[1].Agent != handed[1].Agent || done[1].Epoch != 4 {
+	if done := w.await(func(o []documents.Owner) bool { return o[1].From == "" }); done[1].Agent != handed[1].Agent || done[1].Epoch != epoch+2 {
 		t.Fatalf("after the other has begun it is placed on %+v", done)
 	}
 
@@ -231,6 +240,159 @@ func TestManyLost(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestExclusiveMoves: what is exclusive is nobody's until the old owner has said that it has stopped, or its lease is over; whoever
+// leads then.
+func TestExclusiveMoves(t *testing.T) {
+	f := func(name string, lose func(w *world, old string), wait time.Duration, stop func(w *world, old string)) {
+		t.Helper()
+		w := newWorld(t, 3)
+		w.Lease = func() time.Duration { return 10 * time.Second }
+		w.apply("document: task\nplace: 1\noverlap: never\nexporters: {debug: {}}")
+		for i := range w.fleet {
+			w.fleet[i].Leased = w.now.Add(10 * time.Second)
+		}
+		owners, _ := w.look()
+		old, epoch := owners[0].Agent, owners[0].Epoch
+		w.runs[old], w.deaf = "1", true
+		lose(w, old)
+		owned := func() documents.Owner {
+			t.Helper()
+			w.step()
+			list, _ := w.documents.Floating()
+			return list[0].Owners.Owners[0]
+		}
+		for range 3 {
+			w.Placer = New(w.Options) // another leads
+			if o := owned(); o.Agent != old && o.From != old || o.Agent != "" && o.Agent != old {
+				t.Fatalf("%s: it is given away at once: %+v", name, o)
+			}
+		}
+		w.now = w.now.Add(wait - time.Millisecond)
+		if o := owned(); o.Agent != old && o.From != old {
+			t.Fatalf("%s: it is given away too early: %+v", name, o)
+		}
+		w.now = w.now.Add(time.Millisecond)
+		if stop != nil {
+			stop(w, old)
+		}
+		owned()
+		if o := owned(); o.Agent == old || o.Agent == "" || o.Epoch != epoch+1 || o.From != "" {
+			t.Errorf("%s: in the end it is placed on %+v, before on %s in epoch %d", name, o, old, epoch)
+		}
+	}
+	paused := func(w *world, old string) { w.agent(old).Working = false }
+	gone := func(w *world, old string) { w.agent(old).There = false }
+	f("it is lost", gone, 10*time.Second, nil)
+	f("it is forgotten", func(w *world, old string) {
+		w.fleet = slices.DeleteFunc(w.fleet, func(c registry.Candidate) bool { return c.ID == old })
+	}, 10*time.Second, nil)
+	f("its connection breaks", func(w *world, old string) { w.agent(old).Broke = w.now.Add(-grace) }, 10*time.Second, gone)
+	f("it is paused, and stops", paused, time.Hour, func(w *world, old string) { w.deaf = false; delete(w.runs, old) })
+	f("it is paused, and then lost", paused, time.Hour, func(w *world, old string) {
+		gone(w, old)
+		w.step()
+		w.now = w.now.Add(10*time.Second + look)
+	})
+}
+
+// step looks once, and waits until what was written has come back.
+func (w *world) step() {
+	w.Helper()
+	before, _, err := w.store.List(w.Context(), "placements/")
+	if err != nil {
+		w.Fatal(err)
+	}
+	changed := w.documents.Changed()
+	w.Step(w.Context(), w.now)
+	after, _, err := w.store.List(w.Context(), "placements/")
+	if err != nil {
+		w.Fatal(err)
+	}
+	if fmt.Sprint(before) != fmt.Sprint(after) {
+		<-changed
+	}
+}
+
+// TestDeletedWhileItRuns: an exclusive document that is deleted, and written anew, is nobody's before its owner has stopped.
+func TestDeletedWhileItRuns(t *testing.T) {
+	const text = "document: task\nplace: 1\noverlap: never\nexporters: {debug: {}}"
+	w := newWorld(t, 2)
+	w.apply(text)
+	owners, _ := w.look()
+	old := owners[0]
+	w.runs[old.Agent], w.deaf = "1", true
+	remove := func() {
+		if err := w.documents.Delete(t.Context(), "ann", expr.Selector{}, "task", false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove()
+	w.step()
+	w.apply(text)
+	w.step()
+	if list, _ := w.documents.Floating(); !list[0].Owners.Owners[0].Leaving() {
+		t.Fatalf("written anew it is placed on %+v", list[0].Owners)
+	}
+	w.deaf, w.runs = false, map[string]string{}
+	w.step()
+	list, _ := w.documents.Floating()
+	if o := list[0].Owners.Owners[0]; o.Agent == "" || o.Epoch <= old.Epoch {
+		t.Errorf("when the owner has stopped it is placed on %+v, before on %+v", o, old)
+	}
+	last := list[0].Owners.Epoch
+	remove()
+	for range 4 {
+		w.step()
+	}
+	if list, _, err := w.store.List(t.Context(), "placements/"); err != nil || len(list) > 0 {
+		t.Errorf("when all have stopped it is still placed: %v, %v", list, err)
+	}
+	w.apply(text)
+	if owners, _ := w.look(); owners[0].Epoch <= last {
+		t.Errorf("written anew it begins with epoch %d, and had come to %d", owners[0].Epoch, last)
+	}
+}
+
+// TestParked: a version that fails moves on, to three agents, and waits then for the next version.
+func TestParked(t *testing.T) {
+	f := func(agents, tried int) {
+		w := newWorld(t, agents)
+		w.status = "refused"
+		w.apply("document: task\nplace: 1\nexporters: {debug: {}}")
+		for range 2 * (tried + 2) {
+			w.step()
+			for _, c := range w.fleet { // whoever has it fails
+				if w.Current(c.ID) {
+					w.runs[c.ID] = "1"
+				}
+			}
+		}
+		if len(w.runs) != tried {
+			t.Fatalf("of %d agents %d have tried: %v", agents, len(w.runs), w.runs)
+		}
+		tasks := w.documents.Tasks(expr.Selector{}).Tasks
+		if len(tasks) != 1 || tasks[0].Status != "parked" || !strings.Contains(tasks[0].Error, fmt.Sprintf("failed on %d agents", tried)) || !strings.Contains(tasks[0].Error, "no such file") {
+			t.Errorf("after that: %+v", tasks)
+		}
+		w.status = ""
+		w.apply("document: task\nplace: 1\nexporters: {debug: {verbosity: normal}}")
+		w.step()
+		if tasks := w.documents.Tasks(expr.Selector{}).Tasks; tasks[0].Status != "waiting" || tasks[0].Agent == "" {
+			t.Errorf("the next version: %+v", tasks)
+		}
+		if list, _ := w.documents.Floating(); len(list[0].Owners.Failed) > 0 || list[0].Owners.Parked {
+			t.Errorf("of the next version it is remembered: %+v", list[0].Owners)
+		}
+	}
+	f(5, 3)
+	f(2, 2)
+}
+
+// Current reports whether an agent is offered the document.
+func (w *world) Current(agent string) bool {
+	return len(w.documents.Current().For(w.agent(agent).Labels).Offer.Documents) > 0
 }
 
 // TestRun: the leader places by itself, and steps down when it ends.

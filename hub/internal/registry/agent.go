@@ -2,7 +2,6 @@ package registry
 
 import (
 	"cmp"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -21,49 +20,36 @@ import (
 )
 
 const (
-	agentsPrefix   = "agents/"
-	sessionsPrefix = "sessions/"
 	timelineLength = 50
 	maxLabels      = 64
 	maxText        = 1 << 10 // of a label, a name, a cause
 )
 
-// record is what is kept of an agent in the control state.
-type record struct {
-	ID         string            `json:"id"`
-	Name       string            `json:"name"`
-	Type       string            `json:"type"`
-	Version    string            `json:"version"`
-	Labels     map[string]string `json:"labels"`           // Pinned among them
-	Pinned     map[string]string `json:"pinned,omitempty"` // labels that it has whatever it says, by its identity
-	Connection api.Connection    `json:"connection"`
-	Cause      string            `json:"cause,omitempty"`
-	Config     string            `json:"config,omitempty"`
-	Hub        string            `json:"hub"`
-	FirstSeen  time.Time         `json:"first_seen"`
-	LastSeen   time.Time         `json:"last_seen"`
-	Started    time.Time         `json:"started,omitzero"`
-	Timeline   []api.Event       `json:"timeline"` // oldest first
-
-	State   string   `json:"state,omitempty"`   // of its life
-	Receipt string   `json:"receipt,omitempty"` // which of its receipts the timeline has last
-	Refused []string `json:"refused,omitempty"` // hashes of offers that have failed there; the last is the latest
-	Done    string   `json:"done,omitempty"`    // the id of the last order that it did
-}
-
 // An agent is what the registry knows of one.
 type agent struct {
-	r *Registry
+	r  *Registry
+	ID string // the record's; it never changes, and needs no lock
 
 	mu sync.Mutex
 	record
-	conn  *control.Conn // nil: none, or it polls
-	timer *time.Timer   // until it is lost; nil while it is connected
-	broke time.Time     // when the connection broke without a word; zero: it did not
-	since time.Time     // when it came
-	seq   uint64
+	revision int64 // of the record in the control state; 0: there is none
+	read     int64 // the latest revision of it of which this hub has heard
+	session  entry
+	owed     owed
 
-	leased time.Time // until when it may believe that it has a lease; with the monotonic clock, which nobody can set
+	// Of an agent that has connected here: held, until it has gone or is another hub's.
+	held     bool
+	connects int           // how often it has
+	claimed  int           // how often it had when its session was written last
+	conn     *control.Conn // nil: none, or it polls
+	since    time.Time     // when it came
+	seq      uint64
+	asked    uint64          // the nonce of a Beat that has not been answered with a lease
+	lost     <-chan struct{} // closed: the session's lease is lost
+
+	timer  *time.Timer // until it is lost; nil while it is connected
+	broke  time.Time   // when this hub heard that the connection broke without a word; zero: it did not
+	leased time.Time   // until when the agent may believe that it has a lease; with the monotonic clock, which nobody can set
 
 	health     *protobufs.ComponentHealth
 	components []report.Component
@@ -73,7 +59,7 @@ type agent struct {
 
 	life          *report.Life          // nil: it has not told
 	configuration *report.Configuration // likewise
-	session       wanted                // what this connection was told
+	told          wanted                // what it was told by this connection
 	set           *documents.Set        // that placement is of
 	placement     *documents.Placement
 	placedAt      time.Time // when placement came to be what it is
@@ -83,6 +69,13 @@ type agent struct {
 
 	now  sample
 	past []sample // oldest first; what rates are reckoned from is the first
+}
+
+// owed is what is to be written of an agent.
+type owed struct {
+	record, session bool
+	look            bool // at the session, before that: it may be another hub's
+	loss            bool // its hub is gone
 }
 
 // Rates are over rateWindow at least, for what many collectors do they do in rounds; a sample is kept each rateStep.
@@ -98,19 +91,6 @@ type sample struct {
 	components []report.Component
 }
 
-// event adds to the timeline. a.mu is held.
-func (a *agent) event(kind, cause string) {
-	cause = short(cause)
-	if n := len(a.Timeline); n > 0 && a.Timeline[n-1].Kind == kind && a.Timeline[n-1].Cause == cause {
-		a.Timeline[n-1].Time = time.Now().UTC() // once more
-	} else {
-		a.Timeline = append(a.Timeline, api.Event{Time: time.Now().UTC(), Kind: kind, Cause: cause})
-	}
-	if n := len(a.Timeline); n > timelineLength {
-		a.Timeline = slices.Delete(a.Timeline, 0, n-timelineLength)
-	}
-}
-
 func short(s string) string {
 	if len(s) > maxText {
 		return strings.ToValidUTF8(s[:maxText], "") + "…"
@@ -118,31 +98,27 @@ func short(s string) string {
 	return s
 }
 
-// save has the record kept. a.mu is held.
-func (a *agent) save() { a.r.keeper.put(agentsPrefix+a.ID, a.record, false) }
-
 // connect notes that the agent is there: with a connection, or polling if conn is nil.
 func (a *agent) connect(conn *control.Conn, who visitor, from string) {
 	a.mu.Lock()
 	old := a.conn
-	a.conn, a.session, a.broke = conn, wanted{}, time.Time{}
+	if !a.ours() && a.Connection == api.Connected { // that hub may have leased it until now
+		a.leasedFor(a.far())
+	}
+	fresh := !a.held
+	a.conn, a.told, a.broke, a.held, a.asked = conn, wanted{}, time.Time{}, true, 0
+	a.connects++
 	a.known(who)
-	if a.timer != nil {
-		a.timer.Stop()
-		a.timer = nil
-	}
-	fresh := a.Connection != api.Connected
-	if fresh {
-		a.r.connected.Add(1)
-	}
-	a.Connection, a.Cause, a.Hub = api.Connected, "", a.r.o.Hub
+	a.stopTimer()
+	a.at(api.Connected, a.r.o.Hub)
+	a.Cause = ""
 	a.LastSeen = time.Now().UTC()
 	if fresh || conn != nil {
 		a.event("connected", "from "+from)
 	}
 	a.since = a.LastSeen
 	a.save()
-	a.keepSession()
+	a.saveSession()
 	a.mu.Unlock()
 	if old != nil && old != conn {
 		go old.Close(goingAway, "the agent has connected again, from "+from)
@@ -150,55 +126,24 @@ func (a *agent) connect(conn *control.Conn, who visitor, from string) {
 	a.r.notify()
 }
 
-// presence is what other hubs see of a connection.
-type presence struct {
-	Hub   string    `json:"hub"`
-	Since time.Time `json:"since"`
-}
-
-// keepSession has it kept that the agent is connected here. a.mu is held.
-func (a *agent) keepSession() {
-	a.r.keeper.put(sessionsPrefix+a.ID, presence{Hub: a.r.o.Hub, Since: a.since}, true)
-}
-
-// keepSessions has it kept again what was lost with the hub's lease, each time.
-func (r *Registry) keepSessions(ctx context.Context) {
-	for {
-		select {
-		case <-r.o.Store.Lost():
-		case <-ctx.Done():
-			return
-		}
-		r.o.Log.Warn("the hub has lost its lease in the control state, because it could not reach it for too long; it gets another")
-		for _, a := range r.all() {
-			a.mu.Lock()
-			if a.Connection == api.Connected {
-				a.keepSession()
-			}
-			a.mu.Unlock()
-		}
-		select {
-		case <-time.After(time.Second): // it may be lost again at once
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // left notes that a connection is over. The agent is lost three heartbeats after it was heard last, if it does not come
-// back before; at once disconnected if it said goodbye.
+// back before; at once disconnected if it said goodbye. That this hub ends is not the agent's doing.
 func (a *agent) left(conn *control.Conn, cause string, goodbye bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.conn != conn || a.Connection != api.Connected {
-		return // it has come back already
+	if a.conn != conn || !a.held {
+		return // it has come back already, or is elsewhere
 	}
 	a.conn = nil
 	if goodbye {
 		a.gone(api.Disconnected, cause)
 		return
 	}
+	if a.r.ends() {
+		return
+	}
 	a.broke = time.Now()
+	a.saveSession()
 	a.wait(cause, a.LastSeen)
 	a.r.notify()
 }
@@ -206,45 +151,51 @@ func (a *agent) left(conn *control.Conn, cause string, goodbye bool) {
 // wait gives the agent until three heartbeats after heard. a.mu is held.
 func (a *agent) wait(cause string, heard time.Time) {
 	a.Cause = short(cause)
-	after := time.Until(heard.Add(missed * a.r.Heartbeat()))
-	if a.timer != nil {
-		a.timer.Stop()
-	}
+	a.after(time.Until(heard.Add(missed*a.r.Heartbeat())), func() {
+		a.gone(api.Lost, fmt.Sprintf("%s; three heartbeats missed", cause))
+	})
+}
+
+// after calls f later, with a.mu held, unless the timer is stopped or set anew. a.mu is held.
+func (a *agent) after(d time.Duration, f func()) {
+	a.stopTimer()
 	var t *time.Timer
-	t = time.AfterFunc(max(after, 0), func() {
+	t = time.AfterFunc(max(d, 0), func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		if a.timer == t && a.Connection == api.Connected {
-			a.gone(api.Lost, fmt.Sprintf("%s; three heartbeats missed", cause))
+		if a.timer == t {
+			a.timer = nil
+			f()
 		}
 	})
 	a.timer = t
 }
 
+func (a *agent) stopTimer() {
+	if a.timer != nil {
+		a.timer.Stop()
+		a.timer = nil
+	}
+}
+
 // gone ends a session. a.mu is held.
 func (a *agent) gone(c api.Connection, cause string) {
-	a.Connection, a.Cause, a.timer = c, short(cause), nil
+	a.stopTimer()
+	a.at(c, a.r.o.Hub)
+	a.held, a.Cause = false, short(cause)
 	a.now, a.past = sample{}, nil // no rates any more
 	a.event(string(c), cause)
-	a.r.connected.Add(-1)
-	a.r.keeper.delete(sessionsPrefix + a.ID)
 	a.save()
+	a.saveSession()
 	a.r.notify()
 	a.r.o.Log.Info("agent "+string(c), "agent", a.ID, "name", a.Name, "cause", cause)
 }
 
-// lease reports whether the agent may have a lease of now, which it is given then.
-func (a *agent) lease() bool {
+// has reports whether a connection is the agent's still.
+func (a *agent) has(conn *control.Conn) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.sure(a.placed()) {
-		return false
-	}
-	a.session.given = time.Now().Add(a.r.Lease())
-	if a.session.given.After(a.leased) {
-		a.leased = a.session.given
-	}
-	return true
+	return a.conn == conn
 }
 
 // heard notes a sign of life.
@@ -258,20 +209,25 @@ func (a *agent) heard() {
 func (a *agent) report(m *protobufs.AgentToServer, beat *control.Beat, first bool) (full bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.LastSeen, a.session.said = time.Now().UTC(), time.Now()
+	a.LastSeen, a.told.said = time.Now().UTC(), time.Now()
 	keep := false
 	full = m.AgentDescription == nil && (first || m.SequenceNum != a.seq+1)
-	a.seq, a.session.capabilities = m.SequenceNum, m.Capabilities
+	a.seq, a.told.capabilities = m.SequenceNum, m.Capabilities
 	if d := m.AgentDescription; d != nil {
 		keep = a.describe(d) || keep
-		a.session.described = true
+		a.told.described = true
 	}
-	was, _ := a.verdict()
 	if h := m.Health; h != nil {
 		keep = a.judge(h) || keep
 	}
 	if beat != nil {
-		a.session.trusts = cmp.Or(beat.Authorities, a.session.trusts)
+		trusts := beat.Authorities
+		if trusts == "" && !first { // it has not said it again
+			trusts = a.Trusts
+		}
+		keep = a.Trusts != trusts || keep
+		a.Trusts = short(trusts)
+		a.asked = beat.Nonce
 		keep = a.tells(beat) || keep
 	}
 	if s := m.RemoteConfigStatus; s != nil {
@@ -283,9 +239,11 @@ func (a *agent) report(m *protobufs.AgentToServer, beat *control.Beat, first boo
 	if beat != nil {
 		a.count(beat)
 	}
-	if is, cause := a.verdict(); is != was && (was != "unknown" || is != report.Healthy) {
-		a.event(is, cause)
-		keep = true
+	if is, cause := a.verdict(); is != a.Health && is != "unknown" {
+		if a.Health != "" || is != report.Healthy {
+			a.event(is, cause)
+		}
+		a.Health, a.Ill, keep = is, short(cause), true
 	}
 	if keep {
 		a.save()
@@ -308,7 +266,7 @@ func (a *agent) describe(d *protobufs.AgentDescription) bool {
 	for _, k := range []string{"service.name", "service.version", "service.instance.id"} {
 		delete(attrs, k)
 	}
-	if a.session.identified {
+	if a.Identified {
 		delete(attrs, roleLabel) // a hub's own agent needs no identity there
 	}
 	maps.Copy(attrs, a.Pinned)
@@ -354,6 +312,8 @@ func (a *agent) judge(h *protobufs.ComponentHealth) (keep bool) {
 // unexplained on their way to the hub is not, though it does not know of it.
 func (a *agent) verdict() (health, cause string) {
 	switch {
+	case a.health == nil && !a.ours():
+		return cmp.Or(a.Health, "unknown"), a.Ill
 	case a.health == nil:
 		return "unknown", ""
 	case a.health.Healthy:

@@ -122,7 +122,8 @@ func (r *Registry) still(v visitor, req *http.Request) error {
 	return err
 }
 
-// Expel ends the connection of an agent, which is told why. The Gate must refuse it already.
+// Expel ends the connection of an agent to this hub, which is told why. The Gate must refuse it already. Other hubs do so
+// themselves: their Gates hear of it as well.
 func (r *Registry) Expel(id, why string) {
 	r.expelled.Add(1)
 	r.mu.Lock()
@@ -134,10 +135,7 @@ func (r *Registry) Expel(id, why string) {
 	a.mu.Lock()
 	conn := a.conn
 	a.conn = nil
-	if a.Connection == api.Connected && a.Hub == r.o.Hub {
-		if a.timer != nil {
-			a.timer.Stop()
-		}
+	if a.Connection == api.Connected && a.ours() {
 		a.gone(api.Disconnected, why)
 	}
 	a.mu.Unlock()
@@ -148,7 +146,7 @@ func (r *Registry) Expel(id, why string) {
 
 // known takes in who the agent has proven to be. a.mu is held.
 func (a *agent) known(v visitor) {
-	a.session.identified = v.peer.ID != ""
+	a.Identified = v.peer.ID != ""
 	if maps.Equal(a.Pinned, v.labels) {
 		return
 	}
@@ -163,18 +161,16 @@ func (a *agent) known(v visitor) {
 	a.Labels, a.Pinned, a.set = labels, maps.Clone(v.labels), nil
 }
 
-// toTrust returns what the agent is to be told to trust.
+// toTrust returns what the agent is to be told to trust. a.mu is held.
 func (a *agent) toTrust() string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.r.o.Authorities == nil || !a.session.identified {
+	if a.r.o.Authorities == nil || !a.Identified {
 		return ""
 	}
 	return a.r.o.Authorities()
 }
 
-// Confirmed says which of the connected creel agents that have an identity trust what they are to trust by now: how many do,
-// and the ids of those that do not.
+// Confirmed says which of the creel agents that are connected, to whichever hub, and have an identity trust what they are to
+// trust by now: how many do, and the ids of those that do not.
 func (r *Registry) Confirmed() (confirmed int, behind []string) {
 	if r.o.Authorities == nil {
 		return 0, nil
@@ -183,8 +179,8 @@ func (r *Registry) Confirmed() (confirmed int, behind []string) {
 	for _, a := range r.all() {
 		a.mu.Lock()
 		switch {
-		case a.Connection != api.Connected || !a.session.identified || a.Type != control.AgentType:
-		case a.session.trusts == now:
+		case a.Connection != api.Connected || !a.Identified || a.Type != control.AgentType:
+		case a.Trusts == now:
 			confirmed++
 		default:
 			behind = append(behind, a.ID)

@@ -67,7 +67,7 @@ func (g *gate) set(f func()) {
 // when the hub is started again; nobody outside is a hub's own agent.
 func TestPinnedLabels(t *testing.T) {
 	g := &gate{}
-	f := &fleet{world: &world{t: t, store: newWorld(t, registry.Options{}).store}}
+	f := &fleet{world: &world{t: t, hub: "hub-1", store: newWorld(t, registry.Options{}).store}}
 	start := func() {
 		t.Helper()
 		var err error
@@ -149,7 +149,7 @@ func TestTurnedAway(t *testing.T) {
 	g.set(func() {
 		g.refusal = &control.Refusal{Code: control.Revoked, Text: "ann has revoked it", Remedy: "admit it", After: time.Hour}
 	})
-	c, err := control.NewClient(control.ClientOptions{URL: w.server.URL, Log: slog.New(slog.NewTextHandler(&log, nil)), Agent: control.Agent{ID: uuid.NewString()}})
+	c, err := control.NewClient(control.ClientOptions{URLs: []string{w.server.URL}, Log: slog.New(slog.NewTextHandler(&log, nil)), Agent: control.Agent{ID: uuid.NewString()}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -225,7 +225,7 @@ func (r *Registry) Ledger(q api.LedgerQuery) (api.Ledger, error) {
 	l := api.Ledger{Agents: []api.AgentBooks{}, Total: api.Books{Dropped: map[string]int64{}}}
 	for _, a := range r.all() {
 		a.mu.Lock()
-		if len(a.ledger.Pipelines) > 0 {
+		if len(a.ledger.Pipelines) > 0 && of(a.Hub, q.Hub) {
 			b := api.AgentBooks{ID: a.ID, Name: a.Name}
 			hops := a.run.list()
 			b.Add(a.ledger, hops)
@@ -234,9 +234,7 @@ func (r *Registry) Ledger(q api.LedgerQuery) (api.Ledger, error) {
 		}
 		a.mu.Unlock()
 	}
-	slices.SortFunc(l.Agents, func(a, b api.AgentBooks) int {
-		return cmp.Or(cmp.Compare(b.Unexplained, a.Unexplained), cmp.Compare(b.Lost(), a.Lost()), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
-	})
+	slices.SortFunc(l.Agents, CompareBooks)
 	if n := len(l.Agents); n > limit {
 		l.Agents, l.LeftOut = l.Agents[:limit], n-limit
 	}

@@ -2,55 +2,37 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"sync"
 	"time"
-
-	"github.com/creelhq/creel/hub/internal/state"
 )
 
-// A keeper writes what has changed into the control state, without making those wait who change it: of several changes
-// to a key the last is written.
+// A keeper has those agents written into the control state of which something has changed, without making those wait who
+// change it: of several changes the last is written. Of each agent one write is under way at a time.
 type keeper struct {
-	store state.Store
-	log   *slog.Logger
-	wake  chan struct{}
-	stop  chan struct{}
-	done  sync.WaitGroup
+	keep func(context.Context, *agent) error
+	log  *slog.Logger
+	wake chan struct{}
+	stop chan struct{}
+	done sync.WaitGroup
 
 	mu    sync.Mutex
-	dirty map[string]write
+	dirty map[*agent]bool
 }
 
-// write is a value to be put, or to be deleted if value is nil.
-type write struct {
-	value  []byte
-	leased bool
-}
-
-// parallel is how many writes are under way at once: etcd syncs them together.
+// parallel is how many agents are written at once: etcd syncs them together.
 const parallel = 64
 
-func newKeeper(s state.Store, log *slog.Logger) *keeper {
-	k := &keeper{store: s, log: log, wake: make(chan struct{}, 1), stop: make(chan struct{}), dirty: make(map[string]write)}
+func newKeeper(keep func(context.Context, *agent) error, log *slog.Logger) *keeper {
+	k := &keeper{keep: keep, log: log, wake: make(chan struct{}, 1), stop: make(chan struct{}), dirty: make(map[*agent]bool)}
 	k.done.Go(k.run)
 	return k
 }
 
-func (k *keeper) put(key string, v any, leased bool) {
-	value, err := json.Marshal(v)
-	if err != nil {
-		panic("BUG: " + err.Error())
-	}
-	k.set(key, write{value, leased})
-}
-
-func (k *keeper) delete(key string) { k.set(key, write{}) }
-
-func (k *keeper) set(key string, w write) {
+// add has an agent written soon.
+func (k *keeper) add(a *agent) {
 	k.mu.Lock()
-	k.dirty[key] = w
+	k.dirty[a] = true
 	k.mu.Unlock()
 	select {
 	case k.wake <- struct{}{}:
@@ -76,42 +58,21 @@ func (k *keeper) flush() {
 	defer cancel()
 	k.mu.Lock()
 	todo := k.dirty
-	k.dirty = make(map[string]write)
+	k.dirty = make(map[*agent]bool)
 	k.mu.Unlock()
 	slots := make(chan struct{}, parallel)
 	var wg sync.WaitGroup
-	for key, w := range todo {
+	for a := range todo {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			var err error
-			if w.value == nil {
-				err = k.store.Delete(ctx, key, state.Always())
-			} else {
-				_, err = k.store.Put(ctx, key, w.value, w.leased, state.Always())
-			}
-			if err != nil {
-				k.again(key, w, err)
+			if err := k.keep(ctx, a); err != nil {
+				k.log.Warn("write control state; will try again", "agent", a.ID, "error", err)
+				time.AfterFunc(time.Second, func() { k.add(a) })
 			}
 		})
 	}
 	wg.Wait()
-}
-
-// again puts a write back, unless there is a newer one.
-func (k *keeper) again(key string, w write, err error) {
-	k.log.Warn("write control state; will try again", "key", key, "error", err)
-	k.mu.Lock()
-	if _, newer := k.dirty[key]; !newer {
-		k.dirty[key] = w
-	}
-	k.mu.Unlock()
-	time.AfterFunc(time.Second, func() {
-		select {
-		case k.wake <- struct{}{}:
-		default:
-		}
-	})
 }
 
 // close writes what is left.

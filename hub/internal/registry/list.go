@@ -112,6 +112,10 @@ func (r *Registry) List(within expr.Selector, q api.AgentQuery) (api.AgentList, 
 	var rows []api.Agent
 	for _, a := range r.seen(within) {
 		a.mu.Lock()
+		if !of(a.Hub, q.Hub) {
+			a.mu.Unlock()
+			continue
+		}
 		x := a.row()
 		a.mu.Unlock()
 		list.Counts[x.Status()]++

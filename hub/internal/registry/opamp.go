@@ -110,13 +110,16 @@ func (r *Registry) serveConn(w http.ResponseWriter, req *http.Request) {
 			err = badRequest("identity", "the connection is agent %s's: another instance_uid must connect for itself", a.ID)
 			break
 		}
+		if !a.has(conn) {
+			err = errors.New("the agent has another connection")
+			break
+		}
 		var reply *protobufs.ServerToAgent
 		if reply, err = r.hear(a, m, first); err != nil {
 			break
 		}
 		r.pace(conn, a, m)
 		if reply != nil {
-			reply.RemoteConfig = a.pollOffer() // with the lease: what the agent has from earlier may be another's by now
 			if err = conn.Send(reply); err != nil {
 				break
 			}
@@ -203,11 +206,11 @@ func (r *Registry) hear(a *agent, m *protobufs.AgentToServer, first bool) (*prot
 		reply.CustomCapabilities = &protobufs.CustomCapabilities{Capabilities: []string{control.Capability}}
 	}
 	if beat != nil {
-		h := r.Heartbeat()
-		lease := control.Lease{Nonce: beat.Nonce, Hub: r.o.Hub, Expires: missed * h, Heartbeat: h, Authorities: a.toTrust()}
-		if !a.lease() {
-			lease.Expires = 0
-		}
+		a.mu.Lock()
+		lease := a.lease()
+		a.offerWith(reply)
+		a.mu.Unlock()
+		a.elsewhere(&lease)
 		reply.CustomMessage = lease.Message()
 	}
 	return reply, nil
@@ -301,7 +304,7 @@ func (r *Registry) readPoll(w http.ResponseWriter, req *http.Request) (*protobuf
 // poll notes that an agent without a connection was heard, and reports whether it was not there before.
 func (a *agent) poll(who visitor, from string) (first bool) {
 	a.mu.Lock()
-	first = a.Connection != "connected" || a.conn != nil
+	first = !a.held || a.conn != nil
 	a.mu.Unlock()
 	if first {
 		a.connect(nil, who, from)

@@ -6,9 +6,7 @@
 package registry
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -35,6 +33,7 @@ type Options struct {
 	Documents   *documents.Store // what agents shall run; nil: nothing
 	Gate        Gate             // who may come in; nil: everybody
 	Authorities func() string    // control.FingerprintOfBundle of what agents with an identity are to trust; nil: they are not told
+	Balancer    Balancer         // which hubs agents can go to, and are to; nil: there is this one alone
 	Patience    time.Duration    // how long a difference between them must last to be told; 0: a minute
 	Log         *slog.Logger
 	Metrics     *metric.Set
@@ -64,7 +63,8 @@ type Registry struct {
 	stop context.CancelFunc // ends it
 	over sync.WaitGroup
 
-	connected atomic.Int64
+	connected atomic.Int64 // agents that are at this hub
+	elsewhere atomic.Int64 // agents that are at others
 	expelled  atomic.Int64 // how often Expel was called
 	changed   atomic.Pointer[chan struct{}]
 }
@@ -99,7 +99,7 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 	ch := make(chan struct{})
 	r.changed.Store(&ch)
 	r.meter()
-	r.keeper = newKeeper(o.Store, o.Log)
+	r.keeper = newKeeper(r.keep, o.Log)
 	if err := r.load(ctx); err != nil {
 		r.keeper.close()
 		return nil, fmt.Errorf("load the fleet: %w", err)
@@ -109,20 +109,12 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 
 // load takes up what is kept, and follows what may change.
 func (r *Registry) load(ctx context.Context) error {
-	agents, _, err := r.o.Store.List(ctx, agentsPrefix)
+	records, sessions, err := r.loadAgents(ctx)
 	if err != nil {
 		return err
 	}
-	for _, e := range agents {
-		var rec record
-		if err := json.Unmarshal(e.Value, &rec); err != nil || agentsPrefix+rec.ID != e.Key {
-			r.o.Log.Error("an agent's record cannot be read and is left out; the agent registers itself again", "key", e.Key, "error", err)
-			continue
-		}
-		r.restore(rec)
-	}
 	for _, a := range r.all() { // nobody knows when they were heard last
-		a.leased = r.opened.Add(r.Lease())
+		a.leasedFor(r.Heartbeat())
 	}
 	orders, revision, err := r.o.Store.List(ctx, ordersPrefix)
 	if err != nil {
@@ -132,6 +124,8 @@ func (r *Registry) load(ctx context.Context) error {
 	ctx, r.stop = context.WithCancel(context.Background())
 	r.ctx = ctx
 	r.over.Go(func() { state.Follow(ctx, r.o.Store, ordersPrefix, revision, r.o.Log, r.allOrdered, r.ordered) })
+	r.over.Go(func() { state.Follow(ctx, r.o.Store, agentsPrefix, records, r.o.Log, r.allRecords, r.tookRecord) })
+	r.over.Go(func() { state.Follow(ctx, r.o.Store, sessionsPrefix, sessions, r.o.Log, r.allSessions, r.tookSession) })
 	r.over.Go(func() { r.keepSessions(ctx) })
 	if r.o.Documents != nil {
 		r.over.Go(func() { r.followDocuments(ctx) })
@@ -139,16 +133,15 @@ func (r *Registry) load(ctx context.Context) error {
 	return nil
 }
 
-// restore takes an agent up as another run of the hub has left it.
-func (r *Registry) restore(rec record) {
-	a := &agent{r: r, record: rec, before: rec.Started}
-	r.agents[rec.ID] = a
-	if rec.Connection == api.Connected {
-		r.connected.Add(1)
-		a.mu.Lock()
-		a.wait("the hub was started again, and it has not come back", time.Now())
-		a.mu.Unlock()
+// tally returns what counts the agents that are where a is, nil if it is nowhere.
+func (r *Registry) tally(a *record) *atomic.Int64 {
+	switch {
+	case a.Connection != api.Connected:
+		return nil
+	case a.Hub == r.o.Hub:
+		return &r.connected
 	}
+	return &r.elsewhere
 }
 
 func (r *Registry) meter() {
@@ -188,9 +181,7 @@ func (r *Registry) Close() {
 	for _, a := range agents {
 		a.mu.Lock()
 		conn := a.conn
-		if a.timer != nil {
-			a.timer.Stop()
-		}
+		a.stopTimer()
 		a.mu.Unlock()
 		if conn != nil {
 			go conn.Close(goingAway, "the hub stops")
@@ -219,14 +210,17 @@ func (r *Registry) beside(f func(context.Context)) {
 	}
 }
 
-// Heartbeat returns how often agents are to be heard: it grows with the fleet, so that a hub hears perSecond at most.
+// Heartbeat returns how often agents are to be heard: it grows with how many are connected to this hub, so that a hub hears perSecond at most.
 func (r *Registry) Heartbeat() time.Duration {
 	return max(r.o.Heartbeat, time.Duration(r.connected.Load())*time.Second/perSecond)
 }
 
-// Lease returns for how long from now an agent may believe that it has the lease that it is given now, with a tenth more for
-// clocks that run at different speeds.
-func (r *Registry) Lease() time.Duration { return missed * r.Heartbeat() * 11 / 10 }
+// Lease returns for how long from now an agent may believe that it has the lease that it is given now, by whichever hub, with a tenth
+// more for clocks that run at different speeds.
+func (r *Registry) Lease() time.Duration {
+	elsewhere := time.Duration(r.elsewhere.Load()) * time.Second / perSecond // there may be one hub that has them all
+	return missed * max(r.Heartbeat(), elsewhere) * 11 / 10
+}
 
 // get returns the agent with an id, making it if it is new; nil when there are too many.
 func (r *Registry) get(id string) *agent {
@@ -235,23 +229,51 @@ func (r *Registry) get(id string) *agent {
 	a := r.agents[id]
 	if a == nil && !r.closed && len(r.agents) < r.o.MaxAgents {
 		now := time.Now().UTC()
-		a = &agent{r: r, record: record{ID: id, FirstSeen: now, Connection: api.Disconnected}}
+		a = &agent{r: r, ID: id, record: record{ID: id, FirstSeen: now, Connection: api.Disconnected}}
 		r.agents[id] = a
 	}
 	return a
 }
 
+// known returns the agent with an id, nil if there is none; made says that there is one, of which another hub has told.
+func (r *Registry) known(id string, made bool) *agent {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.agents[id]
+	if a == nil && made {
+		a = &agent{r: r, ID: id, record: record{ID: id, FirstSeen: time.Now().UTC(), Connection: api.Disconnected}}
+		r.agents[id] = a
+	}
+	return a
+}
+
+// ends reports whether the registry is being closed.
+func (r *Registry) ends() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed
+}
+
+// ended notes that it is not known here any more which configuration an agent runs.
+func (r *Registry) ended(agent, id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d := r.configurations[id]; d != nil {
+		delete(d.agents, agent)
+		if len(d.agents) == 0 {
+			delete(r.configurations, id)
+		}
+	}
+}
+
 // runs notes which configuration an agent runs, and returns the configuration's id.
 func (r *Registry) runs(agent, before, text string) string {
 	id := configurationID(text)
+	if before != id {
+		r.ended(agent, before)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if d := r.configurations[before]; d != nil && before != id {
-		delete(d.agents, agent)
-		if len(d.agents) == 0 {
-			delete(r.configurations, before)
-		}
-	}
 	d := r.configurations[id]
 	if d == nil {
 		d = &configuration{text: text, agents: make(map[string]bool)}
@@ -269,9 +291,7 @@ func (r *Registry) Configurations() []api.Configuration {
 	for id := range r.configurations {
 		list = append(list, r.configuration(id))
 	}
-	slices.SortFunc(list, func(a, b api.Configuration) int {
-		return cmp.Or(cmp.Compare(len(b.Agents), len(a.Agents)), cmp.Compare(a.ID, b.ID))
-	})
+	slices.SortFunc(list, CompareConfigurations)
 	return list
 }
 

@@ -37,13 +37,19 @@ var everybody expr.Selector
 // world is a registry behind a real socket.
 type world struct {
 	t      *testing.T
+	hub    string      // its id
 	store  state.Store // outlives registries
 	reg    *registry.Registry
 	server *httptest.Server
 }
 
 func newWorld(t *testing.T, o registry.Options) *world {
-	w := &world{t: t, store: new(state.Memory).Open()}
+	return newWorldAt(t, "hub-1", new(state.Memory).Open(), o)
+}
+
+// newWorldAt returns one of several hubs.
+func newWorldAt(t *testing.T, hub string, s state.Store, o registry.Options) *world {
+	w := &world{t: t, hub: hub, store: s}
 	w.open(o)
 	t.Cleanup(func() {
 		w.close()
@@ -56,7 +62,7 @@ func newWorld(t *testing.T, o registry.Options) *world {
 
 func (w *world) open(o registry.Options) {
 	w.t.Helper()
-	o.Hub, o.Store = "hub-1", w.store
+	o.Hub, o.Store = w.hub, w.store
 	if o.Heartbeat == 0 {
 		o.Heartbeat = 50 * time.Millisecond
 	}
@@ -121,7 +127,7 @@ func (w *world) connect(f *fake, name string, ledger func() report.Ledger) {
 		c[1].Spool = f.spool.Load()
 		return c
 	}
-	c, err := control.NewClient(control.ClientOptions{URL: w.server.URL, Agent: control.Agent{
+	c, err := control.NewClient(control.ClientOptions{URLs: []string{w.server.URL}, Agent: control.Agent{
 		ID: f.id, Version: "1.2.3", Labels: func() map[string]string { return map[string]string{"host.name": name, "site": "north"} },
 		Health: func() report.Health {
 			h := report.Health{ID: f.id, Health: report.Healthy, State: "running", Started: f.started}
@@ -203,6 +209,7 @@ func TestAgentIsLost(t *testing.T) {
 	ws := dial(t, w.server.URL)
 	send(t, ws, &protobufs.AgentToServer{InstanceUid: id[:], SequenceNum: 1, AgentDescription: &protobufs.AgentDescription{}, CustomMessage: (&control.Beat{Nonce: 1}).Message()})
 	before := w.await(id.String(), "connected", connected)
+	lease(t, ws, func(l *control.Lease) bool { return l.Nonce == 1 }) // nothing is under way any more
 	ws.NetConn().Close()
 	d := w.await(id.String(), "lost", func(d api.AgentDetail) bool { return d.Connection == api.Lost })
 	if !strings.Contains(d.Cause, "the connection broke") || !strings.Contains(d.Cause, "three heartbeats") {

@@ -25,13 +25,12 @@ import (
 // wanted is what an agent was asked for in one connection, and what it has said to that.
 type wanted struct {
 	capabilities uint64
-	described    bool   // its labels are those of now
-	identified   bool   // it has shown a certificate
-	trusts       string // Beat.Authorities
+	described    bool // its labels are those of now
 	remote       control.RemoteStatus
 	offered      string // hash of the last offer
 	offeredAt    time.Time
 	ordered      string // id of the last order
+	hubs         []control.HubAt
 
 	given      time.Time         // until when a lease lasts that was given to it in this connection
 	confirmed  map[string]int64  // exclusive documents that it has for sure until then
@@ -76,11 +75,22 @@ func (a *agent) tell() {
 	if p := a.offer(); p != nil {
 		_ = a.conn.SendShared(a.message(), p.Message)
 	}
-	if o := a.order(); o.ID != "" && o.ID != a.Done && o.ID != a.session.ordered && a.session.described && a.Type == control.AgentType {
-		a.session.ordered = o.ID
+	if o := a.order(); o.ID != "" && o.ID != a.Done && o.ID != a.told.ordered && a.told.described && a.Type == control.AgentType {
+		a.told.ordered = o.ID
 		m := a.message()
 		m.CustomMessage = o.Message()
 		_ = a.conn.Send(m)
+	}
+}
+
+// offerWith adds to a message with a Lease what is to be offered: an agent must not be leased before it has heard what is wanted
+// of it by now. It takes the offer first. a.mu is held.
+func (a *agent) offerWith(m *protobufs.ServerToAgent) {
+	if a.conn == nil {
+		return // it polls: see pollOffer
+	}
+	if p := a.offer(); p != nil {
+		m.RemoteConfig = p.Offer.Message()
 	}
 }
 
@@ -126,7 +136,7 @@ func (a *agent) selectable() map[string]string {
 // offer returns what is to be offered to the agent now, nil if there is nothing: it has it, it has failed there before,
 // it is on its way, or something of it may be another agent's. a.mu is held.
 func (a *agent) offer() *documents.Placement {
-	s := &a.session
+	s := &a.told
 	if !s.described || s.capabilities&uint64(protobufs.AgentCapabilities_AgentCapabilities_AcceptsRemoteConfig) == 0 {
 		return nil
 	}
@@ -148,7 +158,7 @@ func (a *agent) offer() *documents.Placement {
 // sure reports whether what p has that no two agents may do is this one's, and has that found out if it is not known: then the
 // agent is told when it is. It must be known anew for each connection, and when the agent has had no lease. a.mu is held.
 func (a *agent) sure(p *documents.Placement) bool {
-	s := &a.session
+	s := &a.told
 	if time.Now().After(s.given) {
 		s.confirmed = nil
 	}
@@ -169,13 +179,16 @@ func (a *agent) confirm(ctx context.Context, attempt *struct{ _ byte }, epochs m
 	until := time.Now().Add(a.r.Lease())
 	err := a.r.o.Documents.Confirm(ctx, a.ID, epochs)
 	a.mu.Lock()
-	if a.session.confirming != attempt { // it has connected again
+	if a.told.confirming != attempt { // it has connected again
 		a.mu.Unlock()
 		return
 	}
-	a.session.confirming = nil
+	a.told.confirming = nil
 	if err == nil {
-		a.session.confirmed, a.session.given = epochs, until
+		a.told.confirmed, a.told.given = epochs, until
+	}
+	if err == nil {
+		a.leaseNow()
 	}
 	a.mu.Unlock()
 	if err == nil {
@@ -188,8 +201,11 @@ func (a *agent) confirm(ctx context.Context, attempt *struct{ _ byte }, epochs m
 // took takes in what became of the last offer, and reports whether that is worth keeping. a.mu is held.
 func (a *agent) took(s control.RemoteStatus) (keep bool) {
 	s.Error = short(s.Error)
-	was := a.session.remote
-	a.session.remote = s
+	was := a.told.remote
+	a.told.remote = s
+	if s != a.Remote && s.Status != control.Applying {
+		a.Remote, keep = s, true
+	}
 	known := slices.Index(a.Refused, s.Hash)
 	switch {
 	case s.Hash == "":
@@ -201,7 +217,7 @@ func (a *agent) took(s control.RemoteStatus) (keep bool) {
 	case s.Status == control.Applied && known >= 0:
 		a.Refused, keep = slices.Delete(a.Refused, known, known+1), true
 	}
-	if s.Status == control.Failed && s != was && keep && a.configuration == nil { // else its receipts say so
+	if s.Status == control.Failed && s != was && known < 0 && s.Hash != "" && a.configuration == nil { // else its receipts say so
 		a.event("refused", s.Error)
 	}
 	return keep
@@ -250,8 +266,11 @@ func (a *agent) lives(l *report.Life) (keep bool) {
 func (a *agent) receive(c *report.Configuration) (keep bool) {
 	before := a.configuration
 	a.configuration = c
+	if runs := ofHub(c.Documents); a.Runs == nil || !slices.Equal(runs, a.Runs) {
+		a.Runs, keep = runs, true
+	}
 	if len(c.Receipts) == 0 {
-		return false
+		return keep
 	}
 	name := func(r report.Receipt) string {
 		return r.Time.UTC().Format(time.RFC3339Nano) + " " + r.Outcome + " " + r.Hash
@@ -273,9 +292,22 @@ func (a *agent) receive(c *report.Configuration) (keep bool) {
 		}
 	}
 	last := short(name(c.Receipts[len(c.Receipts)-1]))
-	keep = last != a.Receipt
+	keep = keep || last != a.Receipt
 	a.Receipt = last
 	return keep
+}
+
+// ofHub returns how the hub's documents are at an agent, in bounds. It is not nil.
+func ofHub(list []report.Document) []report.Document {
+	runs := []report.Document{}
+	for _, d := range list {
+		if d.Source == "hub" && len(runs) < maxRuns {
+			runs = append(runs, report.Document{
+				Name: short(d.Name), Source: d.Source, Version: short(d.Version), Hash: short(d.Hash), Status: short(d.Status), Error: short(d.Error),
+			})
+		}
+	}
+	return runs
 }
 
 // stage returns where the agent is in its life. a.mu is held.
@@ -283,6 +315,8 @@ func (a *agent) stage() string {
 	switch {
 	case a.Connection != api.Connected || a.Type != control.AgentType:
 		return "unknown"
+	case !a.ours() && a.State != "":
+		return a.State
 	case a.life != nil:
 		return a.life.State
 	case a.health.GetStatus() != "": // an older agent
@@ -294,7 +328,7 @@ func (a *agent) stage() string {
 // documented returns what package documents sees of the agent. a.mu is held.
 func (a *agent) documented() documents.Agent {
 	x := documents.Agent{
-		ID: a.ID, Name: a.Name, Labels: a.selectable(), Connected: a.Connection == api.Connected, Remote: a.session.remote, Placement: a.placed(),
+		ID: a.ID, Name: a.Name, Labels: a.selectable(), Connected: a.Connection == api.Connected, Remote: a.told.remote, Placement: a.placed(),
 	}
 	x.Settled = x.Connected && a.Hub == a.r.o.Hub && a.broke.IsZero() && a.settled(x.Placement)
 	if a.configuration != nil {
@@ -303,13 +337,16 @@ func (a *agent) documented() documents.Agent {
 			x.Documents = []report.Document{}
 		}
 	}
+	if !a.ours() {
+		x.Remote, x.Documents = a.Remote, a.Runs
+	}
 	return x
 }
 
 // settled reports whether the agent has said, since p is what it is to run, that it does, and nothing else was offered to it in
 // this connection. a.mu is held.
 func (a *agent) settled(p *documents.Placement) bool {
-	s := &a.session
+	s := &a.told
 	switch {
 	case p.Offer == nil || !s.described || s.offered != "" && s.offered != p.Hash || !s.said.After(a.placedAt):
 		return false
@@ -337,27 +374,30 @@ type Candidate struct {
 	ID      string
 	Name    string
 	Labels  map[string]string // as selectors see them
+	Hub     string            // that it is or was connected to
 	There   bool              // it is connected, or may be: it has been heard within three heartbeats
-	Broke   time.Time         // when its connection broke without a word; zero: it did not
+	Broke   time.Time         // when this hub heard that its connection broke without a word; zero: it did not
 	Working bool              // it takes documents, and is not held by anybody
-	Leased  time.Time         // until when it may believe that it has a lease, by this hub's clock
+
+	// Leased is until when it may believe that it has a lease, by this hub's clock. Of an agent that is connected to another
+	// hub it is always some time ahead.
+	Leased time.Time
 }
 
-// Candidates returns the creel agents. It is called often.
+// Candidates returns the creel agents of all hubs. It is called often.
 func (r *Registry) Candidates() []Candidate {
 	var list []Candidate
 	for _, a := range r.all() {
 		a.mu.Lock()
 		if a.Type == control.AgentType {
-			takes := a.session.capabilities == 0 || a.session.capabilities&uint64(protobufs.AgentCapabilities_AgentCapabilities_AcceptsRemoteConfig) != 0
-			c := Candidate{
-				ID: a.ID, Name: a.Name, Labels: a.selectable(), There: a.Connection == api.Connected, Broke: a.broke,
-				Working: takes && a.State != life.Paused,
+			takes := a.told.capabilities == 0 || a.told.capabilities&uint64(protobufs.AgentCapabilities_AgentCapabilities_AcceptsRemoteConfig) != 0
+			if !a.ours() && a.session.revision > 0 && a.broke.IsZero() {
+				a.leasedFor(a.far())
 			}
-			if a.Hub == r.o.Hub { // else others have given it later ones
-				c.Leased = a.leased
-			}
-			list = append(list, c)
+			list = append(list, Candidate{
+				ID: a.ID, Name: a.Name, Labels: a.selectable(), Hub: a.Hub, There: a.Connection == api.Connected, Broke: a.broke,
+				Working: takes && a.State != life.Paused, Leased: a.leased,
+			})
 		}
 		a.mu.Unlock()
 	}
@@ -442,7 +482,7 @@ func (r *Registry) ordered(e state.Entry) {
 		return
 	}
 	a.mu.Lock()
-	if a.Hub == r.o.Hub { // else its record is another hub's
+	if a.ours() { // else its record is another hub's
 		a.event("ordered", strings.TrimSuffix(fmt.Sprintf("%s, by %s: %s", o.Do, o.By, o.Cause), ": "))
 		a.save()
 	}

@@ -32,9 +32,11 @@ type fleet struct {
 	docs *documents.Store
 }
 
-func newFleet(t *testing.T, s state.Store) *fleet {
+func newFleet(t *testing.T, s state.Store) *fleet { return newFleetAt(t, "hub-1", s) }
+
+func newFleetAt(t *testing.T, hub string, s state.Store) *fleet {
 	t.Helper()
-	f := &fleet{world: &world{t: t, store: s}}
+	f := &fleet{world: &world{t: t, hub: hub, store: s}}
 	f.start()
 	t.Cleanup(f.end)
 	return f
@@ -105,7 +107,7 @@ func (f *fleet) peer(name string, labels map[string]string) *peer {
 	p.life = report.Life{State: "running", Since: time.Now()}
 	started := time.Now()
 	var err error
-	p.client, err = control.NewClient(control.ClientOptions{URL: f.server.URL, Tracer: tracer, Agent: control.Agent{
+	p.client, err = control.NewClient(control.ClientOptions{URLs: []string{f.server.URL}, Tracer: tracer, Agent: control.Agent{
 		ID: p.id, Version: "1.2.3", Labels: ask(p, func() map[string]string { return p.labels }),
 		Health: func() report.Health {
 			return report.Health{ID: p.id, Health: report.Healthy, State: "running", Started: started}
@@ -436,7 +438,8 @@ func TestOrders(t *testing.T) {
 	}
 	f.again()
 	f.await(p.id, "back", done(o.ID))
-	other := newFleet(t, m.Open())
+	other := newFleetAt(t, "hub-2", m.Open())
+	other.await(p.id, "at hub-1", func(d api.AgentDetail) bool { return connected(d) && d.Hub == "hub-1" && d.State == "running" })
 	if o, err = other.reg.Order(t.Context(), everybody, p.id, "pause", "bob", ""); err != nil {
 		t.Fatal(err)
 	}
@@ -449,6 +452,10 @@ func TestOrders(t *testing.T) {
 	p.mu.Unlock()
 	if strings.Join(got, " ") != "pause resume pause" {
 		t.Errorf("it was told %v", got)
+	}
+	d = other.await(p.id, "paused, seen from the other hub", func(d api.AgentDetail) bool { return d.State == "paused" })
+	if n := strings.Count(kinds(d), "ordered"); n != 4 || d.Hub != "hub-1" {
+		t.Errorf("it is at %s, the timeline %s", d.Hub, kinds(d))
 	}
 	hub := f.peer("hub", map[string]string{"creel.role": "hub"})
 	f.await(hub.id, "connected", func(d api.AgentDetail) bool { return connected(d) && d.Name == "hub" })

@@ -2,8 +2,12 @@ package state
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -11,12 +15,15 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
+	"google.golang.org/grpc"
+
+	"github.com/creelhq/creel/tlsconf"
 )
 
 const (
 	root     = "/creel/v1/" // what all keys begin with in etcd
 	page     = 1000         // entries asked for at once
-	leaseTTL = 10           // seconds that a hub's lease outlives it
+	leaseTTL = 3            // seconds that a hub's lease outlives it: another leads within five, with an election of etcd before
 )
 
 // etcd is a Store on an etcd client.
@@ -30,12 +37,16 @@ type etcd struct {
 	session *concurrency.Session // nil until something is leased, and when the lease is lost
 	lost    chan struct{}        // of session, or of the one that comes
 	once    sync.Once
+
+	full chan struct{} // has one after a Put that there was no room for
 }
 
 // DialOptions say where an etcd cluster is.
 type DialOptions struct {
-	Endpoints []string
-	Timeout   time.Duration // for the first answer; 0: 5 s
+	Endpoints      []string
+	Timeout        time.Duration  // for the first answer; 0: 5 s
+	TLS            tlsconf.Client // what endpoints that begin with https:// are trusted by and shown; CAFile is read once
+	User, Password string         // empty: nobody's
 }
 
 // Dial returns a Store in an etcd cluster outside.
@@ -43,24 +54,85 @@ func Dial(ctx context.Context, o DialOptions) (Store, error) {
 	if o.Timeout == 0 {
 		o.Timeout = 5 * time.Second
 	}
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints: o.Endpoints, DialTimeout: o.Timeout, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
-		Logger: quiet(),
-	})
+	secure, err := o.secure()
 	if err != nil {
 		return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(o.Endpoints, ", "), err)
 	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: o.Endpoints, DialTimeout: o.Timeout, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
+		TLS: secure, Username: o.User, Password: o.Password, Logger: quiet(),
+		DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(failFast)},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("connect to etcd at %s: %w%s", strings.Join(o.Endpoints, ", "), err, o.hint(err))
+	}
 	s := newEtcd(client, func() {})
-	first, cancel := context.WithTimeout(ctx, o.Timeout)
+	var trouble contact
+	first, cancel := context.WithTimeout(context.WithValue(ctx, contact{}, &trouble), o.Timeout)
 	defer cancel()
 	if _, err := client.Get(first, root+"incarnation"); err != nil {
-		return nil, errors.Join(fmt.Errorf("reach etcd at %s: %w; is it running, and may this host reach it?", strings.Join(o.Endpoints, ", "), err), s.Close())
+		if errors.Is(err, context.DeadlineExceeded) && trouble.err != nil {
+			err = trouble.err
+		}
+		return nil, errors.Join(fmt.Errorf("reach etcd at %s: %w%s", strings.Join(o.Endpoints, ", "), err, o.hint(err)), s.Close())
 	}
 	return s, nil
 }
 
+// contact, in the context of the first call, is told why attempts fail.
+type contact struct{ err error }
+
+// failFast makes attempts of the first call fail when no member can be reached: etcd's client would have them wait in silence, tries
+// again, and says at the end only that it took too long.
+func failFast(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	first, _ := ctx.Value(contact{}).(*contact)
+	if first == nil {
+		return call(ctx, method, req, reply, cc, opts...)
+	}
+	err := call(ctx, method, req, reply, cc, append(opts, grpc.WaitForReady(false))...)
+	if err != nil && ctx.Err() == nil {
+		first.err = err
+	}
+	return err
+}
+
+// secure returns the client's side of TLS, nil if no endpoint has it.
+func (o DialOptions) secure() (*tls.Config, error) {
+	if !slices.ContainsFunc(o.Endpoints, func(e string) bool { return strings.HasPrefix(e, "https://") }) {
+		if o.TLS != (tlsconf.Client{}) {
+			return nil, errors.New("there are a certificate or authorities, but no endpoint begins with https://")
+		}
+		return nil, nil
+	}
+	ca := o.TLS.CAFile
+	o.TLS.CAFile = "" // with it, tlsconf must know for which host: there are several
+	t, err := o.TLS.Config("", nil, nil)
+	if err != nil || ca == "" {
+		return t, err
+	}
+	text, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, fmt.Errorf("read the authorities to trust: %w", err)
+	}
+	if t.RootCAs = x509.NewCertPool(); !t.RootCAs.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("read the authorities to trust: there is no certificate in PEM in %s", ca)
+	}
+	return t, nil
+}
+
+// hint says what to do about an error of the first contact.
+func (o DialOptions) hint(err error) string {
+	switch {
+	case errors.Is(err, rpctypes.ErrAuthFailed), errors.Is(err, rpctypes.ErrUserEmpty), errors.Is(err, rpctypes.ErrPermissionDenied):
+		return "; it asks who comes: check user and password, and that the user may read and write all under " + root
+	case strings.Contains(err.Error(), "certificate") || strings.Contains(err.Error(), "tls:"):
+		return "; check the authorities that are trusted, and the certificate that is shown"
+	}
+	return "; is it running, and may this host reach it?"
+}
+
 func newEtcd(client *clientv3.Client, stop func()) *etcd {
-	s := &etcd{client: client, stop: stop, lost: make(chan struct{})}
+	s := &etcd{client: client, stop: stop, lost: make(chan struct{}), full: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -124,6 +196,12 @@ func (s *etcd) Put(ctx context.Context, key string, value []byte, leased bool, c
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
 		s.lose(session)
 		return 0, fmt.Errorf("put %s: %w", key, err)
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		select {
+		case s.full <- struct{}{}:
+		default:
+		}
+		return 0, fmt.Errorf("put %s: %w", key, ErrFull)
 	case err != nil:
 		return 0, fmt.Errorf("put %s: %w", key, err)
 	case !resp.Succeeded:

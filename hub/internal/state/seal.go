@@ -11,7 +11,7 @@ import (
 type Secret [32]byte
 
 // ErrOtherSecret is what Open fails with.
-var ErrOtherSecret = errors.New("it was sealed with another secret, or is damaged; hubs with one control state need one file secret in their state directories: copy it from the hub that was there first")
+var ErrOtherSecret = errors.New("it was sealed with another secret, or is damaged; hubs with one control state need one file secret in their state directories: copy it from the hub that was there first, or let this one join it: creel hub --join")
 
 // Seal encrypts a value for a key of the control state, under which it is found again (AES-256-GCM).
 func (s *Secret) Seal(key string, value []byte) []byte {

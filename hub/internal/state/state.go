@@ -50,10 +50,57 @@ type Store interface {
 	Close() error
 }
 
+// A Cluster is a Store that knows which processes keep it: all that lie in etcd.
+type Cluster interface {
+	Store
+	// Members asks them all how they are; that takes up to two seconds if some do not answer.
+	Members(ctx context.Context) ([]Member, error)
+}
+
+// A Member is an etcd that keeps a control state.
+type Member struct {
+	ID      string // etcd's, hexadecimal
+	Name    string // of an etcd within a hub the hub's id; empty: it was added, and has not started yet
+	Peer    string // the URL at which the others reach it
+	Self    bool   // it is within this process
+	Learner bool   // it is being brought up to date, and does not count yet
+	Leader  bool
+	Healthy bool  // it answers
+	Size    int64 // bytes that its database has on disk; 0: not known, as of etcds within other hubs
+	Full    bool  // its database has no room, so that nothing can be written: alarm NOSPACE
+}
+
+// An OwnCluster is an etcd within, of which each hub keeps a member.
+type OwnCluster interface {
+	Cluster
+	// ID returns that of the member within this process.
+	ID() string
+	// Full reports whether nothing can be written because a member has no room.
+	Full() bool
+	// Add adds a member for a hub that joins, and returns its id, and the Peer of each there is then. A member that the hub had before
+	// and whose data it has not is removed. It is a learner, which keeps nobody from working if it never starts, and makes itself
+	// one that counts when it is up to date. The error is ErrAlone if this one is no member.
+	Add(ctx context.Context, j Joiner) (id string, peers []string, err error)
+	// Remove removes a hub's member for good; it may be that of this process, which ends then. The error is ErrNotFound if there is
+	// none; it is refused if too few would be left that work.
+	Remove(ctx context.Context, name string) error
+}
+
+// A Joiner is a hub that is to keep a member.
+type Joiner struct {
+	Name   string // its id
+	Peer   string // the URL at which the others reach its etcd
+	Before string // Peer of an attempt before; empty: none
+	ID     string // of the member whose data it has; empty: none
+}
+
 // What the methods of a Store fail with.
 var (
 	ErrNotFound  = errors.New("there is no such entry")
 	ErrConflict  = errors.New("somebody else has changed the entry")
 	ErrCompacted = errors.New("the changes since are not known any more")
+	ErrFull      = errors.New("the control state is full: nothing can be written to it until there is room; delete documents or tokens that nobody needs. It frees what that leaves by itself")
+	ErrRemoved   = errors.New("this hub was removed from those that keep the control state together")
+	ErrAlone     = errors.New("this hub keeps its control state to itself: no other can reach it")
 	errClosed    = errors.New("the control state is closed")
 )

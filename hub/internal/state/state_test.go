@@ -55,7 +55,7 @@ func each(t *testing.T, test func(t *testing.T, open func() Store)) {
 			t.Fatal(err)
 		}
 		closing(t, s)
-		test(t, func() Store { return closing(t, newEtcd(s.(*etcd).client, func() {})) })
+		test(t, func() Store { return closing(t, newEtcd(s.(*embedded).client, func() {})) })
 	})
 }
 

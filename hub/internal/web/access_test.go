@@ -56,6 +56,13 @@ func (d *doorkeeper) Knocks() api.KnockList {
 	return api.KnockList{Knocks: []api.Knock{{Agent: "id-stranger", Name: "strange", Reason: control.UnknownAuthority}, {Agent: "id-south", Reason: control.Cloned}}, Revoked: []api.Revocation{{Agent: "id-revoked"}}}
 }
 
+// members are Members that have nobody to remove.
+type members struct{}
+
+func (members) Joinable() error { return nil }
+
+func (members) Remove(_ context.Context, _, id string) (string, bool, error) { return id, false, nil }
+
 // notary is an Authority that notes what is asked of it.
 type notary room
 
@@ -119,7 +126,7 @@ func TestRoles(t *testing.T) {
 	h := newHouse(t, nil)
 	h.room.add("north")
 	h.room.search = func(context.Context) error { return nil }
-	roles := []api.Role{"", api.Ingest, api.Enrol, api.Viewer, api.Operator, api.Admin}
+	roles := []api.Role{"", api.Ingest, api.Enrol, api.Member, api.Viewer, api.Operator, api.Admin}
 	tokens := map[api.Role]string{}
 	for _, r := range roles[1:] {
 		tokens[r] = h.token(t, api.AccessTokenRequest{Role: r}).Text
@@ -158,7 +165,7 @@ func TestRoles(t *testing.T) {
 		}
 		for _, r := range roles {
 			switch {
-			case r == "" || r == api.Enrol: // which proves nothing but that one may join
+			case r == "" || r == api.Enrol || r == api.Member: // which proves nothing but that one may join
 				check("a stranger", tokens[r], 401, "creel token create")
 			case !r.May(o.Role):
 				check(string(r), tokens[r], 403, "needs the role "+string(o.Role), string(r)+" has the role "+string(r), "--role "+string(o.Role))

@@ -8,10 +8,12 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"os"
 	"time"
 
 	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/hub/internal/peers"
 )
 
 // An operation does what a request asks for, and returns what to answer.
@@ -27,17 +29,18 @@ type (
 func (s *Server) operations() map[string]operation {
 	return map[string]operation{
 		"getHub": ask(s.hub),
-		"listAgents": ask(func(_ context.Context, c *call, q api.AgentQuery) (api.AgentList, error) {
-			return s.Fleet.List(c.Within, q)
+		"getCluster": ask(func(ctx context.Context, _ *call, _ none) (api.Cluster, error) {
+			return s.Cluster.Cluster(ctx), nil
 		}),
-		"watchAgents": s.watch("watchAgents", "agents", s.agentsNow),
-		"getAgent": ask(func(_ context.Context, c *call, _ none) (api.AgentDetail, error) {
-			return s.Fleet.Agent(c.Within, c.path("id"))
-		}),
-		"watchAgent":         s.watch("watchAgent", "agent", func(c *call) (any, error) { return s.Fleet.Agent(c.Within, c.path("id")) }),
+		"watchCluster":       s.watch("watchCluster", "cluster", s.clusterSoon, s.clusterNow),
+		"drainHub":           tell(s.drainHub),
+		"listAgents":         ask(s.agents),
+		"watchAgents":        s.watch("watchAgents", "agents", s.fleetChanged, s.agentsNow),
+		"getAgent":           ask(s.agent),
+		"watchAgent":         s.watch("watchAgent", "agent", s.fleetChanged, func(ctx context.Context, c *call) (any, error) { return s.agent(ctx, c, none{}) }),
 		"orderAgent":         tell(s.order),
-		"getLedger":          ask(func(_ context.Context, _ *call, q api.LedgerQuery) (api.Ledger, error) { return s.Fleet.Ledger(q) }),
-		"listConfigurations": ask(s.configurations),
+		"getLedger":          ask(s.ledger),
+		"listConfigurations": ask(together(s, "/configurations", plain(s.configurations), bare(peers.JoinConfigurations))),
 		"getConfiguration":   ask(s.configuration),
 		"listDocuments": ask(func(_ context.Context, c *call, _ none) (api.DocumentList, error) {
 			return s.Documents.List(c.Within), nil
@@ -50,21 +53,13 @@ func (s *Server) operations() map[string]operation {
 		"listTasks": ask(func(_ context.Context, c *call, _ none) (api.TaskList, error) {
 			return s.Documents.Tasks(c.Within), nil
 		}),
-		"getSchema": ask(func(context.Context, *call, none) (json.RawMessage, error) { return s.Schema, nil }),
-		"searchLogs": ask(func(ctx context.Context, _ *call, q api.LogQuery) (api.LogResult, error) {
-			return s.Rows.SearchLogs(ctx, q)
-		}),
-		"tailLogs": s.tailLogs,
-		"countLogs": ask(func(ctx context.Context, _ *call, q api.LogQuery) (api.Histogram, error) {
-			return s.Rows.CountLogs(ctx, q)
-		}),
-		"searchTraces": ask(func(ctx context.Context, _ *call, q api.TraceQuery) (api.TraceList, error) {
-			return s.Rows.SearchTraces(ctx, q)
-		}),
-		"getTrace": ask(func(ctx context.Context, c *call, _ none) (api.Trace, error) { return s.Rows.Trace(ctx, c.path("id")) }),
-		"listServices": ask(func(ctx context.Context, _ *call, w api.Window) (api.ServiceList, error) {
-			return s.Rows.Services(ctx, w)
-		}),
+		"getSchema":       ask(func(context.Context, *call, none) (json.RawMessage, error) { return s.Schema, nil }),
+		"searchLogs":      ask(s.logs),
+		"tailLogs":        s.tailLogs,
+		"countLogs":       ask(s.countLogs),
+		"searchTraces":    ask(s.traces),
+		"getTrace":        ask(s.trace),
+		"listServices":    ask(s.services),
 		"getMe":           ask(s.me),
 		"listTokens":      ask(func(context.Context, *call, none) (api.AccessTokenList, error) { return s.Access.List(), nil }),
 		"createToken":     tell(s.createToken),
@@ -72,6 +67,7 @@ func (s *Server) operations() map[string]operation {
 		"listKnocks":      ask(s.knocks),
 		"revokeAgent":     tell(s.revoke),
 		"admitAgent":      tell(s.admitAgent),
+		"removeHub":       ask(s.removeHub),
 		"listAudit":       ask(s.audit),
 		"getAuthority":    ask(func(context.Context, *call, none) (api.Authority, error) { return s.authority() }),
 		"changeAuthority": tell(s.changeAuthority),
@@ -136,29 +132,29 @@ func decode(w http.ResponseWriter, r *http.Request, limit int64, into any) error
 	return c.SetReadDeadline(time.Time{})
 }
 
-func (s *Server) hub(_ context.Context, c *call, _ none) (api.Hub, error) {
-	h := s.Hub()
-	if !c.Within.IsZero() {
-		h.Agents, h.QuickLook = s.Fleet.Counts(c.Within), api.QuickLook{}
-	}
-	return h, nil
-}
-
 func (s *Server) configurations(context.Context, *call, none) (api.ConfigurationList, error) {
 	return api.ConfigurationList{Configurations: s.Fleet.Configurations()}, nil
 }
 
-func (s *Server) configuration(_ context.Context, c *call, _ none) (api.Configuration, error) {
-	d, ok := s.Fleet.Configuration(c.path("id"))
-	if !ok {
-		return d, &api.Error{Code: "not_found", Message: fmt.Sprintf("no agent runs a configuration %q now", c.path("id"))}
-	}
-	return d, nil
+func (s *Server) configuration(ctx context.Context, c *call, _ none) (api.Configuration, error) {
+	id := c.path("id")
+	return together(s, "/configurations/"+url.PathEscape(id), plain(func(context.Context, *call, none) (api.Configuration, error) {
+		d, ok := s.Fleet.Configuration(id)
+		if !ok {
+			return d, &api.Error{Code: "not_found", Message: fmt.Sprintf("no agent runs a configuration %q now", id)}
+		}
+		return d, nil
+	}), bare(peers.JoinConfiguration))(ctx, c, none{})
 }
 
 func (s *Server) order(ctx context.Context, c *call, o api.OrderRequest) (api.Order, error) {
 	c.detail = because(o.Do, o.Cause)
 	return s.Fleet.Order(ctx, c.Within, c.path("id"), o.Do, c.Name, o.Cause)
+}
+
+func (s *Server) drainHub(ctx context.Context, c *call, d api.HubDrain) (api.ClusterHub, error) {
+	c.detail = because(map[bool]string{true: "drain", false: "take back"}[d.Drain], d.Cause)
+	return s.Cluster.Drain(ctx, c.path("id"), d.Drain)
 }
 
 // because joins what was done and why.
@@ -199,15 +195,18 @@ func (s *Server) rollBack(ctx context.Context, c *call, b api.Rollback) (api.Doc
 	return a, err
 }
 
-func (s *Server) agentsNow(c *call) (any, error) {
+func (s *Server) agentsNow(ctx context.Context, c *call) (any, error) {
 	var q api.AgentQuery
 	if err := api.DecodeQuery(c.request.URL.Query(), &q, time.Now()); err != nil {
 		return nil, err
 	}
-	return s.Fleet.List(c.Within, q)
+	return s.agents(ctx, c, q)
 }
 
-func (s *Server) prom(w http.ResponseWriter, r *http.Request, _ *call) (any, error) {
+func (s *Server) prom(w http.ResponseWriter, r *http.Request, c *call) (any, error) {
+	if len(s.others(c)) > 0 {
+		r = r.WithContext(s.Peers.WithMetrics(r.Context(), c.Principal))
+	}
 	http.StripPrefix("/prom", s.Prom).ServeHTTP(w, r)
 	return answered{}, nil
 }

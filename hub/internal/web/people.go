@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/hub/internal/peers"
 )
 
 // This file is operations about who may come in.
@@ -28,16 +29,38 @@ type Authority interface {
 	Bundle() (pem []byte, fingerprint string) // what is to be trusted
 }
 
+// Members are the hubs that keep one control state. Errors are an *api.Error where the request is to blame.
+type Members interface {
+	Joinable() error // why no hub can join
+	// Remove removes the only hub whose id begins so, and returns its id. If it is this one, that is noted in the audit log
+	// before: afterwards nothing can be written.
+	Remove(ctx context.Context, by, id string) (removed string, noted bool, err error)
+}
+
+func (s *Server) removeHub(ctx context.Context, c *call, _ none) (none, error) {
+	id, noted, err := s.Members.Remove(ctx, c.Name, c.path("id"))
+	if id != "" {
+		c.target = id
+	}
+	c.trial = noted
+	return none{}, err
+}
+
 func (s *Server) me(_ context.Context, c *call, _ none) (api.Me, error) {
 	return api.Me{Name: c.Name, Role: c.Role, Within: c.Within.String(), Ends: c.Ends}, nil
 }
 
 func (s *Server) createToken(ctx context.Context, c *call, r api.AccessTokenRequest) (api.AccessTokenCreated, error) {
+	if r.Role == api.Member {
+		if err := s.Members.Joinable(); err != nil {
+			return api.AccessTokenCreated{}, err
+		}
+	}
 	t, err := s.Access.Create(ctx, c.Name, r)
 	if err != nil {
 		return t, err
 	}
-	if t.Role == api.Enrol {
+	if t.Role == api.Enrol || t.Role == api.Member {
 		t.Join = s.Join(t)
 	}
 	c.target, c.detail = t.ID, told(t.AccessToken)
@@ -64,12 +87,14 @@ func told(t api.AccessToken) string {
 	return text
 }
 
-func (s *Server) knocks(context.Context, *call, none) (api.KnockList, error) {
-	return s.Gate.Knocks(), nil
+func (s *Server) knocks(ctx context.Context, c *call, _ none) (api.KnockList, error) {
+	return together(s, "/knocks", plain(func(context.Context, *call, none) (api.KnockList, error) {
+		return s.Gate.Knocks(), nil
+	}), bare(peers.JoinKnocks))(ctx, c, none{})
 }
 
 func (s *Server) revoke(ctx context.Context, c *call, b api.Because) (none, error) {
-	id, name, err := s.stranger(c, b)
+	id, name, err := s.stranger(ctx, c, b)
 	if err == nil {
 		err = s.Gate.Revoke(ctx, c.Name, id, name, b.Cause)
 	}
@@ -77,7 +102,7 @@ func (s *Server) revoke(ctx context.Context, c *call, b api.Because) (none, erro
 }
 
 func (s *Server) admitAgent(ctx context.Context, c *call, b api.Because) (none, error) {
-	id, _, err := s.stranger(c, b)
+	id, _, err := s.stranger(ctx, c, b)
 	if err == nil {
 		err = s.Gate.Admit(ctx, c.Name, id, b.Cause)
 	}
@@ -87,7 +112,7 @@ func (s *Server) admitAgent(ctx context.Context, c *call, b api.Because) (none, 
 const maxCause = 1000 // characters
 
 // stranger returns which agent is meant that is in the fleet, or has been refused and never was.
-func (s *Server) stranger(c *call, b api.Because) (id, name string, err error) {
+func (s *Server) stranger(ctx context.Context, c *call, b api.Because) (id, name string, err error) {
 	if len([]rune(b.Cause)) > maxCause {
 		return "", "", &api.Error{Code: "bad_request", Message: fmt.Sprintf("cause may have %d characters", maxCause)}
 	}
@@ -95,7 +120,7 @@ func (s *Server) stranger(c *call, b api.Because) (id, name string, err error) {
 	asked := c.path("id")
 	d, err := s.Fleet.Agent(c.Within, asked)
 	if notFound(err) {
-		id, name = s.knocking(c, asked)
+		id, name = s.knocking(ctx, c, asked)
 	} else if err == nil {
 		id, name = d.ID, d.Name
 	}
@@ -108,9 +133,12 @@ func (s *Server) stranger(c *call, b api.Because) (id, name string, err error) {
 
 // knocking returns the only one who was refused, or is revoked, and whose id begins so. If one such is in the fleet, what was
 // asked for means several agents.
-func (s *Server) knocking(c *call, asked string) (id, name string) {
+func (s *Server) knocking(ctx context.Context, c *call, asked string) (id, name string) {
 	found := make(map[string]string)
-	list := s.Gate.Knocks()
+	list, err := s.knocks(ctx, c, none{})
+	if err != nil {
+		return "", ""
+	}
 	add := func(agent, name string) {
 		if agent == asked || len(asked) >= 4 && strings.HasPrefix(agent, asked) {
 			found[agent] = name

@@ -28,6 +28,7 @@ type Access interface {
 	NewSession(p access.Principal) (cookie string, life time.Duration, err error)
 	JWT(p access.Principal, bound *x509.Certificate) (control.AccessToken, error)
 	JWKS() []byte
+	FromHub(shown string) (access.Principal, error) // on whose behalf another hub asks
 
 	Create(ctx context.Context, by string, r api.AccessTokenRequest) (api.AccessTokenCreated, error)
 	Delete(ctx context.Context, id string) (api.AccessToken, error)
@@ -63,7 +64,9 @@ type call struct {
 
 	// For the audit log.
 	target, detail string
-	trial          bool // it changes nothing
+	trial          bool // it changes nothing, or is noted already
+
+	fresh time.Duration // how old what other hubs have told may be
 }
 
 func (c *call) path(name string) string { return c.request.PathValue(name) }
@@ -111,6 +114,7 @@ func (s *Server) serve(o api.Operation, f operation) http.Handler {
 			fail(w, err)
 			return
 		}
+		partial(w.Header(), v)
 		answer(w, http.StatusOK, v)
 	})
 }
@@ -124,9 +128,13 @@ func changes(o api.Operation) bool {
 func (s *Server) limited(w http.ResponseWriter, r *http.Request, c *call, f operation) (any, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), queryTimeout)
 	defer cancel()
+	slots := s.slots
+	if c.Hub != "" { // who waits for this hub may hold slots of another, which this one waits for
+		slots = s.hubSlots
+	}
 	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
 	case <-ctx.Done():
 		return nil, &api.Error{Code: "unavailable", Message: "the hub is busy with other requests; try again"}
 	}
@@ -151,8 +159,11 @@ func (s *Server) admit(o api.Operation, r *http.Request) (*call, error) {
 	return c, nil
 }
 
-// who returns who asks: with a bearer token, or as a browser that is signed in.
+// who returns who asks: with a bearer token, as a browser that is signed in, or through another hub.
 func (s *Server) who(r *http.Request) (access.Principal, error) {
+	if p, ok := r.Context().Value(askingHub{}).(access.Principal); ok {
+		return p, nil
+	}
 	if header := r.Header.Get("Authorization"); header != "" {
 		scheme, text, _ := strings.Cut(header, " ")
 		if !strings.EqualFold(scheme, "Bearer") {

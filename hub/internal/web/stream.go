@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/hub/internal/peers"
 )
 
 // This file is live views: server-sent events (HTML Living Standard, section 9.2).
@@ -50,17 +52,21 @@ func (s *stream) send(event string, data []byte) error {
 	return s.c.Flush()
 }
 
-// watch sends what view returns at once, and again when that has changed.
-func (s *Server) watch(id, event string, view func(*call) (any, error)) operation {
+// watch sends what view returns at once, and again when that has changed, which next tells of.
+func (s *Server) watch(id, event string, next func(*call) <-chan struct{}, view func(context.Context, *call) (any, error)) operation {
 	return func(w http.ResponseWriter, r *http.Request, c *call) (any, error) {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(s.stopped, cancel)()
 		o := operationOf(id)
 		var out *stream
 		var last []byte
 		silent := time.NewTicker(stillThere)
 		defer silent.Stop()
 		for {
-			changed := s.Fleet.Changed()
-			v, err := view(c)
+			changed := next(c)
+			c.fresh = fresh
+			v, err := view(ctx, c)
 			var data []byte
 			if err == nil {
 				data, err = json.Marshal(v)
@@ -82,6 +88,38 @@ func (s *Server) watch(id, event string, view func(*call) (any, error)) operatio
 			}
 		}
 	}
+}
+
+// fleetChanged returns a channel that is closed when there is reason to look at the fleet again.
+func (s *Server) fleetChanged(c *call) <-chan struct{} {
+	if len(s.others(c)) == 0 {
+		return s.Fleet.Changed()
+	}
+	now := make(chan struct{}) // what changes there is heard only from them
+	close(now)
+	return now
+}
+
+// clusterEvery is how often one looks who leads, and how etcd is: nobody tells of that.
+const clusterEvery = 2 * time.Second
+
+// clusterSoon returns a channel that is closed when there is reason to look at the cluster again.
+func (s *Server) clusterSoon(*call) <-chan struct{} {
+	soon, changed := make(chan struct{}), s.Cluster.Changed()
+	go func() {
+		defer close(soon)
+		select {
+		case <-changed:
+		case <-time.After(clusterEvery):
+		}
+	}()
+	return soon
+}
+
+func (s *Server) clusterNow(ctx context.Context, _ *call) (any, error) {
+	c := s.Cluster.Cluster(ctx)
+	c.State.Answered, c.State.Took = time.Time{}, 0 // else it would be another each time
+	return c, nil
 }
 
 // operationOf returns what the API says of an operation.
@@ -117,7 +155,7 @@ func (s *Server) pause(r *http.Request, o api.Operation, changed <-chan struct{}
 	return false
 }
 
-func (s *Server) tailLogs(w http.ResponseWriter, r *http.Request, _ *call) (any, error) {
+func (s *Server) tailLogs(w http.ResponseWriter, r *http.Request, c *call) (any, error) {
 	var q api.LogQuery
 	if err := api.DecodeQuery(r.URL.Query(), &q, time.Now()); err != nil {
 		return nil, err
@@ -125,21 +163,13 @@ func (s *Server) tailLogs(w http.ResponseWriter, r *http.Request, _ *call) (any,
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.stopped, cancel)()
-	found := make(chan api.Log, 64)
-	ended := make(chan error, 1)
-	go func() {
-		ended <- s.Rows.TailLogs(ctx, q, func(l api.Log) error {
-			select {
-			case found <- l:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		})
-	}()
+	t := &tail{s: s, c: c, q: q, found: make(chan api.Log, 64), absent: make(chan []api.Absent), ended: make(chan error, 1)}
+	defer t.over.Wait()
+	defer cancel()
+	t.begin(ctx)
 	// A wrong query fails at once; everything else is a stream.
 	select {
-	case err := <-ended:
+	case err := <-t.ended:
 		if ctx.Err() == nil {
 			return nil, err
 		}
@@ -151,24 +181,71 @@ func (s *Server) tailLogs(w http.ResponseWriter, r *http.Request, _ *call) (any,
 	defer silent.Stop()
 	o, err := operationOf("tailLogs"), out.send("", nil)
 	for err == nil {
+		var event string
+		var v any
 		select {
-		case l := <-found:
-			var data []byte
-			if _, err = s.admit(o, r); err != nil { // the token was deleted meanwhile, or has ended
-				break
-			}
-			if data, err = json.Marshal(l); err == nil {
-				err = out.send("log", data)
-			}
+		case l := <-t.found:
+			event, v = "log", l
+		case list := <-t.absent:
+			event, v = api.AbsentEvent, api.Joint{Absent: list}
 		case <-silent.C:
-			if _, err = s.admit(o, r); err == nil {
-				err = out.send("", nil)
-			}
-		case <-ended:
+			t.others(ctx) // some may have come
+		case <-t.ended:
 			return answered{}, nil
 		}
+		var data []byte
+		if _, err = s.admit(o, r); err != nil { // the token was deleted meanwhile, or has ended
+			break
+		}
+		if data, err = json.Marshal(v); err == nil {
+			err = out.send(event, data)
+		}
 	}
-	cancel()
-	<-ended
 	return answered{}, nil
+}
+
+// tail is records as they come, of this hub and of the others.
+type tail struct {
+	s      *Server
+	c      *call
+	q      api.LogQuery
+	found  chan api.Log
+	absent chan []api.Absent // hubs that do not tell
+	ended  chan error        // has one when this hub has ended
+	joint  bool              // the others were asked
+	over   sync.WaitGroup
+}
+
+func (t *tail) begin(ctx context.Context) {
+	t.others(ctx)
+	joint := t.joint
+	t.over.Go(func() {
+		t.ended <- t.s.Rows.TailLogs(ctx, t.q, func(l api.Log) error {
+			if joint {
+				l.ID = peers.CursorOf(l.ID, t.s.Peers.Hub())
+			}
+			return send(ctx, t.found, l)
+		})
+	})
+}
+
+// others asks the other hubs, if there are any and they were not.
+func (t *tail) others(ctx context.Context) {
+	if t.joint || len(t.s.others(t.c)) == 0 {
+		return
+	}
+	t.joint = true
+	t.over.Go(func() {
+		t.s.Peers.TailLogs(ctx, t.c.as("/logs/tail", t.q), func(l api.Log) { _ = send(ctx, t.found, l) }, // the stream is over
+			func(list []api.Absent) { _ = send(ctx, t.absent, list) })
+	})
+}
+
+func send[T any](ctx context.Context, to chan<- T, v T) error {
+	select {
+	case to <- v:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

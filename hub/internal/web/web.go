@@ -7,6 +7,7 @@ package web
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
@@ -23,6 +24,7 @@ import (
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/expr"
+	"github.com/creelhq/creel/hub/internal/peers"
 )
 
 // Fleet is what the hub knows of agents: of those whose labels meet a condition, where one is asked for. The others are not
@@ -65,23 +67,36 @@ type Rows interface {
 	Services(ctx context.Context, w api.Window) (api.ServiceList, error)
 }
 
-// Options are what a Server serves. All but Hosts are required.
+// Cluster is the hubs that share a control state. Errors are an *api.Error where the request is to blame.
+type Cluster interface {
+	Cluster(ctx context.Context) api.Cluster
+	Changed() <-chan struct{} // closed when hubs are others, or other than they were
+	Drain(ctx context.Context, id string, on bool) (api.ClusterHub, error)
+}
+
+// Options are what a Server serves. All but Hosts, Peers and HubShown are required.
 type Options struct {
 	Hosts     []string // names, beside loopback and the addresses of the machine, under which the hub may be asked for; nil: none
 	Version   string
 	Log       *slog.Logger
 	Hub       func() api.Hub
 	Fleet     Fleet
+	Cluster   Cluster
 	Documents Documents
 	Schema    []byte // JSON Schema of a document: see api.DocumentSchema
 	Rows      Rows
 	Prom      http.Handler // Prometheus' query API, under /api/v1
 	Pages     fs.FS        // the web UI
 
+	Peers *peers.Peers // the other hubs; nil: there are none
+	// HubShown checks that a connection shows the certificate of the hub with an id, "" for any. nil: none does.
+	HubShown func(cs *tls.ConnectionState, hub string) error
+
 	Access      Access // who may do what
 	Audit       Audit
 	Gate        Gate
 	Authority   Authority
+	Members     Members
 	Flood       Flood
 	Certificate func() api.Certificate                 // that the hub shows; zero: none
 	Backup      func(context.Context, io.Writer) error // writes the hub's state as a tar stream
@@ -114,17 +129,22 @@ var headers = map[string]string{
 // A Server answers the hub's HTTP requests.
 type Server struct {
 	Options
-	mux     *http.ServeMux
-	cross   *http.CrossOriginProtection
-	slots   chan struct{}
-	openAPI []byte
-	stop    context.CancelFunc
-	stopped context.Context // done when streams must end
+	mux      *http.ServeMux
+	forHubs  *http.ServeMux // what other hubs may ask for
+	cross    *http.CrossOriginProtection
+	slots    chan struct{}
+	hubSlots chan struct{} // likewise, for other hubs
+	openAPI  []byte
+	stop     context.CancelFunc
+	stopped  context.Context // done when streams must end
 }
 
 // New returns a Server.
 func New(o Options) *Server {
-	s := &Server{Options: o, mux: http.NewServeMux(), cross: http.NewCrossOriginProtection(), slots: make(chan struct{}, maxQueries)}
+	s := &Server{
+		Options: o, mux: http.NewServeMux(), forHubs: http.NewServeMux(), cross: http.NewCrossOriginProtection(),
+		slots: make(chan struct{}, maxQueries), hubSlots: make(chan struct{}, maxQueries),
+	}
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	var err error
 	if s.openAPI, err = json.MarshalIndent(api.OpenAPI(o.Version), "", "  "); err != nil {
@@ -140,7 +160,11 @@ func (s *Server) Close() { s.stop() }
 func (s *Server) routes() {
 	handlers := s.operations()
 	for _, o := range api.Operations() {
-		s.mux.Handle(o.Method+" "+api.Prefix+o.Path, s.serve(o, handlers[o.ID]))
+		h := s.serve(o, handlers[o.ID])
+		s.mux.Handle(o.Method+" "+api.Prefix+o.Path, h)
+		if o.Joint {
+			s.forHubs.Handle(o.Method+" "+api.Prefix+o.Path, h)
+		}
 	}
 	s.mux.HandleFunc("GET "+api.Prefix+"/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -149,7 +173,12 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("GET "+api.Prefix+"/backup", s.backup)
 	s.mux.HandleFunc("POST "+api.Prefix+"/logout", s.logout)
 	s.mux.HandleFunc("GET /signin", s.signIn)
-	s.mux.Handle("/prom/", s.serve(api.Operation{ID: "prom", Role: api.Viewer}, s.prom))
+	prom := s.serve(api.Operation{ID: "prom", Role: api.Viewer}, s.prom)
+	s.mux.Handle("/prom/", prom)
+	s.forHubs.Handle("GET /prom/", prom)
+	s.forHubs.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, &api.Error{Code: "forbidden", Message: "hubs do not ask each other for " + r.Method + " " + r.URL.Path})
+	})
 	s.mux.Handle(control.Path, s.Fleet)
 	s.mux.Handle(identityPath, s.Gate)
 	s.mux.HandleFunc("GET "+keysPath, s.keys)
@@ -169,6 +198,10 @@ const (
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for name, value := range headers {
 		w.Header().Set(name, value)
+	}
+	if shown := r.Header.Get(peers.Header); shown != "" { // it is known by that, under whatever name it asks
+		s.fromHub(w, r, shown)
+		return
 	}
 	if !s.knownHost(r) {
 		fail(w, &api.Error{Code: "forbidden", Message: "this hub is not known as " + r.Host + ": ask for it by its address, or start it with --host " + hostOf(r.Host)})

@@ -1,5 +1,14 @@
 // The types of the hub's API. Generated from package api by `make docs`; not to be changed by hand.
 
+export interface Absent {
+  /** Why there is no answer of it. */
+  error: string
+  /** Its id. */
+  hub: string
+  /** Of its host. */
+  name?: string
+}
+
 export interface AccessToken {
   /** Who has made it. */
   by: string
@@ -14,13 +23,13 @@ export interface AccessToken {
   name: string
   /** Of the role ingest: records that are taken in any ten seconds; 0 is no limit. */
   records?: number
-  /** viewer, operator, admin, agent or ingest. */
+  /** viewer, operator, admin, agent, ingest or hub. */
   role: string
   /** Of the role ingest: logs, metrics, traces. None is all of them. */
   signals?: string[]
-  /** Of the role agent: how many have. */
+  /** Of the roles agent and hub: how many have. */
   used?: number
-  /** Of the role agent: how many agents may still enrol with it. */
+  /** Of the roles agent and hub: how many may still join with it. */
   uses?: number
   /** Of a viewer, operator or admin: a condition on labels that bounds what is seen and changed. */
   within?: string
@@ -34,7 +43,7 @@ export interface AccessTokenCreated {
   ends?: string
   /** Its public part, which its text has as well. */
   id: string
-  /** Of the role agent: what to run on the host that is to join. */
+  /** Of the roles agent and hub: what to run on the host that is to join. */
   join?: string
   /** Of the role agent: what agents that enrol with it are labelled with, whatever they say of themselves. */
   labels?: Record<string, string>
@@ -42,15 +51,15 @@ export interface AccessTokenCreated {
   name: string
   /** Of the role ingest: records that are taken in any ten seconds; 0 is no limit. */
   records?: number
-  /** viewer, operator, admin, agent or ingest. */
+  /** viewer, operator, admin, agent, ingest or hub. */
   role: string
   /** Of the role ingest: logs, metrics, traces. None is all of them. */
   signals?: string[]
   /** The secret itself: the hub keeps only its hash. */
   text: string
-  /** Of the role agent: how many have. */
+  /** Of the roles agent and hub: how many have. */
   used?: number
-  /** Of the role agent: how many agents may still enrol with it. */
+  /** Of the roles agent and hub: how many may still join with it. */
   uses?: number
   /** Of a viewer, operator or admin: a condition on labels that bounds what is seen and changed. */
   within?: string
@@ -66,7 +75,7 @@ export interface AccessTokenRequest {
   name: string
   records?: number
   role: string
-  /** How long it is worth something. Of the role agent an hour at most, and that if not given; of others for ever if not given. */
+  /** How long it is worth something. Of the roles agent and hub an hour at most, and that if not given; of others for ever if not given. */
   seconds?: number
   signals?: string[]
   /** Of the role agent: 1 if not given, 10 000 at most. */
@@ -149,6 +158,8 @@ export interface AgentBooks {
 }
 
 export interface AgentDetail {
+  /** Hubs that did not answer in time: what only they know is lacking. */
+  absent?: Absent[]
   /** Why it is not connected or not healthy: the first cause. */
   cause?: string
   components: ReportComponent[]
@@ -207,6 +218,8 @@ export interface AgentDetail {
 }
 
 export interface AgentList {
+  /** Hubs that did not answer in time: what only they know is lacking. */
+  absent?: Absent[]
   /** Worst first: by status, then those with a full disk queue, with one that fills, the rest; then by name and id. */
   agents: Agent[]
   /** Agents of the whole fleet by status: lost, degraded, disconnected, unknown, healthy. */
@@ -321,7 +334,41 @@ export interface Certificate {
   own: boolean
 }
 
+export interface Cluster {
+  /** The id of the hub that answers. */
+  hub: string
+  /** By name. */
+  hubs: ClusterHub[]
+  /** The id of the hub that places documents; none if none is elected at present. */
+  leader?: string
+  /** Since when it leads. */
+  since?: string
+  state: ControlState
+}
+
+export interface ClusterHub {
+  /** About how many are connected to it. */
+  agents: number
+  /** Its agents are asked to go to other hubs, until that is taken back. */
+  draining?: boolean
+  id: string
+  /** Of its host. */
+  name: string
+  /** Where it takes OTLP over gRPC: host:port. */
+  otlp_grpc?: string
+  /** Where it takes OTLP over HTTP: host:port. */
+  otlp_http?: string
+  /** How its store is: only of getHub, if it answers and that is for who asks. */
+  quick_look?: QuickLook
+  started: string
+  /** Where others reach it; none if they cannot. */
+  url?: string
+  version: string
+}
+
 export interface Configuration {
+  /** Hubs that did not answer in time: what only they know is lacking. */
+  absent?: Absent[]
   /** The agents that run it. */
   agents: string[]
   /** The first 12 digits of the SHA-256 of its text. */
@@ -331,7 +378,26 @@ export interface Configuration {
 }
 
 export interface ConfigurationList {
+  /** Hubs that did not answer in time: what only they know is lacking. */
+  absent?: Absent[]
   configurations: Configuration[]
+}
+
+export interface ControlState {
+  /** When it has answered last. */
+  answered?: string
+  /** It lies in the hubs themselves, not in a cluster outside. */
+  embedded: boolean
+  /** Why it does not. */
+  error?: string
+  /** It answers, and the hub's lease is kept. */
+  healthy: boolean
+  /** The hub has a lease: others see it. */
+  leased: boolean
+  /** Of etcd. */
+  members: StateMember[]
+  /** How long that took, seconds. */
+  took: number
 }
 
 export interface Difference {
@@ -487,6 +553,8 @@ export interface Flow {
 }
 
 export interface Histogram {
+  /** Hubs that did not answer in time: what only they know is lacking. */
+  absent?: Absent[]
   /** From oldest to newest, empty ones included. */
   buckets: Bucket[]
   /** Seconds per bucket. */
@@ -513,13 +581,25 @@ export interface Hop {
 }
 
 export interface Hub {
+  /** Hubs that did not answer in time: what only they know is lacking. */
+  absent?: Absent[]
   /** The fleet by status. */
   agents: Record<string, number>
+  /** All hubs of the control state, this one first; none if it is alone. */
+  hubs?: ClusterHub[]
   id: string
   listen: ReportEndpoint[]
   quick_look: QuickLook
   started: string
+  /** What is wrong with the control state: that it is full, so that nothing can be changed. None if nothing is. */
+  state?: string
   version: string
+}
+
+export interface HubDrain {
+  /** Why, for the audit log. */
+  cause?: string
+  drain: boolean
 }
 
 export interface Intake {
@@ -564,12 +644,16 @@ export interface Knock {
 }
 
 export interface KnockList {
+  /** Hubs that did not answer in time: what only they know is lacking. */
+  absent?: Absent[]
   knocks: Knock[]
   /** Agents that may not come in any more, newest first. */
   revoked: Revocation[]
 }
 
 export interface Ledger {
+  /** Hubs that did not answer in time: what only they know is lacking. */
+  absent?: Absent[]
   /** Those with unexplained, dropped and dead-lettered records first, then by name and id. */
   agents: AgentBooks[]
   /** Agents that are not listed. */
@@ -584,7 +668,7 @@ export interface Log {
   /** A string as a rule; any JSON. */
   body: unknown
   event?: string
-  /** Unique in this hub, and a cursor. */
+  /** Unique, and a cursor. */
   id: string
   /** An object. */
   resource: unknown
@@ -600,6 +684,8 @@ export interface Log {
 }
 
 export interface LogResult {
+  /** Hubs that did not answer in time: what only they know is lacking. */
+  absent?: Absent[]
   logs: Log[]
   /** Cursor of what follows, if more matches. */
   next?: string
@@ -865,6 +951,8 @@ export interface Service {
 }
 
 export interface ServiceList {
+  /** Hubs that did not answer in time: what only they know is lacking. */
+  absent?: Absent[]
   services: Service[]
 }
 
@@ -902,6 +990,24 @@ export interface SpanLink {
   trace_id: string
 }
 
+export interface StateMember {
+  /** Its database is as large as it may be: nothing can be written until there is room. */
+  full?: boolean
+  /** It answers. */
+  healthy: boolean
+  /** It leads etcd, which need not be where the hub is that leads. */
+  leader?: boolean
+  /** It is new and has no vote yet. */
+  learner?: boolean
+  name: string
+  /** Where the others reach it. */
+  peer?: string
+  /** It is the one within the hub that answers. */
+  self?: boolean
+  /** Of its database, bytes. */
+  size?: number
+}
+
 export interface Task {
   /** The id of its owner; none if it has none. */
   agent?: string
@@ -919,7 +1025,7 @@ export interface Task {
   priority: number
   /** When it was placed there. */
   since?: string
-  /** running, waiting, refused, rolled_back, or unplaced. */
+  /** running, waiting, refused, rolled_back, unplaced, or parked: it has failed on several agents, and waits for another version of the document. */
   status: string
   /** Of the document. */
   version: number
@@ -930,12 +1036,16 @@ export interface TaskList {
 }
 
 export interface Trace {
+  /** Hubs that did not answer in time: what only they know is lacking. */
+  absent?: Absent[]
   partial?: string
   spans: Span[]
   trace_id: string
 }
 
 export interface TraceList {
+  /** Hubs that did not answer in time: what only they know is lacking. */
+  absent?: Absent[]
   partial?: string
   traces: TraceSummary[]
 }
@@ -946,6 +1056,8 @@ export interface TraceSummary {
   errors: number
   /** Likewise. */
   name: string
+  /** No root is here. */
+  rootless?: boolean
   /** Of the root, or of the earliest span when no root is here. */
   service: string
   /** Spans by service. */

@@ -19,6 +19,7 @@ import (
 const (
 	maxSpans      = 20_000 // of one trace in an answer
 	maxOperations = 200
+	maxIDs        = 500 // of traces that are asked for by id
 )
 
 func rawAttrs(as creel.Attrs) json.RawMessage { return as.Append(nil) }
@@ -134,6 +135,9 @@ func (s *Store) SearchTraces(ctx context.Context, q api.TraceQuery) (api.TraceLi
 	if limit < 1 || limit > 500 {
 		return api.TraceList{}, &api.Error{Code: "bad_request", Message: fmt.Sprintf("limit must be 1 to 500, got %d", q.Limit)}
 	}
+	if len(q.IDs) > maxIDs {
+		return api.TraceList{}, &api.Error{Code: "bad_request", Message: fmt.Sprintf("id may be given %d times, got %d", maxIDs, len(q.IDs))}
+	}
 	start, end, err := s.window(q.Window)
 	if err != nil {
 		return api.TraceList{}, err
@@ -148,6 +152,9 @@ func (s *Store) SearchTraces(ctx context.Context, q api.TraceQuery) (api.TraceLi
 	x.sort(files)
 	list := api.TraceList{Traces: []api.TraceSummary{}, Partial: partial}
 	var found []string
+	if len(q.IDs) > 0 {
+		found, files = q.IDs, nil
+	}
 	for _, f := range files {
 		err := x.traces(limited, f.file, q, func(trace string) bool {
 			if !slices.Contains(found, trace) {
@@ -279,6 +286,7 @@ func summarize(t *api.Trace) api.TraceSummary {
 			end = e
 		}
 	}
+	sum.Rootless = root.ParentID != ""
 	sum.Service, sum.Name, sum.Duration = root.Service, root.Name, float64(end.Sub(sum.Start))/1e6
 	return sum
 }

@@ -62,6 +62,7 @@ func (s *Store) routes() http.Handler {
 	only("label/{name}/values", s.labelValues)
 	both("series", s.series)
 	only("metadata", s.allMetadata)
+	mux.HandleFunc("GET /api/v1/chunks", s.chunks)
 	both("query_exemplars", fixed([]any{}))
 	only("rules", fixed(map[string]any{"groups": []any{}}))
 	only("alerts", fixed(map[string]any{"alerts": []any{}}))
@@ -187,7 +188,7 @@ func (s *Store) query(r *http.Request) (result, error) {
 		return result{}, err
 	}
 	defer cancel()
-	q, err := s.engine.NewInstantQuery(ctx, s.db, nil, r.Form.Get("query"), at)
+	q, err := s.engine.NewInstantQuery(ctx, s.joint(ctx), nil, r.Form.Get("query"), at)
 	if err != nil {
 		return result{}, badData("invalid parameter \"query\": %w", err)
 	}
@@ -221,7 +222,7 @@ func (s *Store) queryRange(r *http.Request) (result, error) {
 		return result{}, err
 	}
 	defer cancel()
-	q, err := s.engine.NewRangeQuery(ctx, s.db, nil, r.Form.Get("query"), start, end, step)
+	q, err := s.engine.NewRangeQuery(ctx, s.joint(ctx), nil, r.Form.Get("query"), start, end, step)
 	if err != nil {
 		return result{}, badData("invalid parameter \"query\": %w", err)
 	}
@@ -398,7 +399,7 @@ func (s *Store) selection(r *http.Request, needed bool) (q storage.Querier, hint
 		}
 		sets = append(sets, m)
 	}
-	if q, err = s.db.Querier(start.UnixMilli(), end.UnixMilli()); err != nil {
+	if q, err = s.joint(r.Context()).Querier(start.UnixMilli(), end.UnixMilli()); err != nil {
 		return nil, hints, nil, promql.ErrStorage{Err: err}
 	}
 	hints = storage.SelectHints{Start: start.UnixMilli(), End: end.UnixMilli(), Func: "series"}
@@ -497,6 +498,9 @@ func (s *Store) series(r *http.Request) (result, error) {
 	if err := merged.Err(); err != nil {
 		return result{}, promql.ErrStorage{Err: err}
 	}
+	for _, w := range merged.Warnings().AsErrors() {
+		res.warnings = append(res.warnings, w.Error())
+	}
 	res.data = list
 	return res, nil
 }
@@ -507,6 +511,11 @@ func (s *Store) allMetadata(r *http.Request) (result, error) {
 		return result{}, err
 	}
 	only := r.Form.Get("metric")
+	data := s.ownMetadata(only, most)
+	return result{data: data, warnings: s.jointMetadata(r, data, most)}, nil
+}
+
+func (s *Store) ownMetadata(only string, most int) map[string][]metadata {
 	data := make(map[string][]metadata)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -519,5 +528,5 @@ func (s *Store) allMetadata(r *http.Request) (result, error) {
 		}
 		data[name] = []metadata{m}
 	}
-	return result{data: data}, nil
+	return data
 }

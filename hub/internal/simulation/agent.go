@@ -40,6 +40,7 @@ type agent struct {
 	offer   *control.Offer            // to be applied
 	sending int                       // the request that is under way; 0: none
 	sent    int
+	astray  bool // the last one was not answered: the next one goes to any hub
 }
 
 // A result is of one interval of work on a document.
@@ -305,9 +306,10 @@ func (a *agent) send() {
 		return
 	}
 	h := a.w.hubs[a.w.rand.IntN(len(a.w.hubs))]
-	if a.conn != nil && a.w.chance(0.8) {
+	if a.conn != nil && !a.astray && a.w.chance(0.8) {
 		h = a.conn.h
 	}
+	a.astray = true
 	a.sent++
 	attempt, life, hubLife, batch := a.sent, a.life, h.life, slices.Clone(a.results)
 	a.sending = attempt
@@ -332,6 +334,7 @@ func (a *agent) send() {
 					return
 				}
 				a.get(life, func() {
+					a.astray = false
 					a.results = slices.DeleteFunc(a.results, func(r result) bool { return slices.Contains(batch, r) })
 					if a.sending == attempt {
 						a.sending = 0

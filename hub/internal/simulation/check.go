@@ -120,11 +120,11 @@ func (h *History) unsettled() (wrong []string) {
 // How long a place may be without work, as far as it can be told why.
 const (
 	usual    = 4 * time.Second  // an interval, an offer's way, and its application
-	conflict = 5 * time.Second  // who is asked at the wrong moment is asked again with the next heartbeat
+	again    = 5 * time.Second  // what got lost, or met a conflict, is tried again
 	broke    = 1 * time.Second  // a broken connection
 	silent   = 16 * time.Second // three heartbeats, by a clock that is slow
-	election = 18 * time.Second // the lease of a hub that led, and attempts of the next
-	vanished = 12*time.Second + silent
+	election = 10 * time.Second // the lease of a hub that led, and attempts of the next
+	vanished = 5*time.Second + silent
 	freeze   = 2 * time.Minute
 )
 
@@ -139,7 +139,7 @@ func (f Fault) allowance() (d time.Duration, lasts bool) {
 		return silent + 10*time.Second, true
 	case AllLost:
 		return silent + freeze, true
-	case HubKilled, HubPaused, HubCut, LeaderKilled, LeaderPaused:
+	case HubKilled, HubCrashed, HubPaused, HubCut, LeaderKilled, LeaderPaused:
 		return election + vanished, false
 	case StoreAway:
 		return election + vanished, true
@@ -222,7 +222,7 @@ func (h *History) gapsOf(p place, from, to time.Duration, made []time.Duration) 
 
 // gap explains a gap. It is allowed for -1 where there may have been too few agents.
 func (h *History) gap(p place, from, to time.Duration) Gap {
-	g := Gap{Document: p.document, Place: p.place, From: from, To: to, Allowed: usual + conflict}
+	g := Gap{Document: p.document, Place: p.place, From: from, To: to, Allowed: usual + again}
 	if from < 20*time.Second {
 		g.Allowed += 20 * time.Second // it begins
 	}

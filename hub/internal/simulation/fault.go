@@ -28,7 +28,8 @@ const (
 	AgentHeld                    // an operator pauses it
 	AgentMoved                   // its labels are others for a while
 	AllLost                      // all agents, and then all are back
-	HubKilled                    // and started again after a while
+	HubKilled                    // and started again after a while; its host tells agents
+	HubCrashed                   // with its host, which tells nobody
 	HubPaused                    // SIGSTOP
 	HubCut                       // from the control state
 	HubLags                      // it hears late of changes in the control state, or has to list them anew
@@ -48,7 +49,7 @@ const (
 func (f Fault) String() string {
 	return [...]string{
 		"agent killed", "agent crashed", "agent paused", "agent cut off", "connection reset", "agent flaps", "agent twice", "agent held", "labels changed", "all agents lost",
-		"hub killed", "hub paused", "hub cut off", "hub lags", "clock jumps", "leader killed", "leader paused", "control state away", "control state compacted", "answers lost",
+		"hub killed", "hub crashed", "hub paused", "hub cut off", "hub lags", "clock jumps", "leader killed", "leader paused", "control state away", "control state compacted", "answers lost",
 		"document written", "listed anew",
 	}[f]
 }
@@ -145,8 +146,8 @@ func (w *world) happen(kind Fault, long time.Duration) {
 		end(long, func() { a.labels = was; a.told() })
 	case AllLost:
 		w.allLost(long, end)
-	case HubKilled:
-		h.stop()
+	case HubKilled, HubCrashed:
+		h.stop(kind == HubKilled)
 		end(long, h.restart)
 	case HubPaused:
 		h.paused++
@@ -161,7 +162,7 @@ func (w *world) happen(kind Fault, long time.Duration) {
 		h.jump += time.Duration(w.rand.Int64N(int64(2*time.Hour))) - time.Hour
 		end(0, func() {})
 	case LeaderKilled:
-		h.mean = func() { h.stop(); end(long, h.restart) }
+		h.mean = func() { h.stop(true); end(long, h.restart) }
 		end(long, func() { h.mean = nil })
 	case LeaderPaused:
 		h.mean = func() { h.paused++; end(long, h.goOn) }
@@ -399,6 +400,6 @@ func (w *world) end() {
 		}
 	}
 	for _, h := range w.hubs {
-		h.stop()
+		h.stop(false)
 	}
 }

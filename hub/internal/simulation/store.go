@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	leaseTTL         = 10 * time.Second
+	leaseTTL         = 3 * time.Second
 	placementsPrefix = "placements/"
 )
 

@@ -285,9 +285,7 @@ func (a *agent) pause() {
 		for _, name := range slices.Sorted(maps.Keys(a.works)) {
 			if a.w.chance(0.5) {
 				e, begun, life := a.works[name], a.w.now, a.life
-				a.missed = append(a.missed, func() {
-					a.get(life, func() { a.results = append(a.results, result{a, e.Document, e.Epoch, 0, begun}) })
-				})
+				a.get(life, func() { a.results = append(a.results, result{a, e.Document, e.Epoch, 0, begun}) })
 			}
 		}
 		a.refresh()
@@ -380,7 +378,7 @@ func (c *conn) arrive(way int, do func()) {
 		c.w.after(c.w.latency(), func() { c.closed(way) })
 		return
 	}
-	to.get(life, func() {
+	to.take(life, true, func() {
 		if c.open[1-way] {
 			do()
 		}

@@ -139,7 +139,9 @@ func (f Fault) allowance() (d time.Duration, lasts bool) {
 		return silent + 10*time.Second, true
 	case AllLost:
 		return silent + freeze, true
-	case HubKilled, HubCrashed, HubPaused, HubCut, LeaderKilled, LeaderPaused:
+	case HubCut: // its agents stay with it, and hear of nothing through it
+		return election + vanished, true
+	case HubKilled, HubCrashed, HubPaused, LeaderKilled, LeaderPaused:
 		return election + vanished, false
 	case StoreAway:
 		return election + vanished, true

@@ -136,7 +136,6 @@ type world struct {
 	conns  []*conn
 	texts  []*text
 	h      *History
-	over   bool // of the faults
 }
 
 // A text is a document as it is written.
@@ -248,7 +247,7 @@ type node struct {
 	up     bool
 	life   int // how often it was started: what an earlier life had set going does not happen
 	paused int // by how many faults
-	missed []func()
+	missed []late
 	offset time.Duration // of its clock, which does not jump: durations are measured with it
 	speed  int64         // how much too fast that is, in parts of a million
 	jump   time.Duration // of its clock for the time of day
@@ -270,12 +269,21 @@ func (n *node) after(d time.Duration, do func()) {
 	n.w.after(d*1_000_000/time.Duration(1_000_000+n.speed)+1, func() { n.get(life, do) })
 }
 
+// late is what came while a node was paused.
+type late struct {
+	do      func()
+	ordered bool
+}
+
 // get does something now if it is for this life, or when the node goes on.
-func (n *node) get(life int, do func()) {
+func (n *node) get(life int, do func()) { n.take(life, false, do) }
+
+// take does so; what is ordered comes in the order in which it came.
+func (n *node) take(life int, ordered bool, do func()) {
 	switch {
 	case !n.up || n.life != life:
 	case n.paused > 0:
-		n.missed = append(n.missed, func() { n.get(life, do) })
+		n.missed = append(n.missed, late{func() { n.take(life, ordered, do) }, ordered})
 	default:
 		do()
 	}
@@ -290,14 +298,18 @@ func (n *node) begin() {
 
 func (n *node) kill() { n.up, n.missed = false, nil }
 
-// goOn lets a paused node do what came meanwhile, in any order that keeps none waiting long.
+// goOn lets a paused node do what came meanwhile: what was sent in its order, timers and the rest a bit later in any.
 func (n *node) goOn() {
 	if n.paused--; n.paused > 0 || !n.up {
 		return
 	}
 	missed := n.missed
 	n.missed = nil
-	for _, do := range missed {
-		n.w.after(n.w.between(0, time.Millisecond), do)
+	for _, x := range missed {
+		delay := time.Duration(0)
+		if !x.ordered {
+			delay = n.w.between(0, time.Millisecond)
+		}
+		n.w.after(delay, x.do)
 	}
 }

@@ -106,6 +106,9 @@ func (b *bench) run() error {
 			return err
 		}
 	}
+	if strings.Contains("pool", b.only) {
+		b.runPool()
+	}
 	if strings.Contains("hub", b.only) {
 		return b.runHub()
 	}

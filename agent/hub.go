@@ -32,7 +32,7 @@ func (a *agent) connect() (*control.Client, error) {
 		ID: a.dir.id, Version: a.Version, Labels: a.said,
 		Health: a.health, Components: a.components, Routes: a.engine.Routes, Ledger: a.engine.Ledger,
 		Effective: a.effectiveJSON,
-		Life:      a.life.Life, Configuration: a.changes.Report, Remote: a.remote, Done: a.done, Offered: a.offered, Ordered: a.ordered,
+		Life:      a.life.Life, Configuration: a.changes.Report, Remote: a.remote, Done: a.done, Offered: a.offered, Ordered: a.ordered, Services: a.services,
 		Hubs:   a.hubs.learn,
 		Leased: a.terms.lease,
 	}}

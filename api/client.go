@@ -20,6 +20,9 @@ type Client struct {
 	Token string       // of the hub
 	HTTP  *http.Client // nil: http.DefaultClient
 
+	// Others are the URLs of other hubs with the same control state, which take the same token: WatchDirectory goes on there.
+	Others []string
+
 	// Warn is called with what is wrong with an answer that is a success, such as that a hub has not answered the one that was
 	// asked. nil: that does not matter.
 	Warn func(text string)

@@ -47,6 +47,8 @@ func Operations() []Operation {
 		get("getCluster", "/cluster", "The hubs that share a control state, which of them places documents, and how etcd is.", nil, Cluster{}),
 		stream(get("watchCluster", "/cluster/watch", "The same as it changes: an event cluster at once and whenever it has changed, at most once a second.", nil, Cluster{})),
 		admin(change("drainHub", http.MethodPost, "/hubs/{id}/drain", "Ask the agents of a hub to go to other hubs, or take that back. It holds while the hub is stopped, too.", nil, HubDrain{}, ClusterHub{})),
+		within(get("getDirectory", "/directory", "Who is there: hubs, agents that are connected to one, and services that agents offer. Any hub tells of all.", DirectoryQuery{}, Directory{})),
+		within(stream(get("watchDirectory", "/directory/watch", "The directory as it changes: an event all with what there is, and put and delete for each change after that, at most ten times a second. Each has an id with which to go on at any hub: in the header Last-Event-ID, or in after. An event at says every 15 seconds that nothing has changed.", DirectoryWatch{}, DirectoryEvent{}))),
 		joint(within(get("listAgents", "/agents", "The fleet, worst first.", AgentQuery{}, AgentList{}))),
 		within(stream(get("watchAgents", "/agents/watch", "The fleet as it changes: an event agents with the first page at once and whenever it has changed, at most once a second.", AgentQuery{}, AgentList{}))),
 		joint(within(get("getAgent", "/agents/{id}", "One agent: components, pipelines, ledger, configuration, timeline. A prefix of the id will do when it is unique.", nil, AgentDetail{}))),

@@ -16,7 +16,7 @@ import (
 )
 
 func (c *commands) get() *cobra.Command {
-	return parent("get", "List what the hub knows.", c.getAgents(), c.getDocuments(), c.getTasks(), c.getHubs(), c.getConfigurations(), c.getKnocks())
+	return parent("get", "List what the hub knows.", c.getAgents(), c.getDocuments(), c.getTasks(), c.getHubs(), c.getServices(), c.getConfigurations(), c.getKnocks())
 }
 
 func (c *commands) getAgents() *cobra.Command {

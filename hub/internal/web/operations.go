@@ -32,8 +32,12 @@ func (s *Server) operations() map[string]operation {
 		"getCluster": ask(func(ctx context.Context, _ *call, _ none) (api.Cluster, error) {
 			return s.Cluster.Cluster(ctx), nil
 		}),
-		"watchCluster":       s.watch("watchCluster", "cluster", s.clusterSoon, s.clusterNow),
-		"drainHub":           tell(s.drainHub),
+		"watchCluster": s.watch("watchCluster", "cluster", s.clusterSoon, s.clusterNow),
+		"drainHub":     tell(s.drainHub),
+		"getDirectory": ask(func(_ context.Context, c *call, q api.DirectoryQuery) (api.Directory, error) {
+			return s.Directory.List(c.Within, q)
+		}),
+		"watchDirectory":     s.watchDirectory,
 		"listAgents":         ask(s.agents),
 		"watchAgents":        s.watch("watchAgents", "agents", s.fleetChanged, s.agentsNow),
 		"getAgent":           ask(s.agent),

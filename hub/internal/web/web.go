@@ -74,6 +74,12 @@ type Cluster interface {
 	Drain(ctx context.Context, id string, on bool) (api.ClusterHub, error)
 }
 
+// Directory is who is there, of those whose labels meet a condition. Errors are an *api.Error where the request is to blame.
+type Directory interface {
+	List(within expr.Selector, q api.DirectoryQuery) (api.Directory, error)
+	Watch(ctx context.Context, within expr.Selector, q api.DirectoryWatch, send func([]api.DirectoryEvent) error) error
+}
+
 // Options are what a Server serves. All but Hosts, Peers and HubShown are required.
 type Options struct {
 	Hosts     []string // names, beside loopback and the addresses of the machine, under which the hub may be asked for; nil: none
@@ -82,6 +88,7 @@ type Options struct {
 	Hub       func() api.Hub
 	Fleet     Fleet
 	Cluster   Cluster
+	Directory Directory
 	Documents Documents
 	Schema    []byte // JSON Schema of a document: see api.DocumentSchema
 	Rows      Rows

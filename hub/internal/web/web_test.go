@@ -19,6 +19,7 @@ import (
 	"github.com/creelhq/creel/expr"
 	"github.com/creelhq/creel/hub/internal/access"
 	"github.com/creelhq/creel/hub/internal/audit"
+	"github.com/creelhq/creel/hub/internal/directory"
 	"github.com/creelhq/creel/hub/internal/state"
 )
 
@@ -154,6 +155,11 @@ func newHouse(t *testing.T, change func(*Options)) *house {
 		Access: h.access, Audit: h.log, Gate: (*doorkeeper)(r), Authority: (*notary)(r), Members: members{}, Flood: (*dam)(r), Join: func(c api.AccessTokenCreated) string { return "creel join " + c.Text },
 		Certificate: func() api.Certificate { return api.Certificate{Own: true} },
 	}
+	who, err := directory.Open(t.Context(), directory.Options{Store: h.state, Batch: 5 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Directory = who
 	if change != nil {
 		change(&o)
 	}
@@ -164,6 +170,7 @@ func newHouse(t *testing.T, change func(*Options)) *house {
 	t.Cleanup(func() {
 		s.Close()
 		h.server.Close()
+		who.Close()
 		h.log.Close()
 		h.access.Close()
 		if err := h.state.Close(); err != nil {

@@ -57,6 +57,10 @@ const (
 	placeKey    = "place"
 	spreadKey   = "spread"
 	priorityKey = "priority"
+	overlapKey  = "overlap"
+	orphanKey   = "orphan"
+	onceKey     = "once"
+	costKey     = "cost"
 )
 
 // merge makes one tree of all documents of a set. Those of centers are left out which are not meant for this agent; the
@@ -81,7 +85,7 @@ func merge(set change.Set, env config.Env, labels map[string]string) (*config.No
 				if !meant && source != HubSource {
 					continue
 				}
-				root = root.Without(documentKey, selectorKey, placeKey, spreadKey, priorityKey)
+				root = root.Without(documentKey, selectorKey, placeKey, spreadKey, priorityKey, overlapKey, orphanKey, onceKey, costKey)
 			}
 			roots = append(roots, root)
 		}

@@ -154,7 +154,9 @@ func (v view) owned(t *api.Task, d *document, o Owner) {
 	t.Agent, t.Name = v.agent(o.Agent)
 	if x := v.known[o.Agent]; x != nil && x.Placement.has(d.name) {
 		p := x.placed(d)
-		t.Status, t.Error = p.Status, p.Error
+		if t.Status, t.Error = p.Status, p.Error; t.Status == done { // it is when that is written
+			t.Status = running
+		}
 	}
 }
 

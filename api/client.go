@@ -126,6 +126,26 @@ func (c *Client) RollBackDocument(ctx context.Context, name string, r Rollback) 
 	return send[DocumentApplied](ctx, c, http.MethodPost, "/documents/"+url.PathEscape(name)+"/rollback", nil, r)
 }
 
+// Task returns the tasks of one document.
+func (c *Client) Task(ctx context.Context, document string) (TaskDetail, error) {
+	return get[TaskDetail](ctx, c, "/tasks/"+url.PathEscape(document), nil)
+}
+
+// RunTask asks for a round of a document now.
+func (c *Client) RunTask(ctx context.Context, document string, b Because) (TaskDetail, error) {
+	return send[TaskDetail](ctx, c, http.MethodPost, "/tasks/"+url.PathEscape(document)+"/run", nil, b)
+}
+
+// CancelTask ends a document that is to be done once, or gives up the rounds under way.
+func (c *Client) CancelTask(ctx context.Context, document string, b Because) (TaskDetail, error) {
+	return send[TaskDetail](ctx, c, http.MethodPost, "/tasks/"+url.PathEscape(document)+"/cancel", nil, b)
+}
+
+// RetryTask has a document placed anew.
+func (c *Client) RetryTask(ctx context.Context, document string, b Because) (TaskDetail, error) {
+	return send[TaskDetail](ctx, c, http.MethodPost, "/tasks/"+url.PathEscape(document)+"/retry", nil, b)
+}
+
 // Tasks returns the places of documents that are to be on some agents.
 func (c *Client) Tasks(ctx context.Context) (TaskList, error) {
 	return get[TaskList](ctx, c, "/tasks", nil)

@@ -49,12 +49,21 @@ type Fleet interface {
 // *api.Error where the request is to blame.
 type Documents interface {
 	List(within expr.Selector) api.DocumentList
-	Tasks(within expr.Selector) api.TaskList
+	Tasks
 	Get(ctx context.Context, within expr.Selector, name string, version int64) (api.DocumentDetail, error) // version 0: the newest
 	History(ctx context.Context, within expr.Selector, name string) (api.DocumentHistory, error)
 	Apply(ctx context.Context, by string, within expr.Selector, c api.DocumentChange) (api.DocumentApplied, error)
 	Delete(ctx context.Context, by string, within expr.Selector, name string, dryRun bool) error
 	Rollback(ctx context.Context, by string, within expr.Selector, name string, to int64) (api.DocumentApplied, error) // to 0: the one before the newest
+}
+
+// Tasks are the documents that are to be on some agents, as Documents.
+type Tasks interface {
+	Tasks(within expr.Selector) api.TaskList
+	Task(ctx context.Context, within expr.Selector, name string) (api.TaskDetail, error)
+	Run(ctx context.Context, by string, within expr.Selector, name, cause string) error
+	Cancel(ctx context.Context, by string, within expr.Selector, name, cause string) error
+	Retry(ctx context.Context, by string, within expr.Selector, name, cause string) error
 }
 
 // Rows is the store of logs and spans.

@@ -47,7 +47,7 @@ function Shown({ c, gone }: { c: Cluster; gone: Departed[] }) {
       </section>
       <section id="state">
         <h2>{t.state}</h2>
-        <State of={c.state} now={now} />
+        <State of={c.state} hubs={[...hubs, ...gone.map((d) => d.hub)]} now={now} />
       </section>
     </>
   )
@@ -185,7 +185,7 @@ function Alone() {
   )
 }
 
-function State({ of: s, now }: { of: ControlState; now: number }) {
+function State({ of: s, hubs, now }: { of: ControlState; hubs: ClusterHub[]; now: number }) {
   const members = s.members ?? []
   const voters = members.filter((m) => !m.learner).length
   return (
@@ -208,7 +208,7 @@ function State({ of: s, now }: { of: ControlState; now: number }) {
         <Fact name={t.where}>{s.embedded ? t.embedded : t.outside}</Fact>
         {s.embedded && voters > 0 && <Fact name={t.mayFail}>{t.tolerates(Math.floor((voters - 1) / 2), voters)}</Fact>}
       </dl>
-      {members.length > 0 && <Members list={members} />}
+      {members.length > 0 && <Members list={members} hubs={hubs} />}
     </>
   )
 }
@@ -222,7 +222,8 @@ function Fact({ name, children }: { name: string; children: ReactNode }) {
   )
 }
 
-function Members({ list }: { list: StateMember[] }) {
+// Members are called as their hubs, where they are within them.
+function Members({ list, hubs }: { list: StateMember[]; hubs: ClusterHub[] }) {
   return (
     <div className="scroll">
       <table className="rows members stacked" aria-label={t.members}>
@@ -238,7 +239,7 @@ function Members({ list }: { list: StateMember[] }) {
           {list.map((m) => (
             <tr key={m.name + m.peer}>
               <td className="who">
-                <span className="name">{m.name}</span>{' '}
+                <span className="name">{hubName(hubs, m.name)}</span>{' '}
                 {m.leader && (
                   <span className="stage running" title={t.etcdLeaderHelp}>
                     {t.leader}
@@ -250,6 +251,7 @@ function Members({ list }: { list: StateMember[] }) {
                   </span>
                 )}{' '}
                 {m.self && <span className="stage">{t.self}</span>}
+                {hubs.some((h) => h.id === m.name) && <div className="mono small faint">{m.name}</div>}
               </td>
               <td className="nowrap">
                 <span className={'status ' + (m.full || !m.healthy ? 'lost' : 'healthy')} title={m.full ? t.fullHelp : undefined}>

@@ -19,4 +19,6 @@ test('a hub that goes is remembered for a minute, or until it is back', () => {
 test('a hub is called by its name while that is known', () => {
   expect(hubName([a, b], 'b')).toBe('host-b')
   expect(hubName([a], 'b')).toBe('b')
+  expect(hubName([a, b, { ...hub('of-the-same-host'), name: 'host-a' }], 'a')).toBe('host-a …a')
+  expect(hubName([a, { ...hub('of-the-same-host'), name: 'host-a' }], 'of-the-same-host')).toBe('host-a …host')
 })

@@ -13,7 +13,12 @@ export const HubContext = createContext<Hub | undefined>(undefined)
 // useHubs are all hubs, none if there is one only.
 export const useHubs = (): ClusterHub[] => useContext(HubContext)?.hubs ?? []
 
-export const hubName = (hubs: ClusterHub[], id: string) => hubs.find((h) => h.id === id)?.name || id
+// hubName is what a hub is called, with the end of its id where others of its host are.
+export function hubName(hubs: ClusterHub[], id: string): string {
+  const name = hubs.find((h) => h.id === id)?.name
+  if (!name) return id
+  return hubs.some((h) => h.name === name && h.id !== id) ? `${name} …${id.slice(-4)}` : name
+}
 
 // HubLink is what a hub is called, and leads to all of them.
 export function HubLink({ id }: { id: string }) {

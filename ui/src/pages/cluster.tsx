@@ -3,10 +3,10 @@ import { type ReactNode, useContext, useEffect, useState } from 'react'
 import { send } from '../api/client'
 import type { Cluster, ClusterHub, ControlState, StateMember } from '../api/types'
 import { useNow, useWatched } from '../api/use'
-import { ago, bytes, milliseconds, stamp, whole } from '../format'
+import { ago, bytes, milliseconds, span, stamp, whole } from '../format'
 import { Copy } from '../parts/copy'
 import { Dialog } from '../parts/dialog'
-import { type Departed, HubContext, hubName, Lacking, type Roll, roll } from '../parts/hubs'
+import { type Departed, HubContext, hubName, type Roll, roll } from '../parts/hubs'
 import { useRefusal } from '../parts/me'
 import { Known } from '../parts/state'
 import { Link } from '../router'
@@ -41,7 +41,7 @@ function Shown({ c, gone }: { c: Cluster; gone: Departed[] }) {
         <h2>
           {t.hubs} <span className="faint">{whole(hubs.length)}</span>
         </h2>
-        <p>{c.leader ? <>{t.leads(hubName(hubs, c.leader))} {c.since && <span className="faint" title={stamp(c.since)}>{t.since(ago(c.since, now))}</span>}</> : <span className="ill">{t.noLeader}</span>}</p>
+        <p>{c.leader ? <>{t.leads(hubName(hubs, c.leader))} {c.since && <span className="faint" title={stamp(c.since)}>{t.forTime(span(Math.max(0, now - Date.parse(c.since))))}</span>}</> : <span className="ill">{t.noLeader}</span>}</p>
         {hubs.length === 0 ? <p className="empty">{t.nobody}</p> : <Hubs c={c} hubs={hubs} gone={gone} now={now} />}
         {hubs.length === 1 && gone.length === 0 && <Alone />}
       </section>
@@ -60,7 +60,6 @@ function Hubs({ c, hubs, gone, now }: { c: Cluster; hubs: ClusterHub[]; gone: De
   const agents = hubs.reduce((n, h) => n + h.agents, 0)
   return (
     <>
-      <Lacking list={absent.filter((a) => hubs.some((h) => h.id === a.hub))} />
       <div className="scroll">
         <table className="rows hubs stacked" aria-label={t.hubs}>
           <thead>
@@ -76,7 +75,7 @@ function Hubs({ c, hubs, gone, now }: { c: Cluster; hubs: ClusterHub[]; gone: De
           </thead>
           <tbody>
             {hubs.map((h) => (
-              <HubRow key={h.id} of={h} c={c} agents={agents} now={now} silent={absent.some((a) => a.hub === h.id)} drain={mayDrain ? (hubs.length > 1 || h.draining ? () => ask(h) : null) : undefined} />
+              <HubRow key={h.id} of={h} c={c} agents={agents} now={now} silent={absent.find((a) => a.hub === h.id)?.error} drain={mayDrain ? (hubs.length > 1 || h.draining ? () => ask(h) : null) : undefined} />
             ))}
             {gone.map(({ hub, at }) => (
               <tr key={hub.id} className="gone">
@@ -109,7 +108,7 @@ function Who({ of: h, children }: { of: ClusterHub; children?: ReactNode }) {
 }
 
 // drain is null where that makes no sense, undefined for who may not.
-function HubRow({ of: h, c, agents, now, silent, drain }: { of: ClusterHub; c: Cluster; agents: number; now: number; silent: boolean; drain: (() => void) | null | undefined }) {
+function HubRow({ of: h, c, agents, now, silent, drain }: { of: ClusterHub; c: Cluster; agents: number; now: number; silent: string | undefined; drain: (() => void) | null | undefined }) {
   return (
     <tr>
       <Who of={h}>
@@ -120,11 +119,12 @@ function HubRow({ of: h, c, agents, now, silent, drain }: { of: ClusterHub; c: C
         )}{' '}
         {h.id === c.hub && <span className="stage">{t.self}</span>}
       </Who>
-      <td className="nowrap">
+      <td>
         <span className={'status ' + (silent ? 'lost' : h.draining ? 'degraded' : 'healthy')} title={h.draining ? t.drainingHelp : undefined}>
           {silent ? t.silent : h.draining ? t.draining : t.answers}
         </span>
-        {silent && h.draining && <span className="status degraded"> {t.draining}</span>}
+        {silent && h.draining && <> <span className="status degraded">{t.draining}</span></>}
+        {silent && <div className="small faint">{silent}</div>}
       </td>
       <td className="nowrap" data-name={t.agents}>
         <span className="fill" aria-hidden="true">

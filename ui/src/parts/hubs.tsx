@@ -31,7 +31,8 @@ export function HubLink({ id }: { id: string }) {
 
 // Lacking tells which hubs did not answer, so that what only they have is not there.
 export function Lacking({ list }: { list: Absent[] | undefined }) {
-  return <Missing list={(list ?? []).map((a) => t.absent(a.name || a.hub, a.error))} />
+  const hubs = useHubs()
+  return <Missing list={(list ?? []).map((a) => t.absent(hubs.some((h) => h.id === a.hub) ? hubName(hubs, a.hub) : a.name || a.hub, a.error))} />
 }
 
 // Missing tells why something is not all of it.

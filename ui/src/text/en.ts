@@ -431,7 +431,7 @@ export const en = {
     url: 'Address',
     noURL: 'only from its own machine',
     leads: (name: string) => `${name} leads: it places documents.`,
-    since: (when: string) => `since ${when}`,
+    forTime: (time: string) => `for ${time}`,
     noLeader: 'No hub leads at present, so that no document is placed.',
     nobody: 'No hub has a lease at present.',
     leader: 'leads',

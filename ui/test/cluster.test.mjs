@@ -124,7 +124,7 @@ test('a hub joins another, is drained and taken back; when it is killed, pages t
   await page.keyboard.press('g')
   await page.keyboard.press('f')
   await page.locator('table.fleet tbody tr').nth(1).waitFor()
-  await page.getByRole('columnheader', { name: 'Hub', exact: true }).waitFor()
+  await page.getByRole('columnheader', { name: 'Last seen, at' }).waitFor()
   for (const of of [first.id, second.id]) await page.locator(`table.fleet a[title="${of}"]`).waitFor()
   await picture('fleet')
   await page.locator(`table.fleet tr:has(a[title="${second.id}"]) .name`).click()

@@ -145,8 +145,7 @@ function Table({ agents, place }: { agents: Agent[]; place: Place }) {
             </th>
             <th>{f.queue}</th>
             {disks && <th title={f.diskHelp}>{f.disk}</th>}
-            {several && <th>{f.hub}</th>}
-            <th>{f.seen}</th>
+            <th>{several ? f.seenBy : f.seen}</th>
           </tr>
         </thead>
         <tbody>
@@ -227,12 +226,14 @@ function Row({ a, now, place, disks, several }: { a: Agent; now: number; place: 
           <OnDisk a={a} to={to + '#components'} />
         </td>
       )}
-      {several && (
-        <td className="nowrap">
-          <HubLink id={a.hub} />
-        </td>
-      )}
-      <td title={stamp(a.last_seen)}>{ago(a.last_seen, now)}</td>
+      <td title={stamp(a.last_seen)}>
+        {ago(a.last_seen, now)}
+        {several && a.hub && (
+          <div className="small hub">
+            <HubLink id={a.hub} />
+          </div>
+        )}
+      </td>
     </tr>
   )
 }

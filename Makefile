@@ -38,7 +38,7 @@ check: ## run what else must be green before a change lands; the race detector w
 	@test -z "$$(gofmt -l .)" || { echo "not formatted; run gofmt -w on:"; gofmt -l .; exit 1; }
 	GOOS=linux GOARCH=arm64 $(STATIC) -o bin/linux-arm64/creel-agent ./cmd/creel-agent
 	GOOS=windows GOARCH=amd64 $(STATIC) -o bin/windows-amd64/creel-agent.exe ./cmd/creel-agent
-	$(GO) test -race -short ./pipeline ./test $$($(GO) list ./... | grep -vE '^$(MODULE)/(api|bench|cli|cmd|config|expr|otlp|report|ui)(/|$$)')
+	$(GO) test -race -short ./pipeline ./test $$($(GO) list ./... | grep -vE '^$(MODULE)/(api|bench|cli|cmd|config|expr|hub/internal/simulation|otlp|report|ui)(/|$$)')
 
 torture: ## kill, fill, flip and reload for as long as it takes to believe in it; half an hour and more
 	$(GO) test ./spool ./pipeline ./hub/internal/quicklook -run 'Kill|Crash|Flip|Full|Damage|Model|Reload' -torture -timeout 2h

@@ -4,8 +4,8 @@
 .DEFAULT_GOAL := help
 GO ?= go
 MODULE := github.com/creelhq/creel
-# Packages that start no goroutine of their own: make race looks at them as well.
-ALONE := api|bench|cli|cmd|config|expr|hub/internal/simulation|otlp|plugins/(aggregate|debug|dedup|diagnose|enrich|filter|null|parse|redact|route|sample|transform)|report|ui
+# Packages that start no goroutine of their own, and those that put others together: make race looks at them as well.
+ALONE := api|bench|cli|cmd|config|expr|hub/internal/(simulation|quicklook)|otlp|plugins/(aggregate|debug|dedup|diagnose|enrich|filter|null|parse|redact|route|sample|transform)|report|test|ui
 STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w'
 
 help: ## print this list
@@ -19,7 +19,7 @@ run: build ## show this machine in a browser: hub, agent, store and UI
 	bin/creel up --data run/data
 
 test: ## run the tests, those first that wait the longest
-	$(GO) test ./test ./pipeline ./...
+	$(GO) test -p 3 ./test ./pipeline ./...
 
 test-ui: build ui/node_modules ## test the web UI: its parts, in a browser, and that dist is what its source makes
 	cd ui && npm run -s test
@@ -39,7 +39,7 @@ check: ## run what else must be green before a change lands; the race detector w
 	$(GO) tool staticcheck ./...
 	@test -z "$$(gofmt -l .)" || { echo "not formatted; run gofmt -w on:"; gofmt -l .; exit 1; }
 	GOOS=windows GOARCH=amd64 $(STATIC) -o bin/windows-amd64/creel-agent.exe ./cmd/creel-agent
-	$(GO) test -race -short ./pipeline ./test $$($(GO) list ./... | grep -vE '^$(MODULE)/($(ALONE))(/|$$)')
+	$(GO) test -race -short ./pipeline $$($(GO) list ./... | grep -vE '^$(MODULE)/(($(ALONE))(/|$$)|hub$$)')
 
 race: ## run the tests of all packages with the race detector
 	$(GO) test -race -short ./...
@@ -51,6 +51,7 @@ dist: ## make the agent for other systems
 torture: ## kill, fill, flip and reload for as long as it takes to believe in it; half an hour and more
 	$(GO) test ./spool ./pipeline ./hub/internal/quicklook -run 'Kill|Crash|Flip|Full|Damage|Model|Reload' -torture -timeout 2h
 	$(GO) test ./hub/internal/simulation -torture -timeout 2h -v
+	$(MAKE) race
 	$(GO) test ./test -run 'Killed|Outage|Poison|Misbehaves|DiskQueue|DiskDamage|Churn|Oddities|Placed|Cluster' -torture -timeout 2h -v
 
 bench: ## measure the agent against what this machine can do at all

@@ -51,7 +51,7 @@ type member struct {
 
 	told    bool // it has said who it is, in this connection
 	runs    []report.Document
-	remote  string // hash of the offer that it runs
+	remote  control.RemoteStatus // of the offer that it was given last
 	offered string
 	offerAt time.Time
 }
@@ -381,7 +381,7 @@ func (h *hub) connect(c *conn) {
 	}
 	m.timer++
 	m.conn, m.broke, m.mine, m.held, m.connected, m.unsure = c, time.Time{}, true, true, true, true
-	m.seen, m.remote, m.offered, m.asked, m.told, m.runs = h.clock(), "", "", time.Time{}, false, nil
+	m.seen, m.remote, m.offered, m.asked, m.told, m.runs = h.clock(), control.RemoteStatus{}, "", time.Time{}, false, nil
 	m.given, m.confirmed, m.confirming, m.said = time.Time{}, nil, nil, time.Time{}
 	h.save(m)
 	h.patience(c)
@@ -430,7 +430,7 @@ type beat struct {
 	labels  map[string]string
 	working bool
 	runs    []report.Document
-	remote  string
+	remote  control.RemoteStatus
 }
 
 // hear takes in a beat, and answers it.
@@ -490,7 +490,7 @@ func (h *hub) tell(m *member) {
 	switch {
 	case p.Conflict != "":
 		panic("BUG: " + p.Conflict)
-	case p.Hash == m.remote, len(p.Offer.Documents) == 0 && m.remote == "" && m.offered == "":
+	case p.Hash == m.remote.Hash, len(p.Offer.Documents) == 0 && m.remote.Hash == "" && m.offered == "":
 		return
 	case p.Hash == m.offered && h.clock().Sub(m.offerAt) < offerAgain:
 		return
@@ -529,7 +529,7 @@ func (h *hub) documented() (list []documents.Agent) {
 		if m.mine && m.labels != nil {
 			x.Labels, x.Documents = m.selectable, m.runs
 			x.Placement = h.placement(m)
-			x.Remote = control.RemoteStatus{Hash: m.remote, Status: control.Applied}
+			x.Remote = m.remote
 			x.Settled = x.Connected && m.broke.IsZero() && m.settled(x.Placement)
 		}
 		list = append(list, x)
@@ -542,10 +542,10 @@ func (m *member) settled(p *documents.Placement) bool {
 	switch {
 	case !m.told || m.offered != "" && m.offered != p.Hash || !m.said.After(m.placedAt):
 		return false
-	case m.remote == "":
+	case m.remote.Hash == "":
 		return m.offered == "" && len(p.Offer.Documents) == 0
 	}
-	return m.remote == p.Hash
+	return m.remote.Hash == p.Hash && m.remote.Status == control.Applied
 }
 
 // Candidates returns the agents as the placer asks for them.

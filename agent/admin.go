@@ -217,13 +217,25 @@ func (a *agent) components() []report.Component {
 	return list
 }
 
-// effectiveJSON is effective as text.
-func effectiveJSON(p *pipeline.Plan) []byte {
-	text, err := json.MarshalIndent(effective(p), "", "  ")
-	if err != nil {
-		panic("BUG: " + err.Error()) // it was JSON before
+// A planText is what effective says of a plan, as text.
+type planText struct {
+	plan *pipeline.Plan
+	text []byte
+}
+
+// effectiveJSON is effective of the plan that runs, as text. It is made once for each plan: the hub is to be told of another one
+// with each heartbeat.
+func (a *agent) effectiveJSON() []byte {
+	p, made := a.engine.Plan(), a.shown.Load()
+	if made == nil || made.plan != p {
+		text, err := json.MarshalIndent(effective(p), "", "  ")
+		if err != nil {
+			panic("BUG: " + err.Error()) // it was JSON before
+		}
+		made = &planText{p, text}
+		a.shown.Store(made)
 	}
-	return text
+	return made.text
 }
 
 // effective returns the options that run, defaults filled in and secrets redacted, by component, and the pipelines.

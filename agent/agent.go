@@ -165,6 +165,7 @@ type agent struct {
 	own       Settings    // of the agent's own file, as it was at the start
 	started   atomic.Bool // there is a configuration that runs
 	logged    tail
+	shown     atomic.Pointer[planText]
 
 	acting sync.Mutex // held while what life asks for is done
 
@@ -206,6 +207,7 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 		Log: a.log, Metrics: a.metrics, Memory: a.Memory, Tasks: tasks, State: a.dir.component, Self: a.telemetry, Tracer: a.tracer,
 		Sender: creel.Sender{Agent: a.dir.id, Started: a.began}, Admission: a.Admission, Identity: a.Identity, Hubs: a.hubs,
 		Spools: filepath.Join(a.Data, "spool"), Letters: letters,
+		Ended: a.notify,
 	})
 	a.terms = &terms{set: a.engine.SetTerms}
 	a.guard = pressure.NewGuard(a.obey, a.log, a.metrics)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,8 +45,9 @@ type Settings struct {
 
 // Tasks size the scheduler.
 type Tasks struct {
-	Slots   int            `doc:"Rounds that run at once; one that waits for the network or for room does not count. 0: twice the number of processors." default:"0" min:"0"`
-	Classes map[string]int `doc:"Rounds of collectors of a class that run at once, whether they wait or not." optional:"true" example:"{snmp: 4}"`
+	Slots    int            `doc:"Rounds that run at once; one that waits for the network or for room does not count. 0: twice the number of processors." default:"0" min:"0"`
+	Capacity float64        `doc:"How much of what the hub places on some agents (place: 2) this one may have: the sum of the documents' costs, which are 1 unless they say otherwise. Left out, there is no limit." optional:"true" min:"0" example:"10"`
+	Classes  map[string]int `doc:"Rounds of collectors of a class that run at once, whether they wait or not." optional:"true" example:"{snmp: 4}"`
 }
 
 // Validate checks that each class has a round at least.
@@ -283,6 +285,9 @@ func (p Parts) labels(s Settings) map[string]string {
 	labels := map[string]string{"os.type": runtime.GOOS, "host.arch": runtime.GOARCH}
 	if name, err := os.Hostname(); err == nil {
 		labels["host.name"] = name
+	}
+	if s.Tasks.Capacity > 0 {
+		labels[control.CapacityLabel] = strconv.FormatFloat(s.Tasks.Capacity, 'f', -1, 64)
 	}
 	maps.Copy(labels, p.Labels)
 	maps.Copy(labels, s.Labels)

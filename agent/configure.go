@@ -67,7 +67,7 @@ func (a *agent) apply(ctx context.Context, c *Config) (report.Receipt, error) {
 	s, before := c.Settings, a.settings
 	s.Hub.URL = a.hubURL(s.Hub.URL)
 	if s.Log.Format != a.own.Log.Format || s.Admin != a.own.Admin || !s.Hub.equal(a.own.Hub) || s.DeadLetters != a.own.DeadLetters ||
-		s.Tasks.Slots != a.own.Tasks.Slots || !maps.Equal(s.Tasks.Classes, a.own.Tasks.Classes) {
+		s.Tasks.Slots != a.own.Tasks.Slots || s.Tasks.Capacity != a.own.Tasks.Capacity || !maps.Equal(s.Tasks.Classes, a.own.Tasks.Classes) {
 		a.log.Warn("agent.admin, agent.hub, agent.tasks, agent.dead_letters and agent.log.format take effect when the agent is started again")
 	}
 	a.settings, a.config = s, c

@@ -9,9 +9,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/creelhq/creel"
 	"github.com/creelhq/creel/agent/change"
+	"github.com/creelhq/creel/agent/trial"
 	"github.com/creelhq/creel/config"
 	"github.com/creelhq/creel/expr"
+	"github.com/creelhq/creel/pipeline"
 )
 
 // Fragments is the name of a directory beside a configuration file: the *.yaml, *.yml and *.json in it are parts of the
@@ -50,7 +53,8 @@ func fragmentsOf(file string) string { return filepath.Join(filepath.Dir(file), 
 // is known and how much it does at once. Else a document could cut off the agent from where it came from.
 func OwnSettings() []string { return []string{"hub", "admin", "centers", "services", "watch", "tasks"} }
 
-// The keys of a document that say whom it is for. What is below place is for hubs, which choose among those that it selects.
+// The keys of a document that say whom it is for. What is below place is for hubs, which choose among those that it selects; of
+// what comes from a hub only the sections count, for what else is in it that hub has understood.
 const (
 	documentKey = "document"
 	selectorKey = "selector"
@@ -81,7 +85,7 @@ func merge(set change.Set, env config.Env, labels map[string]string) (*config.No
 				if !meant && source != HubSource {
 					continue
 				}
-				root = root.Without(documentKey, selectorKey, placeKey, spreadKey, priorityKey)
+				root = root.Without(aside(source, root)...)
 			}
 			roots = append(roots, root)
 		}
@@ -90,6 +94,20 @@ func merge(set change.Set, env config.Env, labels map[string]string) (*config.No
 		return nil, errs
 	}
 	return config.Merge(mergedDeep, roots...)
+}
+
+// aside returns the keys of a document that are no configuration.
+func aside(source string, root *config.Node) []string {
+	keys := []string{documentKey, selectorKey, placeKey, spreadKey, priorityKey}
+	if source == HubSource && root.Get(documentKey) != nil { // else it is of another OpAMP server, which may not have
+		sections := []string{"agent", "pipelines", trial.Section, pipeline.Section(creel.KindCollector), pipeline.Section(creel.KindProcessor), pipeline.Section(creel.KindExporter)}
+		for key := range root.Entries() {
+			if !slices.Contains(sections, key) {
+				keys = append(keys, key)
+			}
+		}
+	}
+	return keys
 }
 
 // shown is what errors call a document.

@@ -31,8 +31,8 @@ func (a *agent) connect() (*control.Client, error) {
 	c := control.ClientOptions{URLs: urls, Known: a.hubs.known(), Balance: control.Balance(a.own.Hub.Balance), Stay: a.Stay, TLS: a.secure, Log: a.hubLog(), Tracer: a.tracer, Agent: control.Agent{
 		ID: a.dir.id, Version: a.Version, Labels: a.said,
 		Health: a.health, Components: a.components, Routes: a.engine.Routes, Ledger: a.engine.Ledger,
-		Effective: func() []byte { return effectiveJSON(a.engine.Plan()) },
-		Life:      a.life.Life, Configuration: a.changes.Report, Remote: a.remote, Done: a.done, Offered: a.offered, Ordered: a.ordered,
+		Effective: a.effectiveJSON,
+		Life:      a.life.Life, Configuration: a.configuration, Remote: a.remote, Done: a.done, Offered: a.offered, Ordered: a.ordered, Services: a.services,
 		Hubs:   a.hubs.learn,
 		Leased: a.terms.lease,
 	}}
@@ -146,6 +146,23 @@ func offerOf(p change.Pieces) *control.Offer {
 		o.Documents[i] = control.OfferedDocument{Name: d.Name, Version: d.Version, Text: string(d.Text), Tenure: control.ParseTenure(d.Terms)}
 	}
 	return o
+}
+
+// configuration is what the agent says of its configuration, and of documents that are to be done once.
+func (a *agent) configuration() report.Configuration {
+	c, results := a.changes.Report(), a.engine.Results()
+	for i := range c.Documents {
+		d := &c.Documents[i]
+		r, over := results[d.Name]
+		if !over || d.Source != HubSource || d.Version != r.Version || d.Status != report.Running {
+			continue
+		}
+		d.Status, d.Epoch, d.Ended = report.Done, r.Epoch, r.Ended.UTC()
+		if r.Err != nil {
+			d.Status, d.Error = report.Failure, r.Err.Error()
+		}
+	}
+	return c
 }
 
 // remote says what became of it.

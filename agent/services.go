@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -16,7 +17,7 @@ import (
 
 // Service is what this agent offers to others, and where they can find out.
 type Service struct {
-	Center  string            `doc:"The center to register with: an id in agent.centers." example:"consul/main"`
+	Center  string            `doc:"Who is to tell others: a center, by its id in agent.centers, or the agent's own hub, which has it in its directory." default:"hub" example:"consul/main"`
 	Address string            `doc:"Where others reach it: host:port. The host is one that they know, not 0.0.0.0." example:"${env:HOSTNAME}:4317"`
 	Tags    []string          `doc:"Words that others choose by. Where a center has no such thing, they are the entry tags of its metadata." optional:"true" example:"[otlp, north]"`
 	Meta    map[string]string `doc:"What else others are to know." optional:"true" example:"{zone: north}"`
@@ -41,6 +42,9 @@ func (c *Config) checkUse(section *config.Node) (errs config.Errors) {
 		s, node := c.Settings.Services[name], section.Get("services").Get(name)
 		if err := s.instance(name, "agent").Check(); err != nil {
 			errs = append(errs, node.KeyErrorf("%v", err))
+		}
+		if s.Center == HubSource {
+			continue
 		}
 		used[s.Center] = true
 		if cc, ok := c.registry(s.Center); !ok {
@@ -109,13 +113,41 @@ func (a *agent) openRegistry(cc CenterConfig, path string) (center.Registry, err
 	})
 }
 
+// errNoHub is the trouble of services for which there is no hub.
+var errNoHub = errors.New("the agent has no hub that could tell others of it: name one in agent.hub.url, or a center")
+
+// services returns what the hub is to tell others of: what the configuration says, if the agent runs.
+func (a *agent) services() (list []control.Service) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.config == nil || a.life.State() != life.Running {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.settings.Services)) {
+		if s := a.settings.Services[name]; s.Center == HubSource {
+			list = append(list, control.Service{Name: name, Address: s.Address, Tags: s.Tags, Meta: s.Meta, Weight: s.Weight})
+		}
+	}
+	return list
+}
+
 // offer has the services registered that the configuration names, if the agent runs, and no others any more.
 func (a *agent) offer() {
+	if a.hub != nil {
+		a.notify()
+	} else {
+		for _, s := range a.services() {
+			a.centerIs(servicesPath+s.Name, errNoHub)
+		}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	want := map[string][]byte{} // all that a registration is made of
 	if a.config != nil && a.life.State() == life.Running {
 		for name, s := range a.settings.Services {
+			if s.Center == HubSource {
+				continue
+			}
 			cc, _ := a.config.registry(s.Center) // it was checked
 			text, err := json.Marshal(map[string]any{"service": s, "center": json.RawMessage(cc.Options)})
 			if err != nil {

@@ -82,7 +82,7 @@ func (t *terms) change(note func()) {
 // termsOf returns what a document's tenure means for an agent that is leased until then.
 func termsOf(name string, t control.Tenure, leased time.Time) *pipeline.Terms {
 	p := &pipeline.Terms{
-		Epoch: t.Epoch, Until: leased, Forever: !t.Exclusive && t.Orphan < 0,
+		Epoch: t.Epoch, Once: t.Once, Run: t.Run, Cancel: t.Cancel, Until: leased, Forever: !t.Exclusive && t.Orphan < 0,
 		Why: fmt.Sprintf("no hub confirms any more that this agent has document %s: it does nothing of it until one does", name),
 	}
 	if leased.IsZero() {

@@ -20,6 +20,9 @@ type Client struct {
 	Token string       // of the hub
 	HTTP  *http.Client // nil: http.DefaultClient
 
+	// Others are the URLs of other hubs with the same control state, which take the same token: WatchDirectory goes on there.
+	Others []string
+
 	// Warn is called with what is wrong with an answer that is a success, such as that a hub has not answered the one that was
 	// asked. nil: that does not matter.
 	Warn func(text string)
@@ -121,6 +124,26 @@ func (c *Client) DeleteDocument(ctx context.Context, name string, d DocumentDele
 // RollBackDocument makes an earlier version of a document the newest.
 func (c *Client) RollBackDocument(ctx context.Context, name string, r Rollback) (DocumentApplied, error) {
 	return send[DocumentApplied](ctx, c, http.MethodPost, "/documents/"+url.PathEscape(name)+"/rollback", nil, r)
+}
+
+// Task returns the tasks of one document.
+func (c *Client) Task(ctx context.Context, document string) (TaskDetail, error) {
+	return get[TaskDetail](ctx, c, "/tasks/"+url.PathEscape(document), nil)
+}
+
+// RunTask asks for a round of a document now.
+func (c *Client) RunTask(ctx context.Context, document string, b Because) (TaskDetail, error) {
+	return send[TaskDetail](ctx, c, http.MethodPost, "/tasks/"+url.PathEscape(document)+"/run", nil, b)
+}
+
+// CancelTask ends a document that is to be done once, or gives up the rounds under way.
+func (c *Client) CancelTask(ctx context.Context, document string, b Because) (TaskDetail, error) {
+	return send[TaskDetail](ctx, c, http.MethodPost, "/tasks/"+url.PathEscape(document)+"/cancel", nil, b)
+}
+
+// RetryTask has a document placed anew.
+func (c *Client) RetryTask(ctx context.Context, document string, b Because) (TaskDetail, error) {
+	return send[TaskDetail](ctx, c, http.MethodPost, "/tasks/"+url.PathEscape(document)+"/retry", nil, b)
 }
 
 // Tasks returns the places of documents that are to be on some agents.

@@ -8,15 +8,64 @@ type Task struct {
 	Version  int64     `json:"version" doc:"Of the document."`
 	Place    int       `json:"place" doc:"On how many agents the document is to be: it has so many tasks."`
 	Priority int       `json:"priority" doc:"From 0 to 9: higher ones are placed first."`
-	Agent    string    `json:"agent,omitempty" doc:"The id of its owner; none if it has none."`
-	Name     string    `json:"name,omitempty" doc:"The owner's name."`
+	Agent    string    `json:"agent,omitempty" doc:"The id of its owner; none if it has none. Of one that is done, who has done it."`
+	Name     string    `json:"name,omitempty" doc:"The agent's name."`
 	Epoch    int64     `json:"epoch,omitempty" doc:"Grows each time that a task of the document is placed on an agent."`
-	Since    time.Time `json:"since,omitzero" doc:"When it was placed there."`
-	Status   string    `json:"status" doc:"running, waiting, refused, rolled_back, unplaced, or parked: it has failed on several agents, and waits for another version of the document."`
+	Since    time.Time `json:"since,omitzero" doc:"When it was placed there, or done."`
+	Status   string    `json:"status" doc:"running, waiting, refused, rolled_back, unplaced, or parked: it has failed on several agents, and waits for another version of the document or to be retried. Of a document that is to be done once also done, failed and cancelled."`
 	Error    string    `json:"error,omitempty" doc:"Why it does not run, or why it is placed nowhere."`
 }
 
 // TaskList is the tasks, by document.
 type TaskList struct {
 	Tasks []Task `json:"tasks"`
+}
+
+// TaskDetail is all of the tasks of one document.
+type TaskDetail struct {
+	Document  string        `json:"document" doc:"The document's name."`
+	Version   int64         `json:"version" doc:"Of the document."`
+	Selector  string        `json:"selector,omitempty" doc:"Which agents may have it."`
+	Place     int           `json:"place" doc:"On how many agents it is to be."`
+	Spread    string        `json:"spread,omitempty" doc:"The label over whose values these are spread."`
+	Priority  int           `json:"priority" doc:"From 0 to 9: higher ones are placed first."`
+	Cost      float64       `json:"cost" doc:"What each of its tasks takes of an agent's capacity."`
+	Once      bool          `json:"once" doc:"A task is done when a round of each of its collectors is."`
+	Exclusive bool          `json:"exclusive" doc:"No two agents ever work on the same task."`
+	Parked    bool          `json:"parked" doc:"It has failed on several agents, and waits for another version or to be retried."`
+	Waits     string        `json:"waits,omitempty" doc:"Why it is on fewer agents than it is to be."`
+	Tasks     []Task        `json:"tasks"`
+	Failed    []TaskFailure `json:"failed" doc:"Where this version has failed."`
+	Rounds    []TaskRounds  `json:"rounds" doc:"The rounds of its collectors at its owners, as far as they are known."`
+	History   []TaskEvent   `json:"history" doc:"The last of what has become of it, newest first."`
+}
+
+// TaskFailure is that a document could not be made to run on an agent, or that its one round failed there.
+type TaskFailure struct {
+	Agent   string `json:"agent,omitempty" doc:"Its id."`
+	Name    string `json:"name,omitempty" doc:"Its name."`
+	Version int64  `json:"version"`
+	Error   string `json:"error,omitempty"`
+}
+
+// TaskRounds are the rounds of a collector at an agent, since the collector was opened.
+type TaskRounds struct {
+	Agent     string  `json:"agent" doc:"Its id."`
+	Component string  `json:"component" doc:"Such as collectors.probe/web."`
+	Rounds    int64   `json:"rounds" doc:"That have ended."`
+	Failures  int64   `json:"failures" doc:"Of these."`
+	Busy      float64 `json:"busy_seconds" doc:"That they took together."`
+	Share     float64 `json:"share" doc:"Of the time since the collector was opened: 1 keeps one slot busy."`
+	Error     string  `json:"error,omitempty" doc:"Of the last round, if it failed."`
+}
+
+// TaskEvent is something that has become of a document that is on some agents.
+type TaskEvent struct {
+	Time  time.Time `json:"time"`
+	What  string    `json:"what" doc:"placed, taken, leaving, let_go, failed, parked, done, cancelled, retried or run."`
+	Place int       `json:"place,omitempty" doc:"Which of the tasks, from 1; none: all."`
+	From  string    `json:"from,omitempty" doc:"The id of the agent that had it."`
+	To    string    `json:"to,omitempty" doc:"The id of the agent that has it since."`
+	Epoch int64     `json:"epoch,omitempty"`
+	Why   string    `json:"why,omitempty"`
 }

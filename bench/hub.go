@@ -159,7 +159,7 @@ func (b *bench) runFleet(creel string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%-42s %11.2f%% of a processor, %.1f MiB, %.1f more\n", fmt.Sprintf("hub with %d more, heartbeats every 5 s", b.fleet), 100*many.share, many.rss, many.rss-one.rss)
+	fmt.Printf("%-42s %11.2f%% of a processor, %.1f MiB, %.1f more\n", fmt.Sprintf("hub with %d more, heartbeats every %v", b.fleet, max(5*time.Second, time.Duration(b.fleet)*time.Second/2000)), 100*many.share, many.rss, many.rss-one.rss)
 	return nil
 }
 

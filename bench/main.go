@@ -32,9 +32,10 @@ func main() {
 	lines := flag.Int("lines", 3_000_000, "lines of the file, and records of what is sent over the network")
 	only := flag.String("only", "", "run only rows whose name contains this")
 	idle := flag.Duration("idle", 20*time.Second, "how long to watch an agent that only measures its host")
+	fleet := flag.Int("fleet", 2000, "agents of a hub, beside its own; each is a connection, so that the hub and this program need as many descriptors")
 	profiles := flag.String("profiles", "", "keep a CPU profile of each row's first two seconds in this directory")
 	flag.Parse()
-	b := &bench{lines: *lines, idlers: 10_000, fleet: 2000, only: *only, idle: *idle, profiles: *profiles}
+	b := &bench{lines: *lines, idlers: 10_000, fleet: *fleet, only: *only, idle: *idle, profiles: *profiles}
 	if err := b.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -105,6 +106,9 @@ func (b *bench) run() error {
 		if err := b.encodings(); err != nil {
 			return err
 		}
+	}
+	if strings.Contains("pool", b.only) {
+		b.runPool()
 	}
 	if strings.Contains("hub", b.only) {
 		return b.runHub()

@@ -33,6 +33,7 @@ type Agent struct {
 	Remote        func() RemoteStatus // what became of the last Offer
 	Done          func() string       // the ID of the last Order that was done
 	Trusted       func() string       // the FingerprintOfBundle of the authorities that the agent trusts
+	Services      func() []Service    // that the hub is to tell others of
 
 	// Offered and Ordered are told what the hub wants, again after each connection until Remote and Done say that it is so.
 	// They are called by one goroutine, which does nothing else meanwhile: they must not block.

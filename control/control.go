@@ -37,6 +37,17 @@ type Beat struct {
 	Done          string                `json:"done,omitempty"` // the ID of the last Order that was done
 
 	Authorities string `json:"authorities,omitempty"` // the FingerprintOfBundle of the authorities that the agent trusts
+
+	Services []Service `json:"services,omitzero"` // empty, not nil: it offers none any more
+}
+
+// Service is what an agent offers to others, for its hub to tell of.
+type Service struct {
+	Name    string            `json:"service"`
+	Address string            `json:"address"` // host:port, as others reach it
+	Tags    []string          `json:"tags,omitempty"`
+	Meta    map[string]string `json:"meta,omitempty"`
+	Weight  int               `json:"weight"`
 }
 
 // Lease is the hub's answer to a Beat. The agent is leased until Expires after it *sent* the Beat with this Nonce, so

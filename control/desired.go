@@ -40,7 +40,17 @@ type Tenure struct {
 	// Orphan is for how long the agent goes on when its lease is over, if it is not Exclusive: what it does then may be somebody
 	// else's work by now. Negative: for ever.
 	Orphan time.Duration
+
+	// Once means that the agent does one round of each of its polled collectors in this epoch, and tells how that went.
+	Once bool
+
+	// Run and Cancel count what was asked of whoever has the document: a round at once, and to give up the round under way. An
+	// agent does what it is asked while it has the document, and not what was asked before.
+	Run, Cancel int64
 }
+
+// CapacityLabel is the label of an agent by which it says how much may be placed on it: a number, in the unit of documents' costs.
+const CapacityLabel = "creel.tasks.capacity"
 
 // Forever is a Tenure's Orphan of an agent that goes on until it hears of a hub again.
 const Forever = time.Duration(-1)
@@ -71,6 +81,14 @@ func (t Tenure) String() string {
 	if t.Orphan >= 0 {
 		text += "; orphan=" + t.Orphan.String()
 	}
+	if t.Once {
+		text += "; once=true"
+	}
+	for _, n := range t.asked() {
+		if *n.of > 0 {
+			text += fmt.Sprintf("; %s=%d", n.name, *n.of)
+		}
+	}
 	return text
 }
 
@@ -84,7 +102,7 @@ func ParseTenure(parameters string) Tenure {
 	if err != nil || epoch <= 0 {
 		return Tenure{}
 	}
-	t := Tenure{Epoch: epoch, Exclusive: p["overlap"] == "never", Orphan: Forever}
+	t := Tenure{Epoch: epoch, Exclusive: p["overlap"] == "never", Orphan: Forever, Once: p["once"] == "true"}
 	if text, given := p["orphan"]; given {
 		d, err := time.ParseDuration(text)
 		if err != nil { // then rather too short than too long
@@ -92,8 +110,21 @@ func ParseTenure(parameters string) Tenure {
 		}
 		t.Orphan = max(d, Forever)
 	}
+	for _, n := range t.asked() {
+		if asked, err := strconv.ParseInt(p[n.name], 10, 64); err == nil {
+			*n.of = max(0, asked)
+		}
+	}
 	return t
 }
+
+// counter is a number of a Tenure, and its name.
+type counter struct {
+	name string
+	of   *int64
+}
+
+func (t *Tenure) asked() []counter { return []counter{{"run", &t.Run}, {"cancel", &t.Cancel}} }
 
 // mediaType is that of documents.
 const mediaType = "text/yaml"

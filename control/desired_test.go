@@ -60,6 +60,7 @@ func TestTenureGoesOverOpAMP(t *testing.T) {
 	for _, terms := range []Tenure{
 		{}, {Epoch: 1, Orphan: Forever}, {Epoch: 1}, {Epoch: 1, Exclusive: true}, {Epoch: 2, Exclusive: true}, {Epoch: 1, Exclusive: true, Orphan: Forever},
 		{Epoch: 1, Orphan: 30 * time.Second}, {Epoch: 1 << 62, Exclusive: true, Orphan: 90 * time.Minute},
+		{Epoch: 1, Orphan: Forever, Once: true}, {Epoch: 1, Orphan: Forever, Run: 2}, {Epoch: 1, Orphan: Forever, Cancel: 2}, {Epoch: 1, Once: true, Run: 3, Cancel: 4},
 	} {
 		o := offer(terms)
 		m := o.Message()

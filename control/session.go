@@ -60,6 +60,7 @@ type known struct {
 	configuration *report.Configuration
 	done          string
 	authorities   string
+	services      []Service
 }
 
 // open connects to a hub, and tells it everything. If that fails the session is good only to tell missed of.

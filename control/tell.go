@@ -79,6 +79,11 @@ func (s *session) beat(h report.Health, components []report.Component) *Beat {
 			b.Done, k.done = done, done
 		}
 	}
+	if a.Services != nil {
+		if now := append([]Service{}, a.Services()...); k.services == nil || !reflect.DeepEqual(now, k.services) {
+			b.Services, k.services = now, now
+		}
+	}
 	if a.Trusted != nil {
 		if now := a.Trusted(); now != k.authorities {
 			b.Authorities, k.authorities = now, now

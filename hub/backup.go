@@ -27,7 +27,7 @@ import (
 // A backup is a tar archive of what makes a hub the one that its agents know:
 //
 //	backup.json              first: a backupHead
-//	entries/000001.jsonl …   the control state but for what is leased, one backupEntry a line, all as of one moment
+//	entries/000001.jsonl …   the control state but for what is leased and its name, one backupEntry a line, all as of one moment
 //	files/id, files/token, files/secret, files/ca/…
 //	end.sha256               last: the SHA-256 of all bytes before this member, in hexadecimal
 //
@@ -76,7 +76,7 @@ func (b backupSource) writeTo(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("back up: read the control state: %w", err)
 	}
-	list = slices.DeleteFunc(list, func(e state.Entry) bool { return e.Leased })
+	list = slices.DeleteFunc(list, func(e state.Entry) bool { return e.Leased || e.Key == state.IncarnationKey })
 	files, names, err := b.files()
 	if err != nil {
 		return fmt.Errorf("back up: %w", err)

@@ -3,8 +3,11 @@ package hub
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/control"
@@ -12,6 +15,9 @@ import (
 	"github.com/creelhq/creel/hub/internal/leader"
 	"github.com/creelhq/creel/hub/internal/state"
 )
+
+// clusterPatience is how long one waits for etcd when somebody asks how it is.
+const clusterPatience = 1500 * time.Millisecond
 
 // This file is a hub as one of several that share a control state.
 
@@ -35,20 +41,36 @@ func (c clustered) Cluster(ctx context.Context) api.Cluster {
 		x.Hubs = append(x.Hubs, shown(h))
 	}
 	slices.SortFunc(x.Hubs, func(a, b api.ClusterHub) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
-	if t, err := leader.Current(ctx, c.state); err == nil { // else it is in State.Error soon
-		x.Leader, x.Since = t.Hub, t.Since
-	}
+	ctx, cancel := context.WithTimeout(ctx, clusterPatience)
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if t, err := leader.Current(ctx, c.state); err == nil { // else the members tell why
+			x.Leader, x.Since = t.Hub, t.Since
+		}
+	})
 	if m, ok := c.state.(state.Cluster); ok {
 		list, err := m.Members(ctx)
 		if err != nil && x.State.Error == "" {
 			x.State.Healthy, x.State.Error = false, err.Error()
 		}
+		votes, there := 0, 0
 		for _, m := range list {
 			x.State.Members = append(x.State.Members, api.StateMember{
 				Name: m.Name, Peer: m.Peer, Leader: m.Leader, Learner: m.Learner, Self: m.Self, Healthy: m.Healthy, Full: m.Full, Size: m.Size,
 			})
+			if !m.Learner {
+				votes++
+			}
+			if !m.Learner && m.Healthy {
+				there++
+			}
+		}
+		if there <= votes/2 && x.State.Error == "" {
+			x.State.Healthy, x.State.Error = false, fmt.Sprintf("%d of the %d members of etcd that count answer: nothing can be changed before it is more than half", there, votes)
 		}
 	}
+	wg.Wait()
 	return x
 }
 

@@ -63,11 +63,30 @@ func (k known) check(name, text string) (list []api.Problem, _ []string) {
 			errs = append(errs, found...)
 		}
 	}
+	if root.Get("once").Text() == "true" {
+		errs = append(errs, k.rounds(root.Get("collectors"))...)
+	}
 	errs.Sort()
 	for _, e := range errs {
 		list = append(list, api.Problem{Line: e.Line, Column: e.Col, Path: e.Path, Message: e.Message, Hint: e.Hint})
 	}
 	return list, nil
+}
+
+// rounds checks that all collectors of a document that is to be done once work in rounds.
+func (k known) rounds(collectors *config.Node) (errs config.Errors) {
+	n := 0
+	for id, node := range collectors.Entries() {
+		name, _, _ := strings.Cut(id, "/")
+		i := slices.IndexFunc(k.plugins, func(p creel.Plugin) bool { return p.Kind == creel.KindCollector && p.Name == name })
+		if n++; i >= 0 && !k.plugins[i].Polled {
+			errs = append(errs, node.KeyErrorf("the document is to be done once, and a collector %s never ends: it does not work in rounds", name))
+		}
+	}
+	if n == 0 {
+		errs = append(errs, &config.Error{File: "document", Line: 1, Col: 1, Message: "the document is to be done once, and has no collector that could do something"})
+	}
+	return errs
 }
 
 func (k known) names(section string) (list []string) {

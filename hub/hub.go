@@ -34,6 +34,7 @@ import (
 	"github.com/creelhq/creel/hub/internal/audit"
 	"github.com/creelhq/creel/hub/internal/authority"
 	"github.com/creelhq/creel/hub/internal/cluster"
+	"github.com/creelhq/creel/hub/internal/directory"
 	"github.com/creelhq/creel/hub/internal/documents"
 	"github.com/creelhq/creel/hub/internal/flood"
 	"github.com/creelhq/creel/hub/internal/gate"
@@ -220,6 +221,7 @@ type hub struct {
 	admission *admission.Admission
 	registry  *registry.Registry
 	cluster   *cluster.Cluster
+	directory *directory.Directory
 	quick     *quicklook.Store
 	peers     *peers.Peers
 	web       *web.Server
@@ -286,6 +288,10 @@ func (h *hub) open(ctx context.Context) error {
 	}
 	h.close = append(h.close, h.registry.Close)
 	h.place()
+	if h.directory, err = directory.Open(ctx, directory.Options{Store: h.state, Log: h.log, Metrics: h.metrics}); err != nil {
+		return err
+	}
+	h.close = append(h.close, h.directory.Close)
 	if err := h.openGate(ctx); err != nil {
 		return err
 	}
@@ -345,7 +351,7 @@ func (h *hub) listen(ctx context.Context, schema []byte) error {
 	h.flood = flood.New(flood.Options{Log: h.log, Metrics: h.metrics})
 	h.openPeers()
 	h.web = web.New(h.secured(web.Options{
-		Hosts: h.Hosts, Version: h.Version, Log: h.log, Hub: h.describe, Fleet: h.registry, Cluster: clustered{h}, Documents: h.documents, Schema: schema,
+		Hosts: h.Hosts, Version: h.Version, Log: h.log, Hub: h.describe, Fleet: h.registry, Cluster: clustered{h}, Directory: h.directory, Documents: h.documents, Schema: schema,
 		Rows: h.quick.Rows, Prom: h.quick.Series.Handler(), Pages: ui.Files(),
 	}))
 	server := h.server(h.web)

@@ -29,6 +29,7 @@ type source struct {
 	fresh atomic.Bool        // it works in rounds at an interval, and has had none yet
 	fence fence
 	mark  atomic.Pointer[stamp] // the last that it was given; nil: none yet
+	job   atomic.Pointer[job]   // the last of a document that is to be done once; nil: none
 
 	inflight atomic.Int64 // batches that are not settled
 	settled  chan struct{}
@@ -73,6 +74,9 @@ func (s *source) start() error {
 // round is one round of a polled collector. While the engine is paused, or its document's terms forbid it, there is none.
 func (s *source) round(ctx context.Context) error {
 	if s.e.paused() {
+		if _, t, _ := s.terms(s.e.current.Load()); t != nil && t.Once {
+			s.fence.owes.Store(true)
+		}
 		return nil
 	}
 	ctx, allowed, end := s.within(ctx)
@@ -80,6 +84,11 @@ func (s *source) round(ctx context.Context) error {
 	if !allowed {
 		return nil
 	}
+	j, begins := s.only()
+	if !begins {
+		return nil
+	}
+	began, before := time.Now(), s.health.work.collected.Load()
 	s.fresh.Store(false)
 	ctx, span := s.tracer.Start(ctx, "round", trace.Internal)
 	err := s.collect(ctx)
@@ -90,6 +99,8 @@ func (s *source) round(ctx context.Context) error {
 	} else if err == nil {
 		s.health.ok()
 	}
+	s.tell(began, s.health.work.collected.Load()-before, err)
+	j.end(ctx, err)
 	return err
 }
 
@@ -247,6 +258,10 @@ func (s *source) admit(b *creel.Batch, waits bool, stalled *time.Time) (ok bool,
 	s.inflight.Add(1)
 	for i := range b.Parts() {
 		b.Parts()[i].Source ^= s.salt
+	}
+	if j := s.job.Load(); j != nil {
+		j.left.Add(1)
+		b.OnDone(j.settle)
 	}
 	creel.Attach(b, creel.NewTicket(s, func(error) { s.landed() }))
 	now.take(n)

@@ -45,6 +45,7 @@ type Options struct {
 	Letters   *deadletter.Store // for what is refused for good; nil: it is dropped
 	Patience  time.Duration     // how long a reload waits for what is under way, such as the queue of an exporter that is removed; 0: 5 s
 	Opening   time.Duration     // how long a component may take to open; 0: 30 s
+	Ended     func()            // is called when Results has more; must not block. nil: nobody wants to know
 	Closing   time.Duration     // how long one may take to stop, and to close, before it is left behind; 0: 10 s
 }
 

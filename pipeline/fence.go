@@ -16,6 +16,13 @@ type Terms struct {
 	Until   time.Time // when it must stop; the zero time: it must not begin
 	Forever bool      // Until does not count
 	Why     string    // why it does nothing then
+
+	// Once means that collectors that work in rounds have one in this epoch, for each version of the document: see Results.
+	Once bool
+
+	// Run and Cancel count what was asked of whoever has the document in this epoch: a round at once, and to give up the round
+	// under way. What was asked before a collector was told of the document first is not done.
+	Run, Cancel int64
 }
 
 // Allow reports whether it may work at now. Where the clocks differ the stricter one counts: the monotonic one stands still
@@ -33,7 +40,7 @@ type terms struct {
 // SetTerms says on what terms documents are worked on, by their names, until the next call; a document that is not named has
 // none. list must not be changed any more. What was sent before is not touched. While its document's terms forbid it, a
 // collector's Send waits, TrySend says no, and collectors that work in rounds have none: one under way is cancelled. They go
-// on as soon as they may, with a round at once if they have missed one. It does not block, and outlives Apply.
+// on as soon as they may, with a round at once if they have missed one, or if it is the only one. It does not block, and outlives Apply.
 func (e *Engine) SetTerms(list map[string]*Terms) {
 	if old := e.terms.Swap(&terms{list, make(chan struct{})}); old != nil {
 		close(old.over)
@@ -65,7 +72,17 @@ type fence struct {
 	round atomic.Pointer[context.CancelCauseFunc] // of the round that is under way; nil: none that has terms
 	owes  atomic.Bool                             // it has missed a round
 	shut  bool                                    // as it was told last; Engine.mu guards it
+	asked asked                                   // likewise
 }
+
+// asked is what terms have asked for last.
+type asked struct {
+	epoch, run, cancel int64
+	only               turn // for which a round was asked for
+}
+
+// errAsked is why a round is cancelled that somebody does not want any more.
+var errAsked = errors.New("round cancelled: somebody has asked for that")
 
 // errFenced is why a round is cancelled.
 var errFenced = errors.New("round cancelled: the terms of its document do not allow it any more")
@@ -124,7 +141,7 @@ func (e *Engine) enforce() {
 			s.fence.shut = false
 			s.log.Info("collector goes on")
 		}
-		if s.fence.owes.Swap(false) {
+		if s.fence.asks(s, t) || s.fence.owes.Swap(false) {
 			_ = e.tasks.Trigger(s.comp.Path()) // it is there, or is being taken out
 		}
 		if t != nil && !t.Forever && (next.IsZero() || t.Until.Before(next)) {
@@ -134,4 +151,24 @@ func (e *Engine) enforce() {
 	if !next.IsZero() {
 		e.fencing.Reset(next.Sub(now))
 	}
+}
+
+// asks does what terms ask for, and reports whether that is a round at once. Engine.mu is held.
+func (f *fence) asks(s *source, t *Terms) (round bool) {
+	if t == nil {
+		f.asked = asked{}
+		return false
+	}
+	was := f.asked
+	f.asked = asked{epoch: t.Epoch, run: t.Run, cancel: t.Cancel, only: was.only}
+	if was.epoch == t.Epoch && t.Cancel > was.cancel {
+		if cancel := f.round.Load(); cancel != nil {
+			(*cancel)(errAsked)
+		}
+	}
+	if t.Once && s.comp.Plugin.Polled {
+		f.asked.only = s.turn(t)
+		return f.asked.only != was.only
+	}
+	return was.epoch == t.Epoch && t.Run > was.run
 }

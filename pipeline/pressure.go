@@ -55,6 +55,9 @@ func (e *Engine) Pause(paused bool) {
 			_ = e.tasks.Trigger(s.comp.Path()) // it is there, or is being taken out
 		}
 	}
+	if e.terms.Load() != nil {
+		e.fencing.Reset(0)
+	}
 }
 
 func (e *Engine) paused() bool {

@@ -45,9 +45,19 @@ type Document struct {
 	Source  string `json:"source"`            // file, hub, or a center's id such as etcd/main
 	Version string `json:"version,omitempty"` // as its source counts
 	Hash    string `json:"hash"`              // the first 12 digits of the SHA-256 of its text
-	Status  string `json:"status"`            // running, waiting, refused or rolled_back
+	Status  string `json:"status"`            // running, waiting, refused or rolled_back; of one that is to be done once, done or failed
 	Error   string `json:"error,omitempty"`
+
+	Epoch int64     `json:"epoch,omitempty"` // in which it was done or failed
+	Ended time.Time `json:"ended,omitzero"`  // when that was, by the agent's clock
 }
+
+// Some values of Document.Status. Done and Failure are those of one that is to be done once, and is over.
+const (
+	Running = "running"
+	Done    = "done"
+	Failure = "failed"
+)
 
 // Failed is a configuration that was refused when it was opened, or rolled back.
 type Failed struct {

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,6 +172,7 @@ type churned struct {
 	written         int
 
 	process *process           // nil: it is in this one
+	busy    atomic.Bool        // it is being started again
 	stop    context.CancelFunc // at once, without delivering anything
 	ended   chan error
 }
@@ -178,7 +180,7 @@ type churned struct {
 // churnSize is how much of it there is.
 type churnSize struct {
 	agents, processes int
-	lines             int // of an agent, a second
+	lines             float64 // of an agent, a second
 	life, lasts       time.Duration
 	heartbeat         string
 
@@ -190,7 +192,7 @@ func sizeOfChurn(t *testing.T) churnSize {
 	if !*torture {
 		return churnSize{agents: 12, processes: 2, lines: 20, life: 3 * time.Second, lasts: 8 * time.Second, heartbeat: "200ms", kills: 3, restarts: 12, cuts: 1, unplugs: 1, revokes: 4, hubs: 1}
 	}
-	s := churnSize{agents: 500, processes: 10, lines: 1, life: 10 * time.Second, lasts: 10 * time.Minute, heartbeat: "5s"}
+	s := churnSize{agents: 500, processes: 10, lines: 0.2, life: 10 * time.Second, lasts: 10 * time.Minute, heartbeat: "5s"}
 	if text := os.Getenv("CREEL_CHURN"); text != "" {
 		if _, err := fmt.Sscanf(text, "%d,%d", &s.agents, &s.lasts); err != nil {
 			t.Fatalf("read CREEL_CHURN: must be how many agents, and for how many minutes, such as 100,3: %v", err)
@@ -210,6 +212,7 @@ type churn struct {
 	relays []*relay
 	served *process // the hub
 	agents []*churned
+	begun  sync.WaitGroup // agents that are being started again
 
 	rotating bool
 	steps    int    // in changing the authority
@@ -267,6 +270,7 @@ func TestChurn(t *testing.T) {
 	}
 	c.undone(time.Now().Add(time.Hour))
 	c.admitAll()
+	c.begun.Wait()
 	step("nothing is done to them any more")
 	c.settled()
 	step("all are healthy")
@@ -333,6 +337,7 @@ func (c *churn) join() {
 		c.Fatal(err)
 	}
 	c.Cleanup(func() {
+		c.begun.Wait()
 		for _, a := range c.agents {
 			if a.stop != nil {
 				a.stop()
@@ -386,7 +391,8 @@ func (c *churn) start(a *churned) {
 	c.Helper()
 	log, err := os.OpenFile(a.dir+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		c.Fatal(err)
+		c.Error(err) // it may be another goroutine than the test's
+		return
 	}
 	var ctx context.Context
 	ctx, a.stop = context.WithCancel(context.Background())
@@ -411,7 +417,7 @@ func (c *churn) writes() (stop func()) {
 				return
 			case <-tick.C:
 			}
-			owed += time.Since(last).Seconds() * float64(c.size.lines*len(c.agents))
+			owed += time.Since(last).Seconds() * c.size.lines * float64(len(c.agents))
 			last = time.Now()
 			due := make(map[int]int)
 			for ; owed >= 1; owed-- {
@@ -528,8 +534,16 @@ func (c *churn) killOne() bool {
 	return true
 }
 
+// restartOne does not wait until it is done: where there are many agents that takes its time.
 func (c *churn) restartOne() bool {
-	c.again(c.agents[c.size.processes+c.r.IntN(len(c.agents)-c.size.processes)])
+	a := c.agents[c.size.processes+c.r.IntN(len(c.agents)-c.size.processes)]
+	if !a.busy.CompareAndSwap(false, true) {
+		return false
+	}
+	c.begun.Go(func() {
+		defer a.busy.Store(false)
+		c.again(a)
+	})
 	return true
 }
 
@@ -571,7 +585,11 @@ func (c *churn) admit(id string) {
 	case err != nil:
 		c.Error(err)
 	case !*torture:
-		c.again(c.agents[slices.IndexFunc(c.agents, func(a *churned) bool { return a.id == id })])
+		a := c.agents[slices.IndexFunc(c.agents, func(a *churned) bool { return a.id == id })]
+		if a.process != nil || a.busy.CompareAndSwap(false, true) { // else it is being started again anyway
+			c.again(a)
+			a.busy.Store(false)
+		}
 	}
 }
 

@@ -73,6 +73,15 @@ func (h *host) command(args ...string) *exec.Cmd {
 
 // dial connects from the host.
 func (h *host) dial(network, address string) (conn net.Conn, err error) {
+	d := net.Dialer{Timeout: time.Minute}
+	if failed := h.inside(func() { conn, err = d.Dial(network, address) }); failed != nil {
+		return nil, failed
+	}
+	return conn, err
+}
+
+// inside runs f on the host. The error is that of getting there.
+func (h *host) inside(f func()) (err error) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -82,12 +91,10 @@ func (h *host) dial(network, address string) (conn net.Conn, err error) {
 			return
 		}
 		defer ns.Close()
-		if err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return
+		if err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err == nil {
+			f()
 		}
-		d := net.Dialer{Timeout: time.Minute}
-		conn, err = d.Dial(network, address)
 	}()
 	<-ended
-	return conn, err
+	return err
 }

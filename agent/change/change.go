@@ -194,7 +194,7 @@ const Waiting = "waiting"
 
 // The other values of report.Document.Status.
 const (
-	running    = "running"
+	running    = report.Running
 	refused    = report.Refused
 	rolledBack = report.RolledBack
 )

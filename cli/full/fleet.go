@@ -16,7 +16,7 @@ import (
 )
 
 func (c *commands) get() *cobra.Command {
-	return parent("get", "List what the hub knows.", c.getAgents(), c.getDocuments(), c.getTasks(), c.getHubs(), c.getConfigurations(), c.getKnocks())
+	return parent("get", "List what the hub knows.", c.getAgents(), c.getDocuments(), c.getTasks(), c.getHubs(), c.getServices(), c.getConfigurations(), c.getKnocks())
 }
 
 func (c *commands) getAgents() *cobra.Command {
@@ -141,7 +141,7 @@ func (c *commands) describe() *cobra.Command {
 			return c.Print(c.output, d, []string{d.ID}, func(w *tabwriter.Writer) { describeAgent(w, &d) })
 		},
 	}
-	return parent("describe", "Show one thing that the hub knows, with all about it.", c.answering(agent), c.describeDocument())
+	return parent("describe", "Show one thing that the hub knows, with all about it.", c.answering(agent), c.describeDocument(), c.describeTask())
 }
 
 func describeAgent(w *tabwriter.Writer, d *api.AgentDetail) {

@@ -31,7 +31,7 @@ func Commands(c *cli.Commands) []*cobra.Command {
 		parent("delete", "Delete a thing that the hub has.", f.deleteDocument(), f.deleteHub()),
 		parent("rollback", "Go back to an earlier version.", f.rollbackDocument()),
 		parent("edit", "Change a thing that the hub has, in an editor.", f.editDocument()),
-		f.ledger(), f.top(), f.query(), f.logs(), f.doctor(),
+		f.task(), f.ledger(), f.top(), f.query(), f.logs(), f.doctor(),
 		f.login(), f.logout(), f.whoami(), f.tokens(), f.revoke(), f.admit(), f.audit(), f.authority(), f.backup(), f.restore(),
 	}
 	return append(list, f.orders()...)

@@ -25,6 +25,7 @@ func (f *hubFlags) share(cmd *cobra.Command) {
 	flags.StringVar(&f.o.EtcdTLS.CertFile, "etcd-cert", "", "`FILE` with the certificate to show to --etcd, PEM; a file that changes is read again")
 	flags.StringVar(&f.o.EtcdTLS.KeyFile, "etcd-key", "", "`FILE` with the certificate's key, PEM")
 	flags.StringVar(&f.o.EtcdListen, "etcd-listen", "", "`ADDRESS` of this machine at which other hubs reach the etcd within, so that they can join; its port may be left out (default: as the last time; with --join the host of --listen and port "+hub.DefaultEtcdPort+")")
+	flags.StringVar(&f.o.Register.File, "register", "", "`FILE` that says with which centers this hub registers, so that agents find it there, YAML; see docs/centers.md")
 	flags.StringVar(&f.o.Join, "join", "", "`URL` of a hub to share the control state of; once that is done it is kept, and need not be said again")
 	flags.StringVar(&f.o.JoinToken, "token", "", "of --join: the `TOKEN` that creel token create --role hub has printed there, - reads it from standard input")
 }

@@ -182,6 +182,12 @@ func (c *commands) runHub(cmd *cobra.Command, f *hubFlags, ready func(hub.Endpoi
 	defer stop()
 	o := f.o
 	o.MaxBytes, o.AgentBytes, o.Data, o.Plugins, o.Version, o.Log, o.Reload = int64(size), int64(bytes), c.DataDir(), c.Plugins, cli.Version(), c.Err, reload
+	if o.Register.Centers = c.Centers; o.Register.File != "" {
+		var err error
+		if o.Register.Text, err = os.ReadFile(o.Register.File); err != nil {
+			return fmt.Errorf("read --register: %w", err)
+		}
+	}
 	o.Config = "creel's own configuration"
 	if f.file != "" {
 		o.Config, o.Text = f.file, nil

@@ -3,10 +3,11 @@ import type { Failure } from './api/client'
 import type { Operation } from './api/operations'
 import { useSession } from './api/session'
 import type { Hub, Me } from './api/types'
-import { useAgain, useGet } from './api/use'
+import { type Asked, useAgain, useGet } from './api/use'
 import { useKeys } from './keys'
 import { AccessPage } from './pages/access'
 import { AgentPage } from './pages/agent'
+import { ClusterPage } from './pages/cluster'
 import { DocumentPage, NewDocumentPage } from './pages/document'
 import { DocumentsPage, newDocument } from './pages/documents'
 import { FleetPage } from './pages/fleet'
@@ -17,6 +18,7 @@ import { SignIn } from './pages/signin'
 import { TasksPage } from './pages/tasks'
 import { TracePage } from './pages/trace'
 import { TracesPage } from './pages/traces'
+import { HubContext } from './parts/hubs'
 import { MeContext, Menu, NotForYou, refusal } from './parts/me'
 import { Trouble } from './parts/state'
 import { Link, navigate, type Place, usePlace } from './router'
@@ -39,12 +41,13 @@ const places: Destination[] = [
   { key: 'm', to: '/explore/metrics', name: text.nav.metrics, needs: 'searchLogs' }, // as Prometheus' query API does
   { key: 'l', to: '/explore/logs', name: text.nav.logs, needs: 'searchLogs' },
   { key: 't', to: '/explore/traces', name: text.nav.traces, needs: 'searchTraces' },
+  { key: 'c', to: '/cluster', name: text.nav.cluster, needs: 'getCluster' },
   { key: 'a', to: '/access', name: text.nav.access, needs: 'listKnocks' },
 ]
 
 const isAt = (place: Place, d: Destination) => place.path.startsWith(d.to) || (d.also !== undefined && place.path.startsWith(d.also))
 
-const retry = 5000 // milliseconds
+const retry = 5000 // milliseconds, also between looks at the hub
 
 // App shows nothing before it knows who asks.
 export function App() {
@@ -56,14 +59,14 @@ export function App() {
   }, [doubts, again])
   return (
     <>
-      {me.value ? <Shell me={me.value} key={JSON.stringify([me.value.name, me.value.role, me.value.within])} /> : !out && me.failure && <Waiting failure={me.failure} again={again} />}
+      {me.value ? <Shell me={me.value} key={JSON.stringify([me.value.name, me.value.role, me.value.within])} /> : !out && me.failure && <Waiting failure={me.failure} asked={me} />}
       {out && <SignIn again={me.value !== undefined} />}
     </>
   )
 }
 
-function Waiting({ failure, again }: { failure: Failure; again: () => void }) {
-  useAgain(again, retry)
+function Waiting({ failure, asked }: { failure: Failure; asked: Asked<Me> }) {
+  useAgain(asked, retry)
   return (
     <main className="empty">
       <Trouble failure={failure} />
@@ -74,6 +77,7 @@ function Waiting({ failure, again }: { failure: Failure; again: () => void }) {
 function Shell({ me }: { me: Me }) {
   const place = usePlace()
   const hub = useGet<Hub>('/hub')
+  useAgain(hub, retry)
   const [help, setHelp] = useState(false)
   useKeys({
     ...Object.fromEntries(places.map((p) => ['g ' + p.key, () => navigate(p.to)])),
@@ -91,7 +95,7 @@ function Shell({ me }: { me: Me }) {
       </a>
       <Bar me={me} place={place} hub={hub.value} failure={hub.failure} showHelp={() => setHelp(true)} />
       <main id="main" key={place.path.split('/').slice(0, 3).join('/')}>
-        <Fence>{no ? <NotForYou why={no} /> : <Page place={place} />}</Fence>
+        <Fence>{no ? <NotForYou why={no} /> : <HubContext value={hub.value}><Page place={place} /></HubContext>}</Fence>
       </main>
       {help && <Help close={() => setHelp(false)} />}
     </MeContext>
@@ -111,6 +115,7 @@ function Page({ place }: { place: Place }) {
   if (first === 'documents') return second ? <DocumentPage name={second} key={second} place={place} /> : <DocumentsPage />
   if (first === 'tasks' && !second) return <TasksPage place={place} />
   if (first === 'ledger' && !second) return <LedgerPage />
+  if (first === 'cluster' && !second) return <ClusterPage />
   if (first === 'access' && !second) return <AccessPage place={place} />
   if (first === 'explore' && second === 'metrics') return <MetricsPage place={place} />
   if (first === 'explore' && second === 'logs') return <LogsPage place={place} />
@@ -138,6 +143,11 @@ function Bar({ me, place, hub, failure, showHelp }: { me: Me; place: Place; hub?
       {hub?.quick_look.stopped && (
         <span className="warn" title={hub.quick_look.stopped}>
           {hub.quick_look.stopped}
+        </span>
+      )}
+      {hub?.state && (
+        <span className="warn" title={hub.state}>
+          {hub.state}
         </span>
       )}
       {hub && <span className="faint version">{hub.version}</span>}

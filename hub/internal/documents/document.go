@@ -30,6 +30,9 @@ const placeAll = "all"
 // maxPlace is on how many agents a document is placed at most.
 const maxPlace = 1000
 
+// maxCost is the highest cost of a place.
+const maxCost = 1_000_000
+
 // record is a version of a document as it lies in the control state.
 type record struct {
 	Version  int64     `json:"version"`
@@ -69,6 +72,8 @@ type content struct {
 	priority int                     // from 0 to 9, when there is not room for all; 5 unless it says so
 	never    bool                    // no two agents may ever work on the same place of it
 	orphan   time.Duration           // what an agent does without a hub: see control.Tenure
+	once     bool                    // each place is done when a round of each of its collectors is
+	cost     float64                 // of a place, in the unit of agents' capacity
 	ids      map[string]*config.Node // what it defines, such as exporters.otlp/hub
 	labels   []string                // that it gives to agents
 }
@@ -101,7 +106,7 @@ var (
 	goodName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 	sections = []string{"agent", "collectors", "processors", "exporters", "pipelines", "tests"}
 	keys     = append(append([]string{"document", "selector"}, placing...), sections...)
-	placing  = []string{"place", "spread", "priority", "overlap", "orphan"}
+	placing  = []string{"place", "spread", "priority", "overlap", "orphan", "once", "cost"}
 )
 
 // parse reads a document's text. What is in the sections is not checked.
@@ -159,7 +164,7 @@ func (c *content) head(errs *config.Errors) {
 
 // placing reads on how many agents the document is to be, and which of them are better than others.
 func (c *content) placing(errs *config.Errors) {
-	c.priority = 5
+	c.priority, c.cost = 5, 1
 	if n := c.root.Get("place"); n != nil && n.Text() != placeAll {
 		count, err := strconv.Atoi(n.Text())
 		if err != nil || count < 1 || count > maxPlace {
@@ -178,6 +183,20 @@ func (c *content) placing(errs *config.Errors) {
 			*errs = append(*errs, n.Errorf("must be from 0 to 9"))
 		}
 		c.priority = priority
+	}
+	if n := c.root.Get("once"); n != nil {
+		once, err := strconv.ParseBool(n.Text())
+		if err != nil {
+			*errs = append(*errs, n.Errorf("must be true, so that it is over when a round of each of its collectors is done, or false"))
+		}
+		c.once = once
+	}
+	if n := c.root.Get("cost"); n != nil {
+		cost, err := strconv.ParseFloat(n.Text(), 64)
+		if err != nil || !(cost >= 0.001 && cost <= maxCost) {
+			*errs = append(*errs, n.Errorf("must be what it takes of an agent's agent.tasks.capacity, from 0.001 to %d", maxCost))
+		}
+		c.cost = cost
 	}
 	c.alone(errs)
 	for _, key := range placing[1:] {

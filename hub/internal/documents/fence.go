@@ -30,7 +30,7 @@ func (s *Store) standings() map[string]standing {
 }
 
 // Admit returns why data is refused that was collected for a placed document in an epoch of its placing, and that an agent has
-// sent; nil if it is not. It is taken in if that epoch is some agent's now, though not the sender's, which may pass on what
+// sent; nil if it is not. It is taken in if that epoch is some agent's now, or that in which a place was done, though not the sender's, which may pass on what
 // others have collected; or if it is newer than all that this hub has heard of; or if this hub does not know the document.
 func (s *Store) Admit(name, agent string, epoch int64) error {
 	st, known := s.Current().standings[name]
@@ -42,7 +42,7 @@ func (s *Store) Admit(name, agent string, epoch int64) error {
 		return fmt.Errorf("they were collected for document %s in epoch %d, and that is not placed on some agents any more: it is deleted, or on all%s", name, epoch, advice)
 	}
 	for _, x := range o.Owners {
-		if x.Agent != "" && x.Epoch == epoch || x.From != "" && x.FromEpoch == epoch {
+		if x.Agent != "" && x.Epoch == epoch || x.From != "" && x.FromEpoch == epoch || x.Done.Agent != "" && x.Done.Epoch == epoch {
 			return nil
 		}
 	}

@@ -4,14 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/creelhq/creel/api"
-	"github.com/creelhq/creel/expr"
 	"github.com/creelhq/creel/hub/internal/state"
 	"github.com/creelhq/creel/report"
 )
@@ -33,6 +30,9 @@ type Owner struct {
 	From      string `json:"from,omitempty"`
 	FromEpoch int64  `json:"from_epoch,omitempty"` // From's
 
+	// Done is that the place needs nobody any more: a round was done, of a document that is to be done once.
+	Done Done `json:"done,omitzero"`
+
 	// Confirmed counts how often a hub has made sure that an exclusive place is still Agent's, before it gave that a lease anew.
 	Confirmed int64 `json:"confirmed,omitempty"`
 }
@@ -40,7 +40,10 @@ type Owner struct {
 // Leaving reports whether the place cannot be given to anybody before From has stopped.
 func (o Owner) Leaving() bool { return o.Agent == "" && o.From != "" }
 
-// A Failure is that a version of a document could not be made to run on an agent.
+// Free takes the place from whoever has it, or has to let go of it. That it is done stays.
+func (o *Owner) Free() { *o = Owner{Done: o.Done} }
+
+// A Failure is that a version of a document could not be made to run on an agent, or that its one round failed there.
 type Failure struct {
 	Agent   string `json:"agent"`
 	Version int64  `json:"version"`
@@ -55,13 +58,16 @@ type Owners struct {
 	Parked    bool      `json:"parked,omitempty"`    // what is missing waits for another version
 	Exclusive bool      `json:"exclusive,omitempty"` // as the document was when it was placed last
 	Failed    []Failure `json:"failed,omitempty"`    // where the newest version has failed, each agent once
+	Ended     Ended     `json:"ended,omitzero"`      // it was cancelled
+	Asked     Asked     `json:"asked,omitzero"`      // of those who have it
+	History   []Event   `json:"history,omitempty"`   // the last of what has become of it, oldest first
 
 	revision int64 // of the control state; 0: it is placed nowhere
 }
 
-// Equal reports whether o and p say the same.
+// Equal reports whether o and p say the same of where the document is, whatever came before.
 func (o Owners) Equal(p Owners) bool {
-	return o.Epoch == p.Epoch && o.Missing == p.Missing && o.Parked == p.Parked && o.Exclusive == p.Exclusive &&
+	return o.Epoch == p.Epoch && o.Missing == p.Missing && o.Parked == p.Parked && o.Exclusive == p.Exclusive && o.Ended == p.Ended && o.Asked == p.Asked &&
 		slices.Equal(o.Owners, p.Owners) && slices.Equal(o.Failed, p.Failed)
 }
 
@@ -85,12 +91,14 @@ func (o Owners) of(agent string) (epoch int64, has bool) {
 type Floating struct {
 	Name      string
 	Version   int64
-	Count     int    // on how many; 0: it is deleted, and to be forgotten when its owners have stopped
-	Spread    string // a label over whose values these are spread; "": none
-	Priority  int    // from 0 to 9
-	Exclusive bool   // no two agents may ever work on the same place
-	Owners    Owners // where it is
-	Revision  int64  // of the control state, the newest that this hub has heard of
+	Count     int     // on how many; 0: it is deleted, and to be forgotten when its owners have stopped
+	Spread    string  // a label over whose values these are spread; "": none
+	Priority  int     // from 0 to 9
+	Exclusive bool    // no two agents may ever work on the same place
+	Once      bool    // a place needs nobody any more when a round was done there
+	Cost      float64 // of a place, in the unit of agents' capacity
+	Owners    Owners  // where it is
+	Revision  int64   // of the control state, the newest that this hub has heard of
 
 	Group   string                              // the same for documents that select the same agents
 	Selects func(labels map[string]string) bool // whether an agent with these labels, AgentLabel among them, may be one of them
@@ -101,7 +109,7 @@ func (s *Store) Runs(name, agent string) bool {
 	set, all := s.Current(), s.o.Agents()
 	d := slices.IndexFunc(set.docs, func(d *document) bool { return d.name == name })
 	x := slices.IndexFunc(all, func(x Agent) bool { return x.ID == agent })
-	return d >= 0 && x >= 0 && all[x].placed(set.docs[d]).Status == running
+	return d >= 0 && x >= 0 && slices.Contains([]string{running, done, failed}, all[x].placed(set.docs[d]).Status)
 }
 
 // Has reports whether an agent may still run a document that is not offered to it any more: it has not said, to this hub, that it
@@ -119,7 +127,7 @@ func (s *Store) Has(name, agent string) bool {
 
 // Failures returns, by document, on which agents the newest version of a floating document has failed, as these say to this hub.
 func (s *Store) Failures() map[string][]Failure {
-	failed := make(map[string][]Failure)
+	list := make(map[string][]Failure)
 	all := s.o.Agents()
 	for i := range all {
 		x := &all[i]
@@ -127,12 +135,12 @@ func (s *Store) Failures() map[string][]Failure {
 			if d.content.count == 0 {
 				continue
 			}
-			if p := x.placed(d); p.Status == refused || p.Status == rolledBack {
-				failed[d.name] = append(failed[d.name], Failure{Agent: x.ID, Version: d.Version, Error: clip(p.Error)})
+			if p := x.placed(d); p.Status == refused || p.Status == rolledBack || p.Status == failed {
+				list[d.name] = append(list[d.name], Failure{Agent: x.ID, Version: d.Version, Error: clip(p.Error)})
 			}
 		}
 	}
-	return failed
+	return list
 }
 
 // Floating returns the documents that are to be on some agents, by name, and the names of those that are placed and are not any
@@ -145,7 +153,7 @@ func (s *Store) Floating() (list []Floating, gone []string) {
 	for _, name := range slices.Sorted(maps.Keys(s.docs)) {
 		if d := s.docs[name]; d.content != nil && d.content.count > 0 {
 			list = append(list, Floating{
-				Name: name, Version: d.Version, Count: d.content.count, Spread: d.content.spread, Priority: d.content.priority, Exclusive: d.content.never,
+				Name: name, Version: d.Version, Count: d.content.count, Spread: d.content.spread, Priority: d.content.priority, Exclusive: d.content.never, Once: d.content.once, Cost: d.content.cost,
 				Owners: s.owners[name], Revision: s.heard, Group: d.content.group(), Selects: d.content.selects,
 			})
 		}
@@ -163,54 +171,6 @@ func (s *Store) Floating() (list []Floating, gone []string) {
 	slices.SortFunc(list, func(a, b Floating) int { return strings.Compare(a.Name, b.Name) })
 	slices.Sort(gone)
 	return list, gone
-}
-
-// Tasks returns the places of floating documents, by name of the document, as far as this hub has heard. Of an owner outside
-// within is only said that there is one.
-func (s *Store) Tasks(within expr.Selector) api.TaskList {
-	l, all := api.TaskList{Tasks: []api.Task{}}, s.o.Agents()
-	known := make(map[string]*Agent, len(all))
-	for i := range all {
-		known[all[i].ID] = &all[i]
-	}
-	visible := s.agents(within)
-	for _, d := range s.Current().docs {
-		if d.content == nil || d.content.count == 0 || !d.readable(within, visible) {
-			continue
-		}
-		for i := range max(d.content.count, len(d.owners.Owners)) {
-			t := api.Task{Document: d.name, Version: d.Version, Place: d.content.count, Priority: d.content.priority, Status: unplaced, Error: d.owners.Missing}
-			switch {
-			case i < len(d.owners.Owners) && d.owners.Owners[i].Agent != "":
-				d.task(&t, d.owners.Owners[i], known, within)
-			case i < len(d.owners.Owners) && d.owners.Owners[i].Leaving():
-				t.Error = fmt.Sprintf("the agent that had it has been asked to stop at %s and has not said that it has", d.owners.Owners[i].Since.Format(time.TimeOnly+"Z"))
-			case d.owners.Parked:
-				t.Status = parked
-			}
-			l.Tasks = append(l.Tasks, t)
-		}
-	}
-	return l
-}
-
-// task completes t, which is placed on an owner.
-func (d *document) task(t *api.Task, o Owner, known map[string]*Agent, within expr.Selector) {
-	t.Epoch, t.Since, t.Status, t.Error = o.Epoch, o.Since, waiting, ""
-	x := known[o.Agent]
-	if x == nil {
-		if within.IsZero() {
-			t.Agent = o.Agent
-		}
-		return
-	}
-	if x.Placement.has(d.name) {
-		p := x.placed(d)
-		t.Status, t.Error = p.Status, p.Error
-	}
-	if within.Match(x.Labels) {
-		t.Agent, t.Name = x.ID, x.Name
-	}
 }
 
 // Place writes where a document is, if that is still as it was in was. The error is state.ErrConflict if it is not.

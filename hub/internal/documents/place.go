@@ -55,7 +55,7 @@ const maxOffer = control.MaxMessage * 3 / 4
 // For returns what a creel agent with these labels, AgentLabel among them, shall run.
 func (s *Set) For(labels map[string]string) *Placement {
 	n := (len(s.docs) + 7) / 8
-	key := make([]byte, n, n+16) // a bitmap of documents, and the epochs of those that are placed
+	key := make([]byte, n, n+16) // a bitmap of documents, and the epochs of those that are placed, with what is asked of them
 	for i, d := range s.docs {
 		if d.content == nil || !d.content.selects(labels) {
 			continue
@@ -65,7 +65,9 @@ func (s *Set) For(labels map[string]string) *Placement {
 			if !has {
 				continue
 			}
-			key = binary.AppendVarint(key, epoch)
+			for _, n := range []int64{epoch, d.owners.Asked.Run, d.owners.Asked.Cancel} {
+				key = binary.AppendVarint(key, n)
+			}
 		}
 		key[i/8] |= 1 << (i % 8)
 	}
@@ -79,13 +81,18 @@ func (s *Set) For(labels map[string]string) *Placement {
 	return p
 }
 
-// tenure returns the terms of d, on which an agent has it, and what is left of epochs.
+// tenure returns the terms of d, on which an agent has it, and what is left of epochs, as For writes them.
 func (d *document) tenure(epochs []byte) (control.Tenure, []byte) {
 	if d.content.count == 0 {
 		return control.Tenure{}, epochs
 	}
-	epoch, n := binary.Varint(epochs)
-	return control.Tenure{Epoch: epoch, Exclusive: d.content.never, Orphan: d.content.orphan}, epochs[n:]
+	t := control.Tenure{Exclusive: d.content.never, Orphan: d.content.orphan, Once: d.content.once}
+	for _, to := range []*int64{&t.Epoch, &t.Run, &t.Cancel} {
+		var n int
+		*to, n = binary.Varint(epochs)
+		epochs = epochs[n:]
+	}
+	return t, epochs
 }
 
 // place merges the documents that a bitmap names, with the epochs of those that are placed.
@@ -172,21 +179,32 @@ const (
 	waiting    = "waiting"
 	refused    = "refused"
 	rolledBack = "rolled_back"
+	done       = "done" // of a document that is to be done once, as the next one
+	failed     = "failed"
 
-	unplaced = "unplaced" // only of api.Task.Status, as the next one
-	parked   = "parked"
+	unplaced  = "unplaced" // only of api.Task.Status, as the next two
+	parked    = "parked"
+	cancelled = "cancelled"
 )
 
 // placed returns how a document that x's placement has is there.
 func (x *Agent) placed(d *document) api.Placed {
 	p := api.Placed{Agent: x.ID, Name: x.Name, Status: waiting}
 	version := strconv.FormatInt(d.Version, 10)
-	i := slices.IndexFunc(x.Documents, func(r report.Document) bool { return r.Source == "hub" && r.Name == d.name })
+	r, said := x.says(d.name)
 	switch {
-	case i >= 0:
-		r := x.Documents[i]
-		if p.Version = r.Version; r.Version == version && slices.Contains([]string{running, refused, rolledBack}, r.Status) {
+	case said:
+		if p.Version = r.Version; r.Version != version {
+			break
+		}
+		switch r.Status {
+		case running, refused, rolledBack:
 			p.Status, p.Error = r.Status, r.Error
+		case done, failed:
+			p.Status = running // it may speak of an earlier time that it had it
+			if epoch, _ := d.owners.of(x.ID); r.Epoch == epoch {
+				p.Status, p.Error = r.Status, r.Error
+			}
 		}
 	case x.Documents == nil && x.Remote.Hash != "" && x.Remote.Hash == x.Placement.Hash: // it speaks plain OpAMP
 		p.Version = version
@@ -206,6 +224,15 @@ func (x *Agent) placed(d *document) api.Placed {
 	return p
 }
 
+// says returns what x says of a document of the hub, and whether it says something.
+func (x *Agent) says(name string) (report.Document, bool) {
+	i := slices.IndexFunc(x.Documents, func(r report.Document) bool { return r.Source == "hub" && r.Name == name })
+	if i < 0 {
+		return report.Document{}, false
+	}
+	return x.Documents[i], true
+}
+
 // count counts agents by how d is there.
 func (d *document) count(agents []Agent) (n api.DocumentAgents, list []api.Placed) {
 	list = []api.Placed{}
@@ -217,7 +244,7 @@ func (d *document) count(agents []Agent) (n api.DocumentAgents, list []api.Place
 		p := x.placed(d)
 		n.Selected++
 		switch p.Status {
-		case running:
+		case running, done:
 			n.Running++
 		case waiting:
 			n.Waiting++

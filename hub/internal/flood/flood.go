@@ -18,7 +18,7 @@ import (
 
 // Options configure a Guard.
 type Options struct {
-	MaxConns   int // connections at once, of all listeners together; 0: 20 000
+	MaxConns   int // connections at once, of all listeners together; 0: 30 000
 	PerAddress int // of one address (IPv6: of one /64) but loopback; 0: 5 000
 	Failures   int // failed logins a minute of one address, and so many at once; 0: 60. Loopback may ten times as many
 	Addresses  int // whose failures are remembered at most; 0: 32 768. Beyond, the one that failed longest ago is forgotten
@@ -77,7 +77,7 @@ type peer struct {
 // New returns a Guard.
 func New(o Options) *Guard {
 	if o.MaxConns == 0 {
-		o.MaxConns = 20_000
+		o.MaxConns = 30_000
 	}
 	if o.PerAddress == 0 {
 		o.PerAddress = 5000

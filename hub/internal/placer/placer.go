@@ -10,11 +10,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/hub/internal/documents"
 	"github.com/creelhq/creel/hub/internal/leader"
 	"github.com/creelhq/creel/hub/internal/placement"
@@ -53,6 +56,7 @@ type Documents interface {
 	Runs(name, agent string) bool
 	Has(name, agent string) bool
 	Failures() map[string][]documents.Failure
+	Results() map[string][]documents.Done
 	Place(ctx context.Context, name string, was, next documents.Owners) error
 	Forget(ctx context.Context, name string) error
 	Changed() <-chan struct{}
@@ -159,9 +163,9 @@ func (p *Placer) Step(ctx context.Context, now time.Time) (next time.Duration) {
 		p.confirmed(&list[i], now)
 	}
 	agents, again := p.look(now)
-	tasks, failures := make([]task, len(list)), p.Documents.Failures()
+	tasks, said := make([]task, len(list)), ask(p.Documents)
 	for i := range list {
-		tasks[i] = p.begin(&list[i], failures[list[i].Name], now)
+		tasks[i] = p.begin(&list[i], said, now)
 	}
 	why := p.guard(agents, now)
 	s := p.snapshot(agents, tasks, now)
@@ -181,7 +185,7 @@ func (p *Placer) look(now time.Time) (list []placement.Agent, again time.Duratio
 	again = look
 	p.agents = make(map[string]placement.Agent)
 	for _, c := range p.Fleet.Candidates() {
-		a := placement.Agent{ID: c.ID, Labels: c.Labels, State: placement.Lost}
+		a := placement.Agent{ID: c.ID, Labels: c.Labels, Capacity: capacity(c.Labels), State: placement.Lost}
 		left := grace
 		if !c.Broke.IsZero() {
 			left -= now.Sub(c.Broke)
@@ -206,6 +210,15 @@ func (p *Placer) look(now time.Time) (list []placement.Agent, again time.Duratio
 		list = append(list, a)
 	}
 	return list, again
+}
+
+// capacity returns how much an agent says that may be placed on it, 0 if it does not say so.
+func capacity(labels map[string]string) float64 {
+	n, err := strconv.ParseFloat(labels[control.CapacityLabel], 64)
+	if err != nil || !(n > 0) || math.IsInf(n, 1) {
+		return 0
+	}
+	return n
 }
 
 // guard returns why everything stays where it is, "" if it need not.

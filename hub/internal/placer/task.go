@@ -35,38 +35,73 @@ const (
 type task struct {
 	*documents.Floating
 	next  documents.Owners // as it is to be written
+	open  []int            // its places that are not done
 	bar   map[string]bool  // agents that must not get it
 	moved int
 }
 
+// said is what agents say to this hub, by document.
+type said struct {
+	failures map[string][]documents.Failure
+	results  map[string][]documents.Done
+}
+
+func ask(d Documents) said { return said{d.Failures(), d.Results()} }
+
 // heard returns where a document is by what agents say to this hub.
-func heard(d Documents, f *documents.Floating, failures []documents.Failure) documents.Owners {
+func heard(d Documents, f *documents.Floating, say said, now time.Time) documents.Owners {
 	next := f.Owners
 	next.Owners, next.Failed = slices.Clone(f.Owners.Owners), nil
+	if next.Ended.Version != f.Version {
+		next.Ended = documents.Ended{}
+	}
 	for _, x := range f.Owners.Failed {
 		if x.Version == f.Version {
 			next.Failed = append(next.Failed, x)
 		}
 	}
-	for _, x := range failures {
-		owns := slices.ContainsFunc(next.Owners, func(o documents.Owner) bool { return o.Agent == x.Agent })
+	for _, x := range say.failures[f.Name] {
+		at := slices.IndexFunc(next.Owners, func(o documents.Owner) bool { return o.Agent == x.Agent })
 		known := slices.ContainsFunc(next.Failed, func(k documents.Failure) bool { return k.Agent == x.Agent })
-		if x.Version == f.Version && owns && !known {
+		if x.Version == f.Version && at >= 0 && !known {
 			x.Error = strings.ToValidUTF8(x.Error[:min(len(x.Error), maxReason)], "")
 			next.Failed = append(next.Failed, x)
+			next.Note(documents.Event{Time: now, What: documents.Failed, Place: at + 1, From: x.Agent, Epoch: next.Owners[at].Epoch, Why: x.Error})
 		}
 	}
 	for i := range next.Owners {
-		switch o := &next.Owners[i]; {
+		o := &next.Owners[i]
+		if o.Done.Version != f.Version || !f.Once {
+			o.Done = documents.Done{}
+		}
+		for _, r := range say.results[f.Name] {
+			if f.Once && r.Version == f.Version && o.Agent != "" && (r.Agent == o.Agent && r.Epoch == o.Epoch || r.Agent == o.From && r.Epoch == o.FromEpoch) {
+				*o = documents.Owner{Done: r}
+				if f.Exclusive { // if it is tried again, then not before it has surely let go
+					o.From, o.FromEpoch, o.Since = r.Agent, r.Epoch, now.UTC()
+				}
+				next.Note(documents.Event{Time: now, What: documents.IsDone, Place: i + 1, From: r.Agent, Epoch: r.Epoch})
+				break
+			}
+		}
+		switch {
 		case o.Leaving():
 			if !d.Has(f.Name, o.From) {
-				*o = documents.Owner{}
+				letGo(&next, i, "", now)
 			}
 		case o.From != "" && d.Runs(f.Name, o.Agent):
 			o.From, o.FromEpoch = "", 0
 		}
 	}
 	return next
+}
+
+// letGo takes a place for good from an agent that was to let go of it.
+func letGo(next *documents.Owners, i int, why string, now time.Time) {
+	if o := &next.Owners[i]; o.Done == (documents.Done{}) {
+		next.Note(documents.Event{Time: now, What: documents.Let, Place: i + 1, From: o.From, Epoch: o.FromEpoch, Why: why})
+	}
+	next.Owners[i].Free()
 }
 
 // Tell writes what the agents of a hub that does not lead have said to it, and the leader waits for: that they have taken a
@@ -76,10 +111,10 @@ func Tell(ctx context.Context, o Options) {
 	if len(list) == 0 {
 		return
 	}
-	failures := o.Documents.Failures()
+	say, now := ask(o.Documents), time.Now()
 	for i := range list {
 		f := &list[i]
-		next := heard(o.Documents, f, failures[f.Name])
+		next := heard(o.Documents, f, say, now)
 		if next.Equal(f.Owners) {
 			continue
 		}
@@ -90,16 +125,24 @@ func Tell(ctx context.Context, o Options) {
 }
 
 // begin takes in what is known of a document.
-func (p *Placer) begin(f *documents.Floating, failures []documents.Failure, now time.Time) task {
-	t := task{Floating: f, next: heard(p.Documents, f, failures), bar: make(map[string]bool)}
+func (p *Placer) begin(f *documents.Floating, say said, now time.Time) task {
+	t := task{Floating: f, next: heard(p.Documents, f, say, now), bar: make(map[string]bool)}
 	t.next.Exclusive = f.Exclusive
 	for _, x := range t.next.Failed {
 		t.bar[x.Agent] = true
 	}
 	for i := range t.next.Owners {
-		switch o := &t.next.Owners[i]; {
-		case o.Leaving() && (!f.Exclusive || p.stopped(o.From, now)):
-			*o = documents.Owner{}
+		o := &t.next.Owners[i]
+		if o.Done == (documents.Done{}) {
+			t.open = append(t.open, i)
+		} else {
+			t.bar[o.Done.Agent] = true
+		}
+		switch {
+		case o.Leaving() && !f.Exclusive:
+			letGo(&t.next, i, "others may do the same meanwhile", now)
+		case o.Leaving() && p.stopped(o.From, now):
+			letGo(&t.next, i, "it is not there, and its lease is over", now)
 		case o.Leaving():
 			t.bar[o.From] = true
 		case o.From != "" && (now.Sub(o.Since) >= patience || p.lost(o.From)):
@@ -109,14 +152,32 @@ func (p *Placer) begin(f *documents.Floating, failures []documents.Failure, now 
 	return t
 }
 
+// wants is how many agents are to have the document now.
+func (t *task) wants() int {
+	if t.next.Ended != (documents.Ended{}) {
+		return 0
+	}
+	return max(0, t.Count-(len(t.next.Owners)-len(t.open)))
+}
+
+// slot returns a place that is not done, as package placement counts them.
+func (t *task) slot(n int) (place int) {
+	for len(t.open) <= n {
+		t.open = append(t.open, len(t.next.Owners))
+		t.next.Owners = append(t.next.Owners, documents.Owner{})
+	}
+	return t.open[n]
+}
+
 // snapshot is what placement decides by.
 func (p *Placer) snapshot(agents []placement.Agent, tasks []task, now time.Time) *placement.Snapshot {
 	s := &placement.Snapshot{Agents: agents}
 	eligible := make(map[string]func(a *placement.Agent) bool)
 	for i := range tasks {
 		t := &tasks[i]
-		x := placement.Task{ID: t.Name, Selector: t.Group, Replicas: t.Count, Spread: t.Spread, Priority: t.Priority, Exclusive: t.Exclusive}
-		for _, o := range t.next.Owners {
+		x := placement.Task{ID: t.Name, Selector: t.Group, Replicas: t.wants(), Spread: t.Spread, Priority: t.Priority, Cost: t.Cost, Exclusive: t.Exclusive}
+		for _, i := range t.open {
+			o := &t.next.Owners[i]
 			owner := cmp.Or(o.Agent, o.From)
 			if _, known := p.agents[owner]; owner != "" && !known && p.lasts(owner, now) > 0 { // it was forgotten, but may not know that
 				p.agents[owner] = placement.Agent{ID: owner, State: placement.Lost, Leased: true}
@@ -146,9 +207,7 @@ func (t *task) mayHave(agent string) bool {
 func (p *Placer) carry(t *task, plan *placement.Plan, why string, now time.Time) {
 	next := &t.next
 	for _, m := range of(plan.Moves, t.Name, func(m placement.Move) string { return m.Task }) {
-		for len(next.Owners) <= m.Slot {
-			next.Owners = append(next.Owners, documents.Owner{})
-		}
+		m.Slot = t.slot(m.Slot)
 		p.move(t, &next.Owners[m.Slot], m, now)
 	}
 	for n := len(next.Owners); n > t.Count && next.Owners[n-1] == (documents.Owner{}); n-- {
@@ -160,12 +219,15 @@ func (p *Placer) carry(t *task, plan *placement.Plan, why string, now time.Time)
 		case n >= parkAfter || n > 0 && u.Reason != placement.NoRoom:
 			last := next.Failed[n-1]
 			next.Parked = true
-			next.Missing = fmt.Sprintf("version %d has failed on %d agents, and waits for another version now; the last one was %s: %s", last.Version, n, last.Agent, cmp.Or(last.Error, "it did not say why"))
+			next.Missing = fmt.Sprintf("version %d has failed on %d agents, and waits for another version, or creel task retry; the last one was %s: %s", last.Version, n, last.Agent, cmp.Or(last.Error, "it did not say why"))
 		case why != "":
 			next.Missing = why
 		default:
 			next.Missing = missing(u, t.Count)
 		}
+	}
+	if next.Parked && !t.Owners.Parked {
+		next.Note(documents.Event{Time: now, What: documents.Parked, Why: next.Missing})
 	}
 }
 
@@ -178,10 +240,12 @@ func (p *Placer) move(t *task, o *documents.Owner, m placement.Move, now time.Ti
 			return
 		}
 		*o = documents.Owner{From: was.Agent, FromEpoch: was.Epoch, Since: now.UTC()}
+		t.next.Note(documents.Event{Time: now, What: documents.Leaving, Place: m.Slot + 1, From: m.From, Epoch: was.Epoch, Why: string(m.Reason)})
 		p.Log.Info("an agent is to let go of a place of a document, and nobody has it before it has", "document", t.Name, "place", m.Slot+1, "agent", m.From, "epoch", was.Epoch, "why", m.Reason)
 		return
 	case m.To == "":
 		*o = documents.Owner{}
+		t.next.Note(documents.Event{Time: now, What: documents.Taken, Place: m.Slot + 1, From: m.From, Epoch: was.Epoch, Why: string(m.Reason)})
 	default:
 		if t.next.Epoch == 0 {
 			t.next.Epoch = t.Revision
@@ -191,6 +255,7 @@ func (p *Placer) move(t *task, o *documents.Owner, m placement.Move, now time.Ti
 		if m.Handover {
 			o.From, o.FromEpoch = was.Agent, was.Epoch
 		}
+		t.next.Note(documents.Event{Time: now, What: documents.Placed, Place: m.Slot + 1, From: m.From, To: m.To, Epoch: o.Epoch, Why: string(m.Reason)})
 	}
 	t.moved++
 	p.Log.Info("a place of a document moves", "document", t.Name, "place", m.Slot+1, "from", m.From, "to", m.To, "epoch", o.Epoch, "why", m.Reason)

@@ -56,6 +56,8 @@ type agent struct {
 	routes     []report.Route
 	ledger     report.Ledger
 	effective  string
+	services   []control.Service
+	written    map[string]written // services that this hub has written, by name
 
 	life          *report.Life          // nil: it has not told
 	configuration *report.Configuration // likewise
@@ -76,6 +78,7 @@ type owed struct {
 	record, session bool
 	look            bool // at the session, before that: it may be another hub's
 	loss            bool // its hub is gone
+	services        bool
 }
 
 // Rates are over rateWindow at least, for what many collectors do they do in rounds; a sample is kept each rateStep.
@@ -187,6 +190,7 @@ func (a *agent) gone(c api.Connection, cause string) {
 	a.event(string(c), cause)
 	a.save()
 	a.saveSession()
+	a.saveServices()
 	a.r.notify()
 	a.r.o.Log.Info("agent "+string(c), "agent", a.ID, "name", a.Name, "cause", cause)
 }
@@ -275,6 +279,8 @@ func (a *agent) describe(d *protobufs.AgentDescription) bool {
 	a.Name, a.Type, a.Version, a.Labels = name, kind, version, attrs
 	if !same {
 		a.set = nil // other labels may be selected by other documents
+		a.saveSession()
+		a.saveServices()
 	}
 	return !same
 }
@@ -403,6 +409,9 @@ func (a *agent) count(b *control.Beat) {
 	}
 	if b.Ledger != nil {
 		a.ledger = *b.Ledger
+	}
+	if b.Services != nil {
+		a.serves(b.Services)
 	}
 	s := sample{b.Uptime, a.ledger, a.components}
 	if a.now.uptime > b.Uptime { // it was started again

@@ -159,6 +159,8 @@ func (a *agent) known(v visitor) {
 	}
 	maps.Copy(labels, v.labels)
 	a.Labels, a.Pinned, a.set = labels, maps.Clone(v.labels), nil
+	a.saveSession()
+	a.saveServices()
 }
 
 // toTrust returns what the agent is to be told to trust. a.mu is held.

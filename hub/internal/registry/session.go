@@ -25,6 +25,13 @@ type presence struct {
 	Heartbeat time.Duration `json:"heartbeat"`      // nanoseconds: the least that this hub asks for
 }
 
+// announced is a presence as it is written, for the directory: hubs know from the record who an agent is.
+type announced struct {
+	presence
+	Name   string            `json:"name"`
+	Labels map[string]string `json:"labels"`
+}
+
 // entry is an agent's session as this hub has heard of it last.
 type entry struct {
 	presence
@@ -55,6 +62,9 @@ func (a *agent) unsure() bool { return a.connects != a.claimed }
 // keep writes what has changed: where the agent is before what there is to say of that. It is not called twice at once.
 func (r *Registry) keep(ctx context.Context, a *agent) error {
 	if err := a.keepSession(ctx); err != nil {
+		return err
+	}
+	if err := a.keepServices(ctx); err != nil {
 		return err
 	}
 	if err := a.keepRecord(ctx); err != nil {
@@ -93,13 +103,13 @@ func (a *agent) keepSession(ctx context.Context) error {
 			return nil
 		}
 		a.owed.session = false
-		held := a.held
+		held, value := a.held, encodeJSON(announced{p, a.Name, a.Labels})
 		a.mu.Unlock()
 		var revision int64
 		var err error
 		lost := store.Lost()
 		if held {
-			revision, err = store.Put(ctx, key, encodeJSON(p), true, c)
+			revision, err = store.Put(ctx, key, value, true, c)
 		} else {
 			err = store.Delete(ctx, key, c)
 		}
@@ -223,6 +233,7 @@ func (a *agent) moved() {
 	a.conn = nil
 	if a.ours() {
 		a.forget()
+		a.handOver()
 	}
 	a.stopTimer()
 	if p.Broke.IsZero() {
@@ -244,7 +255,7 @@ func (a *agent) forget() {
 	a.r.ended(a.ID, a.Config)
 	a.held, a.broke, a.told = false, time.Time{}, wanted{}
 	a.health, a.components, a.routes, a.ledger, a.effective = nil, nil, nil, report.Ledger{}, ""
-	a.life, a.configuration, a.run, a.before = nil, nil, nil, a.Started
+	a.life, a.configuration, a.run, a.before, a.services = nil, nil, nil, a.Started, nil
 	a.now, a.past = sample{}, nil
 }
 
@@ -372,6 +383,7 @@ func (r *Registry) keepSessions(ctx context.Context) {
 			a.mu.Lock()
 			if a.held {
 				a.saveSession()
+				a.saveServices()
 			}
 			a.mu.Unlock()
 		}

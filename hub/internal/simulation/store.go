@@ -270,8 +270,11 @@ func (c *client) Get(_ context.Context, key string) (state.Entry, error) {
 	return e.Entry, nil
 }
 
-func (c *client) List(_ context.Context, prefix string) ([]state.Entry, int64, error) {
-	return c.h.w.store.list(prefix), c.h.w.store.revision, nil
+func (c *client) List(_ context.Context, prefixes ...string) (list []state.Entry, revision int64, err error) {
+	for _, prefix := range prefixes {
+		list = append(list, c.h.w.store.list(prefix)...)
+	}
+	return list, c.h.w.store.revision, nil
 }
 
 func (c *client) write(ctx context.Context, do func() (int64, error)) (int64, error) {

@@ -147,29 +147,31 @@ func (s *etcd) Get(ctx context.Context, key string) (Entry, error) {
 		return Entry{}, ErrNotFound
 	}
 	kv := resp.Kvs[0]
-	return Entry{key, kv.Value, kv.ModRevision, kv.Lease != 0}, nil
+	return Entry{Key: key, Value: kv.Value, Revision: kv.ModRevision, Leased: kv.Lease != 0}, nil
 }
 
 // List asks page by page, all at the revision of the first.
-func (s *etcd) List(ctx context.Context, prefix string) ([]Entry, int64, error) {
-	from, end := root+prefix, clientv3.GetPrefixRangeEnd(root+prefix)
+func (s *etcd) List(ctx context.Context, prefixes ...string) ([]Entry, int64, error) {
 	list, revision := []Entry{}, int64(0)
-	for {
-		resp, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(page), clientv3.WithRev(revision))
-		if err != nil {
-			return nil, 0, fmt.Errorf("list %s: %w", prefix, err)
+	for _, prefix := range prefixes {
+		from, end := root+prefix, clientv3.GetPrefixRangeEnd(root+prefix)
+		for more := true; more; {
+			resp, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(page), clientv3.WithRev(revision))
+			if err != nil {
+				return nil, 0, fmt.Errorf("list %s: %w", prefix, err)
+			}
+			if revision == 0 {
+				revision = resp.Header.Revision
+			}
+			for _, kv := range resp.Kvs {
+				list = append(list, Entry{Key: strings.TrimPrefix(string(kv.Key), root), Value: kv.Value, Revision: kv.ModRevision, Leased: kv.Lease != 0})
+			}
+			if more = resp.More; more {
+				from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+			}
 		}
-		if revision == 0 {
-			revision = resp.Header.Revision
-		}
-		for _, kv := range resp.Kvs {
-			list = append(list, Entry{strings.TrimPrefix(string(kv.Key), root), kv.Value, kv.ModRevision, kv.Lease != 0})
-		}
-		if !resp.More {
-			return list, revision, nil
-		}
-		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
 	}
+	return list, revision, nil
 }
 
 // compare is a Condition as etcd has it.
@@ -275,8 +277,9 @@ func (s *etcd) Watch(ctx context.Context, prefix string, after int64, f func(Ent
 		if err := resp.Err(); err != nil {
 			return fmt.Errorf("watch %s: %w", prefix, err)
 		}
-		for _, e := range resp.Events {
+		for i, e := range resp.Events { // those of a revision come together: nobody asks for fragments
 			entry := Entry{Key: strings.TrimPrefix(string(e.Kv.Key), root), Revision: e.Kv.ModRevision, Leased: e.Kv.Lease != 0}
+			entry.More = i+1 < len(resp.Events) && resp.Events[i+1].Kv.ModRevision == entry.Revision
 			if e.Type == clientv3.EventTypePut {
 				if entry.Value = e.Kv.Value; entry.Value == nil {
 					entry.Value = []byte{}

@@ -33,14 +33,19 @@ func (m *Memory) Open() Store { return &memoryStore{m: m, lost: make(chan struct
 // change makes a new revision. m.mu is held.
 func (m *Memory) change(key string, value []byte, owner *memoryStore) int64 {
 	m.revision++
-	e := Entry{Key: key, Value: bytes.Clone(value), Revision: m.revision, Leased: owner != nil}
+	m.write(Entry{Key: key, Value: bytes.Clone(value), Revision: m.revision, Leased: owner != nil}, owner)
+	return m.revision
+}
+
+// write makes a change of a revision. m.mu is held.
+func (m *Memory) write(e Entry, owner *memoryStore) {
 	if m.entries == nil {
 		m.entries = make(map[string]memoryEntry)
 	}
-	if value == nil {
-		delete(m.entries, key)
+	if e.Value == nil {
+		delete(m.entries, e.Key)
 	} else {
-		m.entries[key] = memoryEntry{e, owner}
+		m.entries[e.Key] = memoryEntry{e, owner}
 	}
 	m.log = append(m.log, e)
 	if len(m.log) > history {
@@ -50,7 +55,6 @@ func (m *Memory) change(key string, value []byte, owner *memoryStore) int64 {
 		close(m.changed)
 		m.changed = nil
 	}
-	return m.revision
 }
 
 type memoryStore struct {
@@ -83,21 +87,24 @@ func (s *memoryStore) Get(ctx context.Context, key string) (Entry, error) {
 	return e.Entry, nil
 }
 
-// List returns the entries under a prefix.
-func (s *memoryStore) List(ctx context.Context, prefix string) ([]Entry, int64, error) {
+// List returns the entries under prefixes.
+func (s *memoryStore) List(ctx context.Context, prefixes ...string) ([]Entry, int64, error) {
 	if err := s.check(ctx); err != nil {
 		return nil, 0, err
 	}
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
 	list := []Entry{}
-	for key, e := range s.m.entries {
-		if strings.HasPrefix(key, prefix) {
-			e.Value = bytes.Clone(e.Value)
-			list = append(list, e.Entry)
+	for _, prefix := range prefixes {
+		from := len(list)
+		for key, e := range s.m.entries {
+			if strings.HasPrefix(key, prefix) {
+				e.Value = bytes.Clone(e.Value)
+				list = append(list, e.Entry)
+			}
 		}
+		slices.SortFunc(list[from:], func(a, b Entry) int { return cmp.Compare(a.Key, b.Key) })
 	}
-	slices.SortFunc(list, func(a, b Entry) int { return cmp.Compare(a.Key, b.Key) })
 	return list, s.m.revision, nil
 }
 
@@ -156,8 +163,9 @@ func (s *memoryStore) Watch(ctx context.Context, prefix string, after int64, f f
 		}
 		changed := s.m.changed
 		s.m.mu.Unlock()
-		for _, e := range news {
+		for i, e := range news {
 			after = e.Revision
+			e.More = i+1 < len(news) && news[i+1].Revision == e.Revision && strings.HasPrefix(news[i+1].Key, prefix)
 			if strings.HasPrefix(e.Key, prefix) {
 				if err := f(e); err != nil {
 					return err
@@ -184,10 +192,18 @@ func (s *memoryStore) Close() error {
 		close(s.lost)
 		s.m.mu.Lock()
 		defer s.m.mu.Unlock()
+		var own []string
 		for key, e := range s.m.entries {
 			if e.owner == s {
-				s.m.change(key, nil, nil)
+				own = append(own, key)
 			}
+		}
+		if len(own) > 0 {
+			s.m.revision++
+		}
+		slices.Sort(own)
+		for i, key := range own { // at once, as etcd does
+			s.m.write(Entry{Key: key, Revision: s.m.revision, More: i+1 < len(own)}, nil)
 		}
 	})
 	return nil

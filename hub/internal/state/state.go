@@ -15,6 +15,7 @@ type Entry struct {
 	Value    []byte // nil in an Event of a deletion
 	Revision int64
 	Leased   bool // it disappears with the lease of the Store that has put it
+	More     bool // of a Watch: another change of the same revision follows; a lease takes all that hangs on it at one
 }
 
 // A Condition must hold for a Put or Delete; else it fails with ErrConflict.
@@ -33,8 +34,8 @@ func Unchanged(revision int64) Condition { return Condition{Revision: revision} 
 type Store interface {
 	// Get returns an entry, or ErrNotFound.
 	Get(ctx context.Context, key string) (Entry, error)
-	// List returns the entries under a prefix, by key, as they all were at the revision that it returns.
-	List(ctx context.Context, prefix string) ([]Entry, int64, error)
+	// List returns the entries under prefixes, for each by key, as they all were at the revision that it returns.
+	List(ctx context.Context, prefixes ...string) ([]Entry, int64, error)
 	// Put writes an entry and returns its revision. A leased entry disappears when this Store is closed or has lost its
 	// lease; see Lost.
 	Put(ctx context.Context, key string, value []byte, leased bool, c Condition) (int64, error)

@@ -56,6 +56,19 @@ func (d *doorkeeper) Knocks() api.KnockList {
 	return api.KnockList{Knocks: []api.Knock{{Agent: "id-stranger", Name: "strange", Reason: control.UnknownAuthority}, {Agent: "id-south", Reason: control.Cloned}}, Revoked: []api.Revocation{{Agent: "id-revoked"}}}
 }
 
+// alone is a Cluster of one hub.
+type alone struct{}
+
+func (alone) Cluster(context.Context) api.Cluster {
+	return api.Cluster{Hub: "h", Leader: "h", Hubs: []api.ClusterHub{{ID: "h"}}, State: api.ControlState{Healthy: true}}
+}
+
+func (alone) Changed() <-chan struct{} { return nil }
+
+func (alone) Drain(_ context.Context, id string, on bool) (api.ClusterHub, error) {
+	return api.ClusterHub{ID: id, Draining: on}, nil
+}
+
 // members are Members that have nobody to remove.
 type members struct{}
 

@@ -48,6 +48,21 @@ func (p *papers) List(expr.Selector) api.DocumentList {
 	return api.DocumentList{Documents: []api.Document{}}
 }
 
+func (p *papers) Task(_ context.Context, _ expr.Selector, name string) (api.TaskDetail, error) {
+	return api.TaskDetail{Document: name, Tasks: []api.Task{}}, nil
+}
+func (p *papers) Run(_ context.Context, _ string, _ expr.Selector, name, cause string) error {
+	p.note("run %s: %s", name, cause)
+	return nil
+}
+func (p *papers) Cancel(_ context.Context, _ string, _ expr.Selector, name, cause string) error {
+	p.note("cancel %s: %s", name, cause)
+	return nil
+}
+func (p *papers) Retry(_ context.Context, _ string, _ expr.Selector, name, cause string) error {
+	p.note("retry %s: %s", name, cause)
+	return nil
+}
 func (p *papers) Tasks(expr.Selector) api.TaskList { return api.TaskList{Tasks: []api.Task{}} }
 
 func (p *papers) Get(_ context.Context, _ expr.Selector, name string, version int64) (api.DocumentDetail, error) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/expr"
 	"github.com/creelhq/creel/hub/internal/peers"
 )
 
@@ -32,8 +33,12 @@ func (s *Server) operations() map[string]operation {
 		"getCluster": ask(func(ctx context.Context, _ *call, _ none) (api.Cluster, error) {
 			return s.Cluster.Cluster(ctx), nil
 		}),
-		"watchCluster":       s.watch("watchCluster", "cluster", s.clusterSoon, s.clusterNow),
-		"drainHub":           tell(s.drainHub),
+		"watchCluster": s.watch("watchCluster", "cluster", s.clusterSoon, s.clusterNow),
+		"drainHub":     tell(s.drainHub),
+		"getDirectory": ask(func(_ context.Context, c *call, q api.DirectoryQuery) (api.Directory, error) {
+			return s.Directory.List(c.Within, q)
+		}),
+		"watchDirectory":     s.watchDirectory,
 		"listAgents":         ask(s.agents),
 		"watchAgents":        s.watch("watchAgents", "agents", s.fleetChanged, s.agentsNow),
 		"getAgent":           ask(s.agent),
@@ -53,6 +58,10 @@ func (s *Server) operations() map[string]operation {
 		"listTasks": ask(func(_ context.Context, c *call, _ none) (api.TaskList, error) {
 			return s.Documents.Tasks(c.Within), nil
 		}),
+		"getTask":         ask(s.task),
+		"runTask":         tell(s.taskChange(s.Documents.Run)),
+		"cancelTask":      tell(s.taskChange(s.Documents.Cancel)),
+		"retryTask":       tell(s.taskChange(s.Documents.Retry)),
 		"getSchema":       ask(func(context.Context, *call, none) (json.RawMessage, error) { return s.Schema, nil }),
 		"searchLogs":      ask(s.logs),
 		"tailLogs":        s.tailLogs,
@@ -172,6 +181,21 @@ func (s *Server) applyDocument(ctx context.Context, c *call, d api.DocumentChang
 		c.target, c.detail = a.Document.Name, because(fmt.Sprintf("%s, version %d", a.Outcome, a.Document.Version), d.Note)
 	}
 	return a, err
+}
+
+func (s *Server) task(ctx context.Context, c *call, _ none) (api.TaskDetail, error) {
+	return s.Documents.Task(ctx, c.Within, c.path("name"))
+}
+
+// taskChange is an operation that changes how a document is placed.
+func (s *Server) taskChange(change func(ctx context.Context, by string, within expr.Selector, name, cause string) error) func(context.Context, *call, api.Because) (api.TaskDetail, error) {
+	return func(ctx context.Context, c *call, b api.Because) (api.TaskDetail, error) {
+		c.detail = b.Cause
+		if err := change(ctx, c.Name, c.Within, c.path("name"), b.Cause); err != nil {
+			return api.TaskDetail{}, err
+		}
+		return s.task(ctx, c, none{})
+	}
 }
 
 func (s *Server) document(ctx context.Context, c *call, q api.DocumentQuery) (api.DocumentDetail, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -37,16 +38,18 @@ func newStream(w http.ResponseWriter) *stream {
 
 // send writes an event, or a comment if event is empty.
 func (s *stream) send(event string, data []byte) error {
+	if event == "" {
+		return s.write([]byte(": still there\n\n"))
+	}
+	return s.write(fmt.Appendf(nil, "event: %s\ndata: %s\n\n", event, data))
+}
+
+// write writes whole events.
+func (s *stream) write(text []byte) error {
 	if err := s.c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
 	}
-	var err error
-	if event == "" {
-		_, err = fmt.Fprint(s.w, ": still there\n\n")
-	} else {
-		_, err = fmt.Fprintf(s.w, "event: %s\ndata: %s\n\n", event, data)
-	}
-	if err != nil {
+	if _, err := s.w.Write(text); err != nil {
 		return err
 	}
 	return s.c.Flush()
@@ -153,6 +156,49 @@ func (s *Server) pause(r *http.Request, o api.Operation, changed <-chan struct{}
 	case <-s.stopped.Done():
 	}
 	return false
+}
+
+func (s *Server) watchDirectory(w http.ResponseWriter, r *http.Request, c *call) (any, error) {
+	var q api.DirectoryWatch
+	if err := api.DecodeQuery(r.URL.Query(), &q, time.Now()); err != nil {
+		return nil, err
+	}
+	if last := r.Header.Get("Last-Event-ID"); last != "" { // who comes back still has the query of the beginning
+		q.After = last
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(s.stopped, cancel)()
+	o := operationOf("watchDirectory")
+	var out *stream
+	err := s.Directory.Watch(ctx, c.Within, q, func(events []api.DirectoryEvent) error {
+		now, err := s.admit(o, r)
+		if err == nil && now.Within.String() != c.Within.String() {
+			err = errors.New("who asks sees others now")
+		}
+		if err != nil { // the token was deleted meanwhile, or has ended
+			return err
+		}
+		if out == nil {
+			out = newStream(w)
+		}
+		var text []byte
+		for _, e := range events {
+			data, err := json.Marshal(e)
+			if err != nil {
+				return err
+			}
+			if e.ID != "" {
+				text = fmt.Appendf(text, "id: %s\n", e.ID)
+			}
+			text = fmt.Appendf(text, "event: %s\ndata: %s\n\n", e.Event, data)
+		}
+		return out.write(text)
+	})
+	if out == nil {
+		return nil, err
+	}
+	return answered{}, nil
 }
 
 func (s *Server) tailLogs(w http.ResponseWriter, r *http.Request, c *call) (any, error) {

@@ -49,12 +49,21 @@ type Fleet interface {
 // *api.Error where the request is to blame.
 type Documents interface {
 	List(within expr.Selector) api.DocumentList
-	Tasks(within expr.Selector) api.TaskList
+	Tasks
 	Get(ctx context.Context, within expr.Selector, name string, version int64) (api.DocumentDetail, error) // version 0: the newest
 	History(ctx context.Context, within expr.Selector, name string) (api.DocumentHistory, error)
 	Apply(ctx context.Context, by string, within expr.Selector, c api.DocumentChange) (api.DocumentApplied, error)
 	Delete(ctx context.Context, by string, within expr.Selector, name string, dryRun bool) error
 	Rollback(ctx context.Context, by string, within expr.Selector, name string, to int64) (api.DocumentApplied, error) // to 0: the one before the newest
+}
+
+// Tasks are the documents that are to be on some agents, as Documents.
+type Tasks interface {
+	Tasks(within expr.Selector) api.TaskList
+	Task(ctx context.Context, within expr.Selector, name string) (api.TaskDetail, error)
+	Run(ctx context.Context, by string, within expr.Selector, name, cause string) error
+	Cancel(ctx context.Context, by string, within expr.Selector, name, cause string) error
+	Retry(ctx context.Context, by string, within expr.Selector, name, cause string) error
 }
 
 // Rows is the store of logs and spans.
@@ -74,6 +83,12 @@ type Cluster interface {
 	Drain(ctx context.Context, id string, on bool) (api.ClusterHub, error)
 }
 
+// Directory is who is there, of those whose labels meet a condition. Errors are an *api.Error where the request is to blame.
+type Directory interface {
+	List(within expr.Selector, q api.DirectoryQuery) (api.Directory, error)
+	Watch(ctx context.Context, within expr.Selector, q api.DirectoryWatch, send func([]api.DirectoryEvent) error) error
+}
+
 // Options are what a Server serves. All but Hosts, Peers and HubShown are required.
 type Options struct {
 	Hosts     []string // names, beside loopback and the addresses of the machine, under which the hub may be asked for; nil: none
@@ -82,6 +97,7 @@ type Options struct {
 	Hub       func() api.Hub
 	Fleet     Fleet
 	Cluster   Cluster
+	Directory Directory
 	Documents Documents
 	Schema    []byte // JSON Schema of a document: see api.DocumentSchema
 	Rows      Rows

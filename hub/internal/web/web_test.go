@@ -19,6 +19,7 @@ import (
 	"github.com/creelhq/creel/expr"
 	"github.com/creelhq/creel/hub/internal/access"
 	"github.com/creelhq/creel/hub/internal/audit"
+	"github.com/creelhq/creel/hub/internal/directory"
 	"github.com/creelhq/creel/hub/internal/state"
 )
 
@@ -151,9 +152,14 @@ func newHouse(t *testing.T, change func(*Options)) *house {
 		Fleet: r, Rows: r, Documents: &r.papers, Schema: []byte(`{"title":"creel document"}`),
 		Prom:   http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "prom "+r.URL.Path) }),
 		Pages:  fstest.MapFS{"index.html": {Data: []byte("<title>page</title>")}, "assets/a.js": {Data: []byte("script")}},
-		Access: h.access, Audit: h.log, Gate: (*doorkeeper)(r), Authority: (*notary)(r), Members: members{}, Flood: (*dam)(r), Join: func(c api.AccessTokenCreated) string { return "creel join " + c.Text },
+		Access: h.access, Audit: h.log, Gate: (*doorkeeper)(r), Authority: (*notary)(r), Members: members{}, Cluster: alone{}, Flood: (*dam)(r), Join: func(c api.AccessTokenCreated) string { return "creel join " + c.Text },
 		Certificate: func() api.Certificate { return api.Certificate{Own: true} },
 	}
+	who, err := directory.Open(t.Context(), directory.Options{Store: h.state, Batch: 5 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Directory = who
 	if change != nil {
 		change(&o)
 	}
@@ -164,6 +170,7 @@ func newHouse(t *testing.T, change func(*Options)) *house {
 	t.Cleanup(func() {
 		s.Close()
 		h.server.Close()
+		who.Close()
 		h.log.Close()
 		h.access.Close()
 		if err := h.state.Close(); err != nil {

@@ -2,7 +2,7 @@
 
 import { reader } from './events'
 import { session } from './session'
-import type { ErrorBody, Problem } from './types'
+import type { Absent, ErrorBody, Problem } from './types'
 
 const prefix = '/api/creel/v1'
 const silence = 45_000 // milliseconds, in which the hub has sent something three times if the stream is alive
@@ -63,15 +63,14 @@ export async function send<T>(method: 'PUT' | 'POST' | 'DELETE', path: string, b
   return (await answer(prefix + path, { method, ...json, signal: signal ?? null })) as T
 }
 
-// prom asks Prometheus' query API.
-export async function prom<T>(path: string, params: Params = {}, signal?: AbortSignal): Promise<T> {
-  const body = (await answer('/prom/api/v1' + path, {
+// prom asks Prometheus' query API. Warnings say why the data may not be all of it.
+export async function prom<T>(path: string, params: Params = {}, signal?: AbortSignal): Promise<{ data: T; warnings?: string[] }> {
+  return (await answer('/prom/api/v1' + path, {
     method: 'POST',
     headers: { 'Content-Type': 'application/x-www-form-urlencoded' },
     body: query(params).slice(1),
     signal: signal ?? null,
-  })) as { data: T }
-  return body.data
+  })) as { data: T; warnings?: string[] }
 }
 
 // promGet asks those of its paths that take no POST.
@@ -90,8 +89,8 @@ export async function signOut(): Promise<void> {
 }
 
 // watch calls on with each event, until the returned function is called. failed is told why there are none, and
-// undefined when there are again. It tries for ever. An EventSource would not say why it ends, nor notice that nothing comes.
-export function watch<T>(path: string, params: Params, event: string, on: (value: T) => void, failed: (why?: Failure) => void): () => void {
+// undefined when there are again; lacks, which hubs do not answer, of a stream that is of several. It tries for ever. An EventSource would not say why it ends, nor notice that nothing comes.
+export function watch<T>(path: string, params: Params, event: string, on: (value: T) => void, failed: (why?: Failure) => void, lacks?: (list: Absent[]) => void): () => void {
   let ended = false
   let timer: ReturnType<typeof setTimeout> | undefined
   let abort = new AbortController()
@@ -103,7 +102,10 @@ export function watch<T>(path: string, params: Params, event: string, on: (value
       const response = await ask(prefix + path + query(params), { headers: { Accept: 'text/event-stream' }, signal: abort.signal })
       if (!response.body) throw new Failure('unreachable', 'the answer has no body')
       failed(undefined)
-      const read = reader((name, data) => name === event && on(JSON.parse(data) as T))
+      const read = reader((name, data) => {
+        if (name === event) on(JSON.parse(data) as T)
+        else if (name === 'absent') lacks?.((JSON.parse(data) as { absent?: Absent[] }).absent ?? [])
+      })
       const stream = response.body.pipeThrough(new TextDecoderStream()).getReader()
       for (;;) {
         const { done, value } = await stream.read()

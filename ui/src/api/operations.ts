@@ -24,6 +24,8 @@ export const operations = {
   getLedger: { role: 'viewer', all: true },
   searchLogs: { role: 'viewer', all: true },
   searchTraces: { role: 'viewer', all: true },
+  getCluster: { role: 'viewer', all: true },
+  drainHub: { role: 'admin', all: true },
   listKnocks: { role: 'viewer', all: true },
   listTokens: { role: 'admin', all: true },
   createToken: { role: 'admin', all: true },

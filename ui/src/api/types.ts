@@ -409,6 +409,57 @@ export interface Difference {
   path: string
 }
 
+export interface Directory {
+  /** By kind, service and id. */
+  entries: DirectoryEntry[]
+  /** What to watch after, at any hub, to hear of all that changes from here. */
+  id: string
+  /** Of the control state. */
+  revision: number
+}
+
+export interface DirectoryEntry {
+  /** Of a service: host:port. */
+  address?: string
+  /** The id of the hub that the agent is connected to. */
+  hub?: string
+  /** Of the hub, or of the agent, which may offer several services. */
+  id: string
+  /** hub, agent or service. */
+  kind: string
+  /** Of the agent. */
+  labels?: Record<string, string>
+  /** Of a service: what else others are to know. */
+  meta?: Record<string, string>
+  /** Of the host, or what a foreign agent calls itself. */
+  name?: string
+  /** Of the control state, when this entry changed last. All hubs give the same. */
+  revision: number
+  /** Of a service, its name. */
+  service?: string
+  /** When the hub was started, the agent has connected, or the service was offered first by that connection. */
+  since: string
+  /** Of a service: words that others choose by. */
+  tags?: string[]
+  /** Of a hub; none if others cannot reach it. */
+  url?: string
+  /** Of a service: its share of what there is to do, against the others'. */
+  weight?: number
+}
+
+export interface DirectoryEvent {
+  /** Of all: what there is, by kind, service and id. */
+  entries?: DirectoryEntry[]
+  /** Of put: as it is now. Of delete: as it was last. */
+  entry?: DirectoryEntry
+  /** The same as the event's: all, put, delete, or at, which says that nothing has changed up to there. */
+  event: string
+  /** The same as the event's: what to watch after. None if another event of the same revision follows. */
+  id?: string
+  /** Of the control state. */
+  revision: number
+}
+
 export interface Disk {
   /** On disk, of all of them. */
   bytes: number
@@ -802,6 +853,8 @@ export interface ReportConfiguration {
 }
 
 export interface ReportDocument {
+  ended?: string
+  epoch?: number
   error?: string
   hash: string
   name: string
@@ -1009,7 +1062,7 @@ export interface StateMember {
 }
 
 export interface Task {
-  /** The id of its owner; none if it has none. */
+  /** The id of its owner; none if it has none. Of one that is done, who has done it. */
   agent?: string
   /** The document's name. */
   document: string
@@ -1017,22 +1070,94 @@ export interface Task {
   epoch?: number
   /** Why it does not run, or why it is placed nowhere. */
   error?: string
-  /** The owner's name. */
+  /** The agent's name. */
   name?: string
   /** On how many agents the document is to be: it has so many tasks. */
   place: number
   /** From 0 to 9: higher ones are placed first. */
   priority: number
-  /** When it was placed there. */
+  /** When it was placed there, or done. */
   since?: string
-  /** running, waiting, refused, rolled_back, unplaced, or parked: it has failed on several agents, and waits for another version of the document. */
+  /** running, waiting, refused, rolled_back, unplaced, or parked: it has failed on several agents, and waits for another version of the document or to be retried. Of a document that is to be done once also done, failed and cancelled. */
   status: string
   /** Of the document. */
   version: number
 }
 
+export interface TaskDetail {
+  /** What each of its tasks takes of an agent's capacity. */
+  cost: number
+  /** The document's name. */
+  document: string
+  /** No two agents ever work on the same task. */
+  exclusive: boolean
+  /** Where this version has failed. */
+  failed: TaskFailure[]
+  /** The last of what has become of it, newest first. */
+  history: TaskEvent[]
+  /** A task is done when a round of each of its collectors is. */
+  once: boolean
+  /** It has failed on several agents, and waits for another version or to be retried. */
+  parked: boolean
+  /** On how many agents it is to be. */
+  place: number
+  /** From 0 to 9: higher ones are placed first. */
+  priority: number
+  /** The rounds of its collectors at its owners, as far as they are known. */
+  rounds: TaskRounds[]
+  /** Which agents may have it. */
+  selector?: string
+  /** The label over whose values these are spread. */
+  spread?: string
+  tasks: Task[]
+  /** Of the document. */
+  version: number
+  /** Why it is on fewer agents than it is to be. */
+  waits?: string
+}
+
+export interface TaskEvent {
+  epoch?: number
+  /** The id of the agent that had it. */
+  from?: string
+  /** Which of the tasks, from 1; none: all. */
+  place?: number
+  time: string
+  /** The id of the agent that has it since. */
+  to?: string
+  /** placed, taken, leaving, let_go, failed, parked, done, cancelled, retried or run. */
+  what: string
+  why?: string
+}
+
+export interface TaskFailure {
+  /** Its id. */
+  agent?: string
+  error?: string
+  /** Its name. */
+  name?: string
+  version: number
+}
+
 export interface TaskList {
   tasks: Task[]
+}
+
+export interface TaskRounds {
+  /** Its id. */
+  agent: string
+  /** That they took together. */
+  busy_seconds: number
+  /** Such as collectors.probe/web. */
+  component: string
+  /** Of the last round, if it failed. */
+  error?: string
+  /** Of these. */
+  failures: number
+  /** That have ended. */
+  rounds: number
+  /** Of the time since the collector was opened: 1 keeps one slot busy. */
+  share: number
 }
 
 export interface Trace {

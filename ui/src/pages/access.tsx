@@ -21,7 +21,7 @@ export function AccessPage({ place }: { place: Place }) {
   const view = views.find((v) => v === place.params.get('view')) ?? 'knocking'
   const to = (v: string) => change({ ...place, params: new URLSearchParams() }, { view: v === 'knocking' ? undefined : v })
   const knocks = useGet<KnockList>(view === 'knocking' ? '/knocks' : null)
-  useAgain(knocks.again, every)
+  useAgain(knocks, every)
   const mayCreate = !useRefusal('createToken')
   const noTokens = useRefusal('listTokens')
   const noAudit = useRefusal('listAudit')

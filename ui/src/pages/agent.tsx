@@ -3,6 +3,7 @@ import type { AgentDetail, KnockList, ReportComponent } from '../api/types'
 import { useAgain, useGet, useNow, useWatched } from '../api/use'
 import { ago, bytes, stamp, whole } from '../format'
 import { Graph } from '../parts/graph'
+import { HubLink, useHubs } from '../parts/hubs'
 import { Intended } from '../parts/intended'
 import { IdentityTrouble, Revoke } from '../parts/knocking'
 import { Ledger } from '../parts/ledger'
@@ -22,7 +23,7 @@ export function AgentPage({ id }: { id: string }) {
   const agent = useWatched<AgentDetail>(`/agents/${encodeURIComponent(id)}/watch`, {}, 'agent')
   const noKnocks = useRefusal('listKnocks')
   const knocks = useGet<KnockList>(noKnocks ? null : '/knocks')
-  useAgain(knocks.again, every)
+  useAgain(knocks, every)
   const there = agent.value !== undefined
   useEffect(() => {
     if (there && location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView()
@@ -43,6 +44,7 @@ function Detail({ d, knocks, again }: { d: AgentDetail; knocks: KnockList | unde
   const host = d.labels['host.name']
   const seesAll = !useRefusal('searchLogs')
   const mayRevoke = !useRefusal('revokeAgent')
+  const several = useHubs().length > 1
   const [revoking, setRevoking] = useState(false)
   const ofHub = d.labels['creel.role'] === 'hub'
   return (
@@ -67,6 +69,7 @@ function Detail({ d, knocks, again }: { d: AgentDetail; knocks: KnockList | unde
         <Fact name={t.id} value={<span className="mono">{d.id}</span>} />
         <Fact name={t.version} value={`${d.type} ${d.version}`} />
         <Fact name={t.seen} value={<span title={stamp(d.last_seen)}>{ago(d.last_seen, now)}</span>} />
+        {several && d.hub && <Fact name={d.connection === 'connected' ? t.hub : t.wasAt} value={<HubLink id={d.hub} />} />}
         {d.started && <Fact name={t.started} value={stamp(d.started)} />}
         <Fact name={t.heartbeat} value={t.every(String(d.heartbeat_seconds))} />
         <Fact

@@ -31,7 +31,7 @@ export function DocumentPage({ name, place }: { name: string; place: Place }) {
   const d = document.value
   const deleted = document.failure?.code === 'not_found'
   const young = Date.now() - Math.max(changed, d ? Date.parse(d.time) : 0) < patience
-  useAgain(again, young && (d?.agents.waiting ?? 1) > 0 ? soon : later)
+  useAgain(document, young && (d?.agents.waiting ?? 1) > 0 ? soon : later)
   useGuard(mine !== undefined, t.leave)
   const view = deleted && mine === undefined ? 'history' : (views.find((v) => v === place.params.get('view')) ?? 'text')
   const hasChanged = useCallback(() => {

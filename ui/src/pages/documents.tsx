@@ -18,7 +18,7 @@ export function DocumentsPage() {
   const documents = useGet<DocumentList>('/documents')
   const now = useNow(1000)
   const mayCreate = !useRefusal('applyDocument')
-  useAgain(documents.again, every)
+  useAgain(documents, every)
   useRows('tr[data-row]')
   return (
     <div className="page">

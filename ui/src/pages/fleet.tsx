@@ -3,6 +3,7 @@ import type { Agent, AgentList } from '../api/types'
 import { useNow, useWatched } from '../api/use'
 import { ago, bytes, short, stamp, whole } from '../format'
 import { useRows } from '../keys'
+import { HubLink, useHubs } from '../parts/hubs'
 import { local } from '../parts/knocking'
 import { Search } from '../parts/search'
 import { Meter, moodOf, told } from '../parts/spool'
@@ -120,6 +121,7 @@ function Table({ agents, place }: { agents: Agent[]; place: Place }) {
   const f = text.fleet
   if (agents.length === 0) return null
   const disks = agents.some((a) => a.disk)
+  const several = useHubs().length > 1
   return (
     <div className="scroll">
       <table className="rows fleet">
@@ -143,12 +145,12 @@ function Table({ agents, place }: { agents: Agent[]; place: Place }) {
             </th>
             <th>{f.queue}</th>
             {disks && <th title={f.diskHelp}>{f.disk}</th>}
-            <th>{f.seen}</th>
+            <th>{several ? f.seenBy : f.seen}</th>
           </tr>
         </thead>
         <tbody>
           {agents.map((a) => (
-            <Row key={a.id} a={a} now={now} place={place} disks={disks} />
+            <Row key={a.id} a={a} now={now} place={place} disks={disks} several={several} />
           ))}
         </tbody>
       </table>
@@ -158,7 +160,7 @@ function Table({ agents, place }: { agents: Agent[]; place: Place }) {
 
 const obvious = new Set(['host.name', 'os.type', 'host.arch'])
 
-function Row({ a, now, place, disks }: { a: Agent; now: number; place: Place; disks: boolean }) {
+function Row({ a, now, place, disks, several }: { a: Agent; now: number; place: Place; disks: boolean; several: boolean }) {
   const to = '/agents/' + encodeURIComponent(a.id)
   const gone = a.connection !== 'connected'
   return (
@@ -224,7 +226,14 @@ function Row({ a, now, place, disks }: { a: Agent; now: number; place: Place; di
           <OnDisk a={a} to={to + '#components'} />
         </td>
       )}
-      <td title={stamp(a.last_seen)}>{ago(a.last_seen, now)}</td>
+      <td title={stamp(a.last_seen)}>
+        {ago(a.last_seen, now)}
+        {several && a.hub && (
+          <div className="small hub">
+            <HubLink id={a.hub} />
+          </div>
+        )}
+      </td>
     </tr>
   )
 }

@@ -16,7 +16,7 @@ const columns = [
 
 export function LedgerPage() {
   const ledger = useGet<Ledger>('/ledger')
-  useAgain(ledger.again, every)
+  useAgain(ledger, every)
   useRows('tr[data-row]')
   return (
     <div className="page">

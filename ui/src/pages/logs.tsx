@@ -1,11 +1,12 @@
 import { useEffect, useRef, useState } from 'react'
 import { type Failure, get, type Params } from '../api/client'
-import type { Histogram, Log, LogResult, ServiceList } from '../api/types'
+import type { Absent, Histogram, Log, LogResult, ServiceList } from '../api/types'
 import { useGet, useWatch } from '../api/use'
 import { stamp } from '../format'
 import { useRows } from '../keys'
 import { Attributes, textOf } from '../parts/attributes'
 import { Bars } from '../parts/bars'
+import { Lacking } from '../parts/hubs'
 import { type Range, RangePicker, setRange, useRange } from '../parts/range'
 import { Known, Partial, Trouble } from '../parts/state'
 import { change, Link, navigate, type Place } from '../router'
@@ -144,10 +145,11 @@ function Found({ place, range, addFilter }: { place: Place; range: Range; addFil
 function Live({ place, addFilter }: { place: Place; addFilter: (c: string) => void }) {
   const [logs, setLogs] = useState<Log[]>([])
   const [failure, setFailure] = useState<Failure>()
+  const [absent, setAbsent] = useState<Absent[]>([])
   const question = asked(place)
   const key = JSON.stringify(question)
   const waiting = useRef<Log[]>([])
-  useWatch<Log>('/logs/tail', question, 'log', (l) => waiting.current.unshift(l), setFailure)
+  useWatch<Log>('/logs/tail', question, 'log', (l) => waiting.current.unshift(l), setFailure, setAbsent)
   useEffect(() => {
     setLogs([])
     waiting.current = []
@@ -162,6 +164,7 @@ function Live({ place, addFilter }: { place: Place; addFilter: (c: string) => vo
   return (
     <>
       <Trouble failure={failure} />
+      <Lacking list={absent} />
       {logs.length === 0 && <p className="empty">{t.waiting}</p>}
       <Records logs={logs} addFilter={addFilter} place={place} />
     </>

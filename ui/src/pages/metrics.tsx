@@ -1,7 +1,9 @@
+import { useCallback, useEffect, useState } from 'react'
 import { prom, promGet } from '../api/client'
 import { useAsked } from '../api/use'
 import { Chart, type Unit } from '../parts/chart'
 import { Expression } from '../parts/expression'
+import { hubName, Missing, useHubs } from '../parts/hubs'
 import { type RangeAnswer, stepFor, unitOf } from '../parts/promql'
 import { type Range, RangePicker, setRange, useRange } from '../parts/range'
 import { Known, Trouble } from '../parts/state'
@@ -14,6 +16,7 @@ export function MetricsPage({ place }: { place: Place }) {
   const expression = place.params.get('query') ?? ''
   const normal = expression ? '1h' : '5m'
   const range = useRange(place, normal)
+  const [warnings, warn] = useWarnings()
   return (
     <div className="page">
       <div className="head">
@@ -23,24 +26,45 @@ export function MetricsPage({ place }: { place: Place }) {
         <RangePicker place={place} range={range} normal={normal} />
       </div>
       <Expression value={expression} run={(query) => navigate(change(place, { query }))} />
-      {expression ? <Explored place={place} expression={expression} range={range} /> : <Overview place={place} range={range} />}
+      <Missing list={warnings} />
+      {expression ? <Explored place={place} expression={expression} range={range} warn={warn} /> : <Overview place={place} range={range} warn={warn} />}
     </div>
   )
 }
 
-function useSeries(expression: string, range: Range) {
+type Warn = (of: string, list: string[]) => void
+
+// useWarnings is what the answers of a page lack, each told once, and how they say so.
+function useWarnings(): [string[], Warn] {
+  const hubs = useHubs()
+  const [all, set] = useState<Record<string, string[]>>({})
+  const warn = useCallback<Warn>((of, list) => set((was) => (list.length || was[of]?.length ? { ...was, [of]: list } : was)), [])
+  const said = (w: string) => {
+    const [, id = '', why = ''] = /\bhub (\S+)( did not answer.*)$/.exec(w) ?? []
+    return id ? text.hubs.missing(`Hub ${hubName(hubs, id)}${why}`) : w
+  }
+  return [[...new Set(Object.values(all).flat().map(said))], warn]
+}
+
+// useSeries draws nothing new while it has no answer. What that lacks is told to warn.
+function useSeries(expression: string, range: Range, warn: Warn) {
   const step = stepFor(range.to - range.from)
   const from = Math.ceil(range.from / 1000 / step) * step
   const to = Math.floor(range.to / 1000 / step) * step
   const answer = useAsked(expression + ' ' + range.key, async (signal) => {
-    const data = await prom<RangeAnswer>('/query_range', { query: expression, start: from, end: to, step }, signal)
-    return { series: data.result, from, to, step }
+    const { data, warnings = [] } = await prom<RangeAnswer>('/query_range', { query: expression, start: from, end: to, step }, signal)
+    return { series: data.result, warnings, from, to, step }
   })
+  const warnings = answer.value?.warnings
+  useEffect(() => {
+    warn(expression, warnings ?? [])
+    return () => warn(expression, [])
+  }, [expression, warnings, warn])
   return answer
 }
 
-function Explored({ place, expression, range }: { place: Place; expression: string; range: Range }) {
-  const answer = useSeries(expression, range)
+function Explored({ place, expression, range, warn }: { place: Place; expression: string; range: Range; warn: Warn }) {
+  const answer = useSeries(expression, range, warn)
   const stacked = place.params.get('stacked') === 'true'
   return (
     <Known answer={answer}>
@@ -99,20 +123,20 @@ const overview: Overviewed[] = [
   { title: 'process', expression: (s) => `sum by (host_name, creel_agent_id) (process_memory_usage_bytes{creel_agent_id!=""${s}})`, unit: 'bytes' },
 ]
 
-function Overview({ place, range }: { place: Place; range: Range }) {
+function Overview({ place, range, warn }: { place: Place; range: Range; warn: Warn }) {
   const host = place.params.get('host')
   const selector = host ? `,host_name=${JSON.stringify(host)}` : ''
   return (
     <div className="tiles">
       {overview.map((o) => (
-        <Tile key={o.title} o={o} place={place} range={range} expression={o.expression(selector)} />
+        <Tile key={o.title} o={o} place={place} range={range} expression={o.expression(selector)} warn={warn} />
       ))}
     </div>
   )
 }
 
-function Tile({ o, place, range, expression }: { o: Overviewed; place: Place; range: Range; expression: string }) {
-  const answer = useSeries(expression, range)
+function Tile({ o, place, range, expression, warn }: { o: Overviewed; place: Place; range: Range; expression: string; warn: Warn }) {
+  const answer = useSeries(expression, range, warn)
   const { value, failure } = answer
   return (
     <section className="tile">

@@ -15,7 +15,7 @@ import { text } from '../text'
 import { newDocument } from './documents'
 
 const t = text.tasks
-const every = 2000 // milliseconds
+const every = 1000 // milliseconds
 const shown = 10_000 // milliseconds that a move is marked
 const mostRows = 500
 
@@ -23,7 +23,7 @@ export function TasksPage({ place }: { place: Place }) {
   const tasks = useGet<TaskList>('/tasks')
   const [seen, see] = useState(unseen)
   const list = tasks.value?.tasks
-  useAgain(tasks.again, every)
+  useAgain(tasks, every)
   useEffect(() => {
     if (list) see((before) => look(before, list, Date.now()))
   }, [list])
@@ -45,7 +45,8 @@ function Tasks({ all, moves, place }: { all: Task[]; moves: Map<string, Move>; p
   const now = useNow(1000)
   const status = place.params.get('status') ?? ''
   const search = place.params.get('search') ?? ''
-  const found = groups(all).map((g) => ({ ...g, rows: rows(g.tasks.filter((x) => matches(x, search, status))) }))
+  const byPriority = place.params.get('order') === 'priority'
+  const found = groups(all, byPriority).map((g) => ({ ...g, rows: rows(g.tasks.filter((x) => matches(x, search, status))) }))
   const count = found.reduce((n, g) => n + g.rows.length, 0)
   let room = mostRows
   return (
@@ -61,6 +62,10 @@ function Tasks({ all, moves, place }: { all: Task[]; moves: Map<string, Move>; p
               <PlacedStatus status={s} /> <b>{whole(all.filter((x) => x.status === s).length)}</b>
             </Link>
           ))}
+        <span className="space" />
+        <Link to={change(place, { order: byPriority ? undefined : 'priority' })} className="count" aria-current={byPriority ? 'true' : undefined} title={t.byPriorityHelp}>
+          {t.byPriority}
+        </Link>
       </div>
       {count === 0 ? (
         <p className="empty">{t.none}</p>
@@ -71,7 +76,7 @@ function Tasks({ all, moves, place }: { all: Task[]; moves: Map<string, Move>; p
               <tr>
                 <th>{t.document}</th>
                 <th className="number">{t.version}</th>
-                <th className="number" title={t.priorityHelp}>
+                <th className="number" title={t.priorityHelp} aria-sort={byPriority ? 'descending' : undefined}>
                   {t.priority}
                 </th>
                 <th>{t.status}</th>
@@ -133,7 +138,7 @@ function TaskRow({ of: { task: x, count }, group, move, now }: { of: Row; group:
         {group && x.priority}
       </td>
       <td className="nowrap">
-        <PlacedStatus status={x.status} /> {count > 1 && <span className="faint">{t.times(whole(count))}</span>}
+        <PlacedStatus status={x.status} title={x.status === 'parked' ? t.parkedHelp : undefined} /> {count > 1 && <span className="faint">{t.times(whole(count))}</span>}
       </td>
       <td className="owner">
         {x.agent ? <AgentLink of={{ agent: x.agent, name: x.name }} /> : x.epoch ? <span className="faint">{t.hidden}</span> : null}

@@ -34,6 +34,7 @@ test('a token is asked for with what its role has', () => {
   const wanted = { name: ' ann ', role: 'viewer', within: ' site == "north" ', signals: ['logs'], records: '500', labels: { site: 'north' }, uses: '3', seconds: 3600 }
   expect(request(wanted)).toEqual({ name: 'ann', role: 'viewer', within: 'site == "north"', seconds: 3600 })
   expect(request({ ...wanted, role: 'agent' })).toEqual({ name: 'ann', role: 'agent', uses: 3, labels: { site: 'north' }, seconds: 3600 })
+  expect(request({ ...wanted, role: 'hub' })).toEqual({ name: 'ann', role: 'hub', seconds: 3600 })
   expect(request({ ...wanted, role: 'ingest', seconds: 0 })).toEqual({ name: 'ann', role: 'ingest', signals: ['logs'], records: 500 })
   expect(request({ ...wanted, role: 'ingest', signals: ['logs', 'metrics', 'traces'], records: '' })).toEqual({ name: 'ann', role: 'ingest', seconds: 3600 })
   expect(labelsOf(' site = north ,tier=a=b,\nempty=')).toEqual({ site: 'north', tier: 'a=b', empty: '' })

@@ -17,7 +17,7 @@ export function AuditLog({ place }: { place: Place }) {
   const search = place.params.get('search') ?? ''
   const before = Number(place.params.get('before')) || undefined
   const list = useGet<AuditList>('/audit', { search, before, limit: pageSize })
-  useAgain(list.again, every)
+  useAgain(list, every)
   return (
     <>
       <div className="head">

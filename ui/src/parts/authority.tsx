@@ -24,7 +24,7 @@ const steps: Record<string, [string, string][]> = {
 
 export function AuthorityView() {
   const authority = useGet<Authority>('/authority')
-  useAgain(authority.again, every)
+  useAgain(authority, every)
   return <Known answer={authority}>{(a) => <Shown a={a} again={authority.again} />}</Known>
 }
 

@@ -9,9 +9,11 @@ import { Modal } from './dialog'
 import { Trouble } from './state'
 
 const t = text.access.newToken
-const roles = ['agent', 'viewer', 'operator', 'admin', 'ingest']
+const roles = ['agent', 'viewer', 'operator', 'admin', 'ingest', 'hub']
 const signals = ['logs', 'metrics', 'traces']
-const hour = 3600 // seconds, and the longest that an enrolment token is worth something
+const hour = 3600 // seconds, and the longest that a token to join with is worth something
+
+const joins = (role: string) => role === 'agent' || role === 'hub'
 
 // labelsOf reads name=value, name=value. A string is what is wrong.
 export function labelsOf(written: string): Record<string, string> | string {
@@ -40,6 +42,7 @@ export interface Wanted {
 export function request(w: Wanted): AccessTokenRequest {
   const some = { name: w.name.trim(), role: w.role, ...(w.seconds ? { seconds: w.seconds } : {}) }
   if (w.role === 'agent') return { ...some, uses: Number(w.uses) || 1, ...(Object.keys(w.labels).length ? { labels: w.labels } : {}) }
+  if (w.role === 'hub') return some
   if (w.role === 'ingest') return { ...some, ...(w.signals.length < signals.length ? { signals: w.signals } : {}), ...(Number(w.records) ? { records: Number(w.records) } : {}) }
   return { ...some, ...(w.within.trim() ? { within: w.within.trim() } : {}) }
 }
@@ -77,7 +80,7 @@ function Form({ made, close }: { made: (token: AccessTokenCreated) => void; clos
       setBusy(false)
     })
   }
-  const lives = t.lives.filter(([seconds]) => w.role !== 'agent' || (seconds > 0 && seconds <= hour))
+  const lives = t.lives.filter(([seconds]) => !joins(w.role) || (seconds > 0 && seconds <= hour))
   return (
     <form onSubmit={submit} className="form">
       <h2>{t.title}</h2>
@@ -85,7 +88,7 @@ function Form({ made, close }: { made: (token: AccessTokenCreated) => void; clos
         <legend>{text.access.tokens.role}</legend>
         {roles.map((role) => (
           <label key={role} className="check">
-            <input type="radio" name="role" checked={w.role === role} autoFocus={role === w.role} onChange={() => set({ role, seconds: role === 'agent' ? hour : w.role === 'agent' ? 90 * 24 * hour : w.seconds })} />
+            <input type="radio" name="role" checked={w.role === role} autoFocus={role === w.role} onChange={() => set({ role, seconds: joins(role) ? hour : joins(w.role) ? 90 * 24 * hour : w.seconds })} />
             {text.access.tokens.choices[role]}
           </label>
         ))}
@@ -124,7 +127,7 @@ function Form({ made, close }: { made: (token: AccessTokenCreated) => void; clos
             </label>
           </>
         )}
-        {w.role !== 'agent' && w.role !== 'ingest' && (
+        {!joins(w.role) && w.role !== 'ingest' && (
           <label className="words">
             {t.within}
             <input className="mono" value={w.within} autoComplete="off" spellCheck={false} placeholder={t.withinHelp} onChange={(e) => set({ within: e.target.value })} />
@@ -163,12 +166,12 @@ function Made({ token, close }: { token: AccessTokenCreated; close: () => void }
       {token.join && (
         <>
           <Copy label={t.join} text={token.join} focus />
-          <p className="faint">{t.joinHelp}</p>
+          <p className="faint">{token.role === 'hub' ? t.joinHub : t.joinHelp}</p>
         </>
       )}
       {token.role === 'agent' && !token.join && <p className="ill">{t.joinNone}</p>}
       <Copy label={t.text} text={token.text} focus={!token.join} />
-      {token.role !== 'agent' && <p className="faint">{token.role === 'ingest' ? t.ingestHelp : t.personHelp}</p>}
+      {!joins(token.role) && <p className="faint">{token.role === 'ingest' ? t.ingestHelp : t.personHelp}</p>}
       <div className="acts">
         <button type="button" className="main" onClick={close}>
           {t.done}

@@ -8,8 +8,8 @@ import { text } from '../text'
 const t = text.documents
 
 // PlacedStatus is how one document is on one agent.
-export function PlacedStatus({ status }: { status: string }) {
-  return <span className={'status ' + status}>{t.status[status] ?? status}</span>
+export function PlacedStatus({ status, title }: { status: string; title?: string | undefined }) {
+  return <span title={title} className={'status ' + status}>{t.status[status] ?? status}</span>
 }
 
 // Counted is how many agents run a document, wait for it and have failed, as a bar and in words.

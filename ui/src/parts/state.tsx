@@ -1,8 +1,9 @@
 import type { ReactNode } from 'react'
 import type { Failure } from '../api/client'
-import type { Agent } from '../api/types'
+import type { Absent, Agent } from '../api/types'
 import type { Answer } from '../api/use'
 import { text } from '../text'
+import { Lacking } from './hubs'
 
 export type StatusName = keyof typeof text.status
 
@@ -31,11 +32,12 @@ export function Trouble({ failure }: { failure?: Pick<Failure, 'code' | 'message
   )
 }
 
-// Known shows what is known of an answer: its value, else why there is none.
+// Known shows what is known of an answer: its value, with what that lacks because a hub did not answer, else why there is none.
 export function Known<T>({ answer, children }: { answer: Answer<T>; children: (value: T) => ReactNode }) {
   return (
     <>
       <Trouble failure={answer.failure} />
+      <Lacking list={(answer.value as { absent?: Absent[] } | null | undefined)?.absent} />
       {answer.value !== undefined ? children(answer.value) : answer.loading && !answer.failure && <p className="empty">{text.state.loading}</p>}
     </>
   )

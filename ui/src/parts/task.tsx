@@ -18,7 +18,7 @@ export function TaskSince({ of: x, now }: { of: Task; now: number }) {
 // TasksOf are the tasks of an agent; nothing if it has none. Who has no document has none, and is not asked about.
 export function TasksOf({ agent, some, now }: { agent: string; some: boolean; now: number }) {
   const tasks = useGet<TaskList>(some ? '/tasks' : null)
-  useAgain(tasks.again, every)
+  useAgain(tasks, every)
   const list = some ? groups((tasks.value?.tasks ?? []).filter((x) => x.agent === agent)).flatMap((g) => g.tasks) : []
   if (list.length === 0) return null
   return (

@@ -12,6 +12,8 @@ test('what is wrong comes first, then the highest priority', () => {
   ]
   const all = groups(list)
   expect(all.map((g) => g.document)).toEqual(['new', 'many', 'no', 'back', 'w', 'high', 'a', 'b'])
+  expect(groups([...list, task('stuck', 'parked')]).map((g) => g.document)).toEqual(['new', 'stuck', 'many', 'no', 'back', 'w', 'high', 'a', 'b'])
+  expect(groups(list, true).map((g) => g.document)).toEqual(['w', 'high', 'new', 'many', 'no', 'back', 'a', 'b'])
   expect(all[1]).toMatchObject({ running: 2, tasks: [{ status: 'unplaced' }, { epoch: 3 }, { epoch: 7 }] })
 })
 

@@ -2,7 +2,7 @@
 
 import type { Task } from '../api/types'
 
-export const statuses = ['unplaced', 'refused', 'rolled_back', 'waiting', 'running']
+export const statuses = ['parked', 'unplaced', 'refused', 'rolled_back', 'waiting', 'running']
 
 const rank = (t: Task) => statuses.indexOf(t.status) // what is not known comes first
 
@@ -16,8 +16,9 @@ export interface Group {
   running: number
 }
 
-// groups are the documents: what is worst first, of those the highest priority, then by name. Their tasks are sorted likewise.
-export function groups(list: Task[]): Group[] {
+// groups are the documents: what is worst first, of those the highest priority, then by name; or the highest priority before all.
+// Their tasks are sorted likewise.
+export function groups(list: Task[], byPriority = false): Group[] {
   const found = new Map<string, Task[]>()
   for (const t of list) {
     const some = found.get(t.document)
@@ -30,7 +31,9 @@ export function groups(list: Task[]): Group[] {
     running: tasks.filter((t) => t.status === 'running').length,
   }))
   const first = (g: Group) => g.tasks[0] as Task
-  return sorted.sort((a, b) => rank(first(a)) - rank(first(b)) || first(b).priority - first(a).priority || (a.document < b.document ? -1 : 1))
+  const worse = (a: Group, b: Group) => rank(first(a)) - rank(first(b))
+  const higher = (a: Group, b: Group) => first(b).priority - first(a).priority
+  return sorted.sort((a, b) => (byPriority ? higher(a, b) || worse(a, b) : worse(a, b) || higher(a, b)) || (a.document < b.document ? -1 : 1))
 }
 
 export interface Row {

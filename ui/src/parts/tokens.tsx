@@ -12,7 +12,7 @@ import { Known } from './state'
 
 const t = text.access.tokens
 const every = 3000 // milliseconds
-const roles = ['admin', 'operator', 'viewer', 'agent', 'ingest']
+const roles = ['admin', 'operator', 'viewer', 'agent', 'hub', 'ingest']
 
 // Tokens is all that there are; created grows when there is another.
 export function Tokens({ created }: { created: number }) {
@@ -21,7 +21,7 @@ export function Tokens({ created }: { created: number }) {
   const now = useNow(1000)
   const mayDelete = !useRefusal('deleteToken')
   const [asked, ask] = useState<AccessToken>()
-  useAgain(again, every)
+  useAgain(tokens, every)
   useEffect(() => {
     if (created) again()
   }, [created, again])
@@ -69,7 +69,7 @@ export function Tokens({ created }: { created: number }) {
       </Known>
       {asked && (
         <Dialog title={t.deleteSure(asked.name)} button={t.deleteButton} danger act={() => send('DELETE', `/tokens/${encodeURIComponent(asked.id)}`).then(again)} close={() => ask(undefined)}>
-          <p>{asked.role === 'agent' ? t.deleteAgent : asked.role === 'ingest' ? t.deleteIngest : t.deletePerson}</p>
+          <p>{asked.role === 'agent' ? t.deleteAgent : asked.role === 'hub' ? t.deleteHub : asked.role === 'ingest' ? t.deleteIngest : t.deletePerson}</p>
         </Dialog>
       )}
     </>
@@ -108,6 +108,7 @@ function Row({ of: x, now, remove }: { of: AccessToken; now: number; remove: ((x
 
 // boundsOf is what a token is worth, beside its role.
 function boundsOf(x: AccessToken): ReactNode[] {
+  if (x.role === 'hub') return [t.uses(whole(x.uses ?? 0), whole(x.used ?? 0))]
   if (x.role === 'agent') {
     const labels = Object.entries(x.labels ?? {}).map(([k, v]) => `${k}=${v}`)
     return [t.uses(whole(x.uses ?? 0), whole(x.used ?? 0)), ...(labels.length ? [<>{t.labelled} <code>{labels.join(', ')}</code></>] : [])]

@@ -1,0 +1,81 @@
+package full
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/cli"
+)
+
+func (c *commands) getServices() *cobra.Command {
+	q := api.DirectoryQuery{Kind: api.KindService}
+	var follow bool
+	cmd := &cobra.Command{
+		Use: "services [NAME]", Aliases: []string{"service"}, Short: "List the services that agents offer, or watch them.", Args: cobra.MaximumNArgs(1),
+		Long: "List the services that agents offer (agent.services with center: hub), or those of a name. With --watch also each change, one a line,\n" +
+			"until it is interrupted; when the hub is away for a while, nothing is missed.",
+		Example: "  creel get services otlp -l site=north\n  creel get services -w",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				q.Service = args[0]
+			}
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			if follow {
+				err := client.WatchDirectory(cmd.Context(), q, "", c.changed)
+				if errors.Is(err, context.Canceled) {
+					return nil
+				}
+				return failed(err)
+			}
+			d, err := client.Directory(cmd.Context(), q)
+			if err != nil {
+				return failed(err)
+			}
+			names := make([]string, len(d.Entries))
+			for i, e := range d.Entries {
+				names[i] = e.Address
+			}
+			return c.Print(c.output, d, names, func(w *tabwriter.Writer) { serviceTable(w, d.Entries) })
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "watch", "w", false, "print each change, until interrupted")
+	cmd.Flags().StringVarP(&q.Label, "label", "l", "", "only of agents with these labels: `KEY=VALUE`, separated by commas")
+	return c.answering(cmd)
+}
+
+// changed prints a change of the directory.
+func (c *commands) changed(e api.DirectoryEvent) error {
+	list, word := e.Entries, map[string]string{api.DirectoryAll: "+", api.DirectoryPut: "+", api.DirectoryDelete: "-"}[e.Event]
+	if e.Entry != nil {
+		list = []api.DirectoryEntry{*e.Entry}
+	}
+	for _, x := range list {
+		if _, err := fmt.Fprintf(c.Out, "%s %s %s %s %s %s\n", time.Now().Format(time.TimeOnly), word, plain(x.Service), plain(x.Address), plain(x.Name), plain(x.ID)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func serviceTable(w *tabwriter.Writer, list []api.DirectoryEntry) {
+	fmt.Fprintln(w, "SERVICE\tADDRESS\tTAGS\tMETA\tWEIGHT\tAGENT\tID\tHUB\tSINCE")
+	for _, e := range list {
+		var meta []string
+		for key, value := range e.Meta {
+			meta = append(meta, key+"="+value)
+		}
+		slices.Sort(meta)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", plain(e.Service), plain(e.Address), plain(strings.Join(e.Tags, ",")), plain(strings.Join(meta, ",")), e.Weight, plain(e.Name), plain(e.ID), plain(e.Hub), cli.Ago(e.Since))
+	}
+}

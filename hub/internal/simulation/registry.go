@@ -363,11 +363,10 @@ func (h *hub) confirm(m *member, epochs map[string]int64) {
 			return
 		}
 		if m.confirming = nil; err == nil {
-			m.confirmed, m.given = epochs, until
-			h.tell(m)
-			if m.conn != nil && !m.asked.IsZero() {
+			if m.confirmed, m.given = epochs, until; m.conn != nil && !m.asked.IsZero() {
 				h.answer(m)
 			}
+			h.tell(m)
 		}
 	})
 }
@@ -451,12 +450,13 @@ func (h *hub) hear(c *conn, b beat) {
 		m.runs, m.remote = b.runs, b.remote
 		h.heard()
 	}
-	h.tell(m) // first: what the agent has from earlier may be another's by now
 	h.answer(m)
 }
 
-// answer answers the last beat, with a lease if there may be one.
+// answer answers the last beat, with a lease if there may be one. What is to be offered goes first: what the agent has from earlier
+// may be another's by now.
 func (h *hub) answer(m *member) {
+	h.tell(m)
 	c, sent, expires := m.conn, m.asked, time.Duration(0)
 	if h.grants(m) {
 		h.mayHaveLease(m)

@@ -123,9 +123,7 @@ func TestWrong(t *testing.T) {
 	plant(AllowsAlways, "one worker after the other", Options{Overlap: "never"})
 	plant(GrantsForEver, overlap, Options{Overlap: "never", Hubs: 2, Agents: 8, Only: []Fault{HubCut}})
 	plant(LeasesBlind, overlap, Options{Overlap: "never", Hubs: 2, Agents: 8, Documents: 3, Only: []Fault{HubCut, HubLags}, Faults: 16})
-	if *torture { // it takes more luck
-		plant(LateLoss, overlap, Options{Overlap: "never", Hubs: 2, Agents: 8, Documents: 3, Only: []Fault{HubPaused, HubCut, AgentReset}, Faults: 24})
-	}
+	plant(LateLoss, overlap, Options{Overlap: "never", Hubs: 2, Agents: 8, Documents: 3, Only: []Fault{HubPaused, HubCut, AgentReset}, Faults: 24})
 }
 
 // TestLarge: many agents, all lost at once and all back at once.

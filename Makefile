@@ -3,6 +3,9 @@
 
 .DEFAULT_GOAL := help
 GO ?= go
+MODULE := github.com/creelhq/creel
+# Packages that start no goroutine of their own: make race looks at them as well.
+ALONE := api|bench|cli|cmd|config|expr|hub/internal/simulation|otlp|plugins/(aggregate|debug|dedup|diagnose|enrich|filter|null|parse|redact|route|sample|transform)|report|ui
 STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w'
 
 help: ## print this list
@@ -31,13 +34,19 @@ ui/node_modules: ui/package-lock.json
 	cd ui && npm ci --no-audit --no-fund
 	@touch $@
 
-check: ## run what else must be green before a change lands
+check: ## run what else must be green before a change lands; the race detector where goroutines meet
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	@test -z "$$(gofmt -l .)" || { echo "not formatted; run gofmt -w on:"; gofmt -l .; exit 1; }
+	GOOS=windows GOARCH=amd64 $(STATIC) -o bin/windows-amd64/creel-agent.exe ./cmd/creel-agent
+	$(GO) test -race -short ./pipeline ./test $$($(GO) list ./... | grep -vE '^$(MODULE)/($(ALONE))(/|$$)')
+
+race: ## run the tests of all packages with the race detector
+	$(GO) test -race -short ./...
+
+dist: ## make the agent for other systems
 	GOOS=linux GOARCH=arm64 $(STATIC) -o bin/linux-arm64/creel-agent ./cmd/creel-agent
 	GOOS=windows GOARCH=amd64 $(STATIC) -o bin/windows-amd64/creel-agent.exe ./cmd/creel-agent
-	$(GO) test -race -short ./pipeline ./test ./hub/... ./...
 
 torture: ## kill, fill, flip and reload for as long as it takes to believe in it; half an hour and more
 	$(GO) test ./spool ./pipeline ./hub/internal/quicklook -run 'Kill|Crash|Flip|Full|Damage|Model|Reload' -torture -timeout 2h
@@ -54,4 +63,4 @@ fuzz: ## look for input that breaks a parser, a minute each
 	@$(GO) test ./... -list '^Fuzz' | awk '/^Fuzz/ {f[n++] = $$1} /^ok/ {for (i = 0; i < n; i++) print $$2, f[i]; n = 0}' | \
 		while read -r p f; do $(GO) test $$p -run '^$$' -fuzz "^$$f$$" -fuzztime 1m || exit 1; done
 
-.PHONY: help build run test test-ui ui check torture bench docs fuzz
+.PHONY: help build run test test-ui ui check race dist torture bench docs fuzz

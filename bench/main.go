@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -45,8 +46,9 @@ func main() {
 // bench runs the rows one after the other and prints a table.
 type bench struct {
 	lines  int
-	idlers int // files that an idle agent follows
-	fleet  int // agents of a hub, beside its own
+	idlers int  // files that an idle agent follows
+	fleet  int  // agents of a hub, beside its own
+	brief  bool // only the first of the rows that are alike
 	only   string
 	idle   time.Duration
 
@@ -92,7 +94,7 @@ func (b *bench) run() error {
 	fmt.Printf("%s, %d processors; what is measured has one of them\n\n", runtime.GOARCH, runtime.NumCPU())
 	fmt.Printf("%-42s %12s %12s %8s %9s\n", "", "records/s", "CPU-s/M", "/ limit", "RSS MiB")
 	for _, r := range b.rows() {
-		if !strings.Contains(r.name, b.only) {
+		if !strings.Contains(r.name, b.only) || b.brief && slices.Contains(alike, r.name) {
 			continue
 		}
 		b.row = r.name
@@ -137,6 +139,13 @@ type row struct {
 	name    string
 	isLimit bool // later rows are compared with it
 	run     func() (figure, error)
+}
+
+// alike are the rows that differ from others only in what is sent, not in how it is measured.
+var alike = []string{
+	"limit: the same and encode", "limit: the same, zstd", "limit: the same, gzip", "file → OTLP/gRPC", "file → OTLP/HTTP, zstd", "file → OTLP/HTTP, gzip",
+	"file → OTLP/HTTP, disk queue, ack: disk", "CRI container logs → OTLP/HTTP", "file → parse access log → OTLP/HTTP",
+	"OTLP/HTTP traces in → out", "OTLP/HTTP metrics in → out", "OTLP/GRPC logs in → out", "OTLP/GRPC metrics in → out",
 }
 
 func (b *bench) rows() []row {

@@ -11,7 +11,7 @@ import (
 )
 
 // Soon is how long a test waits for what must happen soon.
-const Soon = 20 * time.Second
+const Soon = time.Minute
 
 // A Rig is a center that is watched.
 type Rig struct {

@@ -210,7 +210,10 @@ func await(t *testing.T, faulty <-chan struct{}) {
 
 // patienceOf is short for faults that only end with it, and long enough for the request to get there.
 func patienceOf(fault string) time.Duration {
-	if strings.HasPrefix(fault, "hangs") {
+	switch {
+	case fault == "hangs in its answer", fault == "hangs in its refusal": // what comes before that must come in time
+		return 2 * time.Second
+	case strings.HasPrefix(fault, "hangs"):
 		return 300 * time.Millisecond
 	}
 	return time.Minute

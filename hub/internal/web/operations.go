@@ -59,9 +59,9 @@ func (s *Server) operations() map[string]operation {
 			return s.Documents.Tasks(c.Within), nil
 		}),
 		"getTask":         ask(s.task),
-		"runTask":         tell(s.taskChange(s.Documents.Run)),
-		"cancelTask":      tell(s.taskChange(s.Documents.Cancel)),
-		"retryTask":       tell(s.taskChange(s.Documents.Retry)),
+		"runTask":         tell(s.taskChange(Tasks.Run)),
+		"cancelTask":      tell(s.taskChange(Tasks.Cancel)),
+		"retryTask":       tell(s.taskChange(Tasks.Retry)),
 		"getSchema":       ask(func(context.Context, *call, none) (json.RawMessage, error) { return s.Schema, nil }),
 		"searchLogs":      ask(s.logs),
 		"tailLogs":        s.tailLogs,
@@ -188,10 +188,10 @@ func (s *Server) task(ctx context.Context, c *call, _ none) (api.TaskDetail, err
 }
 
 // taskChange is an operation that changes how a document is placed.
-func (s *Server) taskChange(change func(ctx context.Context, by string, within expr.Selector, name, cause string) error) func(context.Context, *call, api.Because) (api.TaskDetail, error) {
+func (s *Server) taskChange(change func(t Tasks, ctx context.Context, by string, within expr.Selector, name, cause string) error) func(context.Context, *call, api.Because) (api.TaskDetail, error) {
 	return func(ctx context.Context, c *call, b api.Because) (api.TaskDetail, error) {
 		c.detail = b.Cause
-		if err := change(ctx, c.Name, c.Within, c.path("name"), b.Cause); err != nil {
+		if err := change(s.Documents, ctx, c.Name, c.Within, c.path("name"), b.Cause); err != nil {
 			return api.TaskDetail{}, err
 		}
 		return s.task(ctx, c, none{})

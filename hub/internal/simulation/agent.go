@@ -28,7 +28,7 @@ type agent struct {
 
 	// What survives the process.
 	docs    map[string]control.OfferedDocument
-	remote  string // the hash of what it runs
+	remote  string // the hash of what it was offered last
 	results []result
 
 	conn    *conn
@@ -55,6 +55,9 @@ type result struct {
 func (a *agent) start() {
 	a.node.begin()
 	a.conn, a.failed, a.ends, a.works, a.wanted, a.offer, a.sending = nil, 0, time.Time{}, map[string]Event{}, nil, nil, 0
+	if a.remote = ""; len(a.docs) > 0 {
+		a.remote = offerOf(a.docs).Hash()
+	}
 	a.refresh()
 	a.after(a.w.between(0, time.Second), a.dial)
 	a.after(a.w.between(0, interval), a.work)
@@ -135,7 +138,10 @@ func (a *agent) speak() {
 	if c == nil {
 		return
 	}
-	b := beat{sent: a.clock(), labels: maps.Clone(a.labels), working: !a.holds, remote: a.remote}
+	b := beat{sent: a.clock(), labels: maps.Clone(a.labels), working: !a.holds, remote: control.RemoteStatus{Hash: a.remote, Status: control.Applied}}
+	if a.offer != nil {
+		b.remote.Status = control.Applying
+	}
 	for _, name := range slices.Sorted(maps.Keys(a.docs)) {
 		b.runs = append(b.runs, report.Document{Source: "hub", Name: name, Version: a.docs[name].Version, Status: "running"})
 	}
@@ -182,7 +188,7 @@ func (a *agent) offered(c *conn, o *control.Offer) {
 	}
 	a.patience(c)
 	busy := a.offer != nil
-	a.offer, a.wanted = o, map[string]control.Tenure{}
+	a.offer, a.remote, a.wanted = o, o.Hash(), map[string]control.Tenure{}
 	for _, d := range o.Documents {
 		a.wanted[d.Name] = d.Tenure
 	}
@@ -192,9 +198,18 @@ func (a *agent) offered(c *conn, o *control.Offer) {
 	}
 }
 
+// offerOf is the offer that has become what an agent runs.
+func offerOf(docs map[string]control.OfferedDocument) *control.Offer {
+	o := &control.Offer{}
+	for _, name := range slices.Sorted(maps.Keys(docs)) {
+		o.Documents = append(o.Documents, docs[name])
+	}
+	return o
+}
+
 func (a *agent) apply() {
 	o := a.offer
-	a.offer, a.remote, a.docs = nil, o.Hash(), map[string]control.OfferedDocument{}
+	a.offer, a.docs = nil, map[string]control.OfferedDocument{}
 	for _, d := range o.Documents {
 		a.docs[d.Name] = d
 	}

@@ -51,7 +51,7 @@ type member struct {
 
 	told    bool // it has said who it is, in this connection
 	runs    []report.Document
-	remote  string // hash of the offer that it runs
+	remote  control.RemoteStatus // of the offer that it was given last
 	offered string
 	offerAt time.Time
 }
@@ -363,11 +363,10 @@ func (h *hub) confirm(m *member, epochs map[string]int64) {
 			return
 		}
 		if m.confirming = nil; err == nil {
-			m.confirmed, m.given = epochs, until
-			h.tell(m)
-			if m.conn != nil && !m.asked.IsZero() {
+			if m.confirmed, m.given = epochs, until; m.conn != nil && !m.asked.IsZero() {
 				h.answer(m)
 			}
+			h.tell(m)
 		}
 	})
 }
@@ -381,7 +380,7 @@ func (h *hub) connect(c *conn) {
 	}
 	m.timer++
 	m.conn, m.broke, m.mine, m.held, m.connected, m.unsure = c, time.Time{}, true, true, true, true
-	m.seen, m.remote, m.offered, m.asked, m.told, m.runs = h.clock(), "", "", time.Time{}, false, nil
+	m.seen, m.remote, m.offered, m.asked, m.told, m.runs = h.clock(), control.RemoteStatus{}, "", time.Time{}, false, nil
 	m.given, m.confirmed, m.confirming, m.said = time.Time{}, nil, nil, time.Time{}
 	h.save(m)
 	h.patience(c)
@@ -430,7 +429,7 @@ type beat struct {
 	labels  map[string]string
 	working bool
 	runs    []report.Document
-	remote  string
+	remote  control.RemoteStatus
 }
 
 // hear takes in a beat, and answers it.
@@ -451,12 +450,13 @@ func (h *hub) hear(c *conn, b beat) {
 		m.runs, m.remote = b.runs, b.remote
 		h.heard()
 	}
-	h.tell(m) // first: what the agent has from earlier may be another's by now
 	h.answer(m)
 }
 
-// answer answers the last beat, with a lease if there may be one.
+// answer answers the last beat, with a lease if there may be one. What is to be offered goes first: what the agent has from earlier
+// may be another's by now.
 func (h *hub) answer(m *member) {
+	h.tell(m)
 	c, sent, expires := m.conn, m.asked, time.Duration(0)
 	if h.grants(m) {
 		h.mayHaveLease(m)
@@ -490,7 +490,7 @@ func (h *hub) tell(m *member) {
 	switch {
 	case p.Conflict != "":
 		panic("BUG: " + p.Conflict)
-	case p.Hash == m.remote, len(p.Offer.Documents) == 0 && m.remote == "" && m.offered == "":
+	case p.Hash == m.remote.Hash, len(p.Offer.Documents) == 0 && m.remote.Hash == "" && m.offered == "":
 		return
 	case p.Hash == m.offered && h.clock().Sub(m.offerAt) < offerAgain:
 		return
@@ -529,7 +529,7 @@ func (h *hub) documented() (list []documents.Agent) {
 		if m.mine && m.labels != nil {
 			x.Labels, x.Documents = m.selectable, m.runs
 			x.Placement = h.placement(m)
-			x.Remote = control.RemoteStatus{Hash: m.remote, Status: control.Applied}
+			x.Remote = m.remote
 			x.Settled = x.Connected && m.broke.IsZero() && m.settled(x.Placement)
 		}
 		list = append(list, x)
@@ -542,10 +542,10 @@ func (m *member) settled(p *documents.Placement) bool {
 	switch {
 	case !m.told || m.offered != "" && m.offered != p.Hash || !m.said.After(m.placedAt):
 		return false
-	case m.remote == "":
+	case m.remote.Hash == "":
 		return m.offered == "" && len(p.Offer.Documents) == 0
 	}
-	return m.remote == p.Hash
+	return m.remote.Hash == p.Hash && m.remote.Status == control.Applied
 }
 
 // Candidates returns the agents as the placer asks for them.

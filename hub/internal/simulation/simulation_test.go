@@ -39,11 +39,14 @@ func runs(t *testing.T, n int, o Options) (counts map[Fault]int) {
 // TestFaults: whatever goes wrong, no place of an exclusive document is worked on by two, no hub takes what is over by what it has
 // heard, others are without work no longer than can be explained, and afterwards everything comes to rest.
 func TestFaults(t *testing.T) {
-	n := 30
-	if *torture {
+	n, o := 30, Options{}
+	switch {
+	case *torture:
 		n = 10_000
+	case testing.Short():
+		n, o.Faults = 8, 16
 	}
-	counts := runs(t, n, Options{})
+	counts := runs(t, n, o)
 	for f := range Relisted + 1 {
 		if n := counts[f]; n == 0 {
 			t.Errorf("%v did not happen", f)
@@ -97,6 +100,9 @@ func TestDetection(t *testing.T) {
 
 // TestWrong: the checks find what they are there for. Each bug is planted, and is found within some seeds.
 func TestWrong(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the bugs are not in what runs")
+	}
 	const overlap, unordered, stale = "work on", "comes after", "has judged wrong"
 	plant := func(w Wrong, find string, o Options) {
 		for o.Wrong, o.Seed = w, 0; o.Seed < 2000; o.Seed++ {
@@ -117,16 +123,17 @@ func TestWrong(t *testing.T) {
 	plant(AllowsAlways, "one worker after the other", Options{Overlap: "never"})
 	plant(GrantsForEver, overlap, Options{Overlap: "never", Hubs: 2, Agents: 8, Only: []Fault{HubCut}})
 	plant(LeasesBlind, overlap, Options{Overlap: "never", Hubs: 2, Agents: 8, Documents: 3, Only: []Fault{HubCut, HubLags}, Faults: 16})
-	if *torture { // it takes more luck
-		plant(LateLoss, overlap, Options{Overlap: "never", Hubs: 2, Agents: 8, Documents: 3, Only: []Fault{HubPaused, HubCut, AgentReset}, Faults: 24})
-	}
+	plant(LateLoss, overlap, Options{Overlap: "never", Hubs: 2, Agents: 8, Documents: 3, Only: []Fault{HubPaused, HubCut, AgentReset}, Faults: 24})
 }
 
 // TestLarge: many agents, all lost at once and all back at once.
 func TestLarge(t *testing.T) {
 	o := Options{Hubs: 3, Agents: 150, Documents: 10, Faults: 3, Only: []Fault{AllLost, HubKilled, LeaderPaused}}
-	if *torture {
+	switch {
+	case *torture:
 		o.Agents, o.Documents, o.Faults = 3000, 100, 8
+	case testing.Short():
+		o.Agents = 40
 	}
 	began := time.Now()
 	runs(t, 1, o)

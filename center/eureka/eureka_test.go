@@ -58,10 +58,11 @@ func TestOthers(t *testing.T) {
 	w.Look(t, "web").Sees("host:web:80@b:80 secure@10.0.0.4:443 zone=1")
 	w.Options = fmt.Sprintf("{addresses: %q}", e.URL())
 	w.Look(t, "web").Troubled("is the path in addresses right")
-	e.Fail(func(w http.ResponseWriter, _ *http.Request) {
+	other := centertest.NewEureka(t) // whom nobody else asks
+	other.Fail(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, `{"application":{"name":"OTHER","instance":[]}}`)
 	})
-	w.Options = fmt.Sprintf("{addresses: %q}", e.URL()+"/eureka")
+	w.Options = fmt.Sprintf("{addresses: %q}", other.URL()+"/eureka")
 	w.Look(t, "web").Troubled("it is not of this application")
 }
 

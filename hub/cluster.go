@@ -16,10 +16,10 @@ import (
 	"github.com/creelhq/creel/hub/internal/state"
 )
 
+// This file is a hub as one of several that share a control state.
+
 // clusterPatience is how long one waits for etcd when somebody asks how it is.
 const clusterPatience = 1500 * time.Millisecond
-
-// This file is a hub as one of several that share a control state.
 
 // places returns where the hubs are, as agents are told.
 func (c clustered) places() (list []control.HubAt) {
@@ -33,9 +33,10 @@ func (c clustered) Changed() <-chan struct{} { return c.cluster.Changed() }
 
 func (c clustered) Cluster(ctx context.Context) api.Cluster {
 	health := c.cluster.Health()
+	_, embedded := c.state.(state.OwnCluster)
 	x := api.Cluster{Hub: c.id, Hubs: []api.ClusterHub{}, State: api.ControlState{
 		Healthy: health.Error == "" && health.Leased, Error: health.Error, Leased: health.Leased,
-		Answered: health.Answered, Took: health.Took.Seconds(), Embedded: len(c.Etcd) == 0, Members: []api.StateMember{},
+		Answered: health.Answered, Took: health.Took.Seconds(), Embedded: embedded, Members: []api.StateMember{},
 	}}
 	for _, h := range c.cluster.Hubs() {
 		x.Hubs = append(x.Hubs, shown(h))
@@ -66,7 +67,7 @@ func (c clustered) Cluster(ctx context.Context) api.Cluster {
 				there++
 			}
 		}
-		if there <= votes/2 && x.State.Error == "" {
+		if embedded && there <= votes/2 && x.State.Error == "" { // members outside need not be reachable one by one
 			x.State.Healthy, x.State.Error = false, fmt.Sprintf("%d of the %d members of etcd that count answer: nothing can be changed before it is more than half", there, votes)
 		}
 	}

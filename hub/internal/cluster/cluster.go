@@ -80,7 +80,7 @@ type Cluster struct {
 	self    Hub              // as it was asked last
 	hubs    map[string]known // others, and this one as the control state has it
 	drained map[string]int64 // revisions, negative where it was taken back
-	lost    <-chan struct{}  // closed: the lease of this hub's entry is lost
+	under   *state.Lease     // on which this hub's entry hangs
 	health  Health
 	twin    bool // another hub has this hub's id, and was told
 	changed chan struct{}
@@ -233,13 +233,8 @@ func (c *Cluster) Health() Health {
 
 // leased is called with c.mu held.
 func (c *Cluster) leased() bool {
-	select {
-	case <-c.lost:
-		return false
-	default:
-	}
 	own := c.hubs[c.id]
-	return !own.gone && own.Run == c.run
+	return c.under.Held() && !own.gone && own.Run == c.run
 }
 
 // Drain says that a hub is to be left by its agents, or not any more. It holds until it is taken back, though the hub be started
@@ -352,7 +347,7 @@ func (c *Cluster) keep(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		c.mu.Lock()
-		lost := c.lost
+		lost := c.under.Lost()
 		c.mu.Unlock()
 		select {
 		case <-tick.C:
@@ -388,12 +383,7 @@ func (c *Cluster) tend(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	c.health = Health{Answered: time.Now(), Took: time.Since(began)}
-	leased := true
-	select {
-	case <-c.lost:
-		leased = false
-	default:
-	}
+	leased := c.under.Held()
 	c.mu.Unlock()
 	if err == nil {
 		c.oneHub(e)
@@ -445,13 +435,13 @@ func encode(v any) []byte {
 func (c *Cluster) write(ctx context.Context) error {
 	self := c.ask()
 	value := encode(entry{self, c.run})
-	lost := c.o.Store.Lost()
+	lease := c.o.Store.Lease()
 	revision, err := c.o.Store.Put(ctx, hubsPrefix+c.id, value, true, state.Always())
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
-	c.lost, c.health = lost, Health{Answered: time.Now(), Took: c.health.Took}
+	c.under, c.health = lease, Health{Answered: time.Now(), Took: c.health.Took}
 	c.mu.Unlock()
 	c.oneHub(state.Entry{Key: hubsPrefix + c.id, Value: value, Revision: revision})
 	return nil

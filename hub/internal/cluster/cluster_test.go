@@ -52,10 +52,10 @@ func (s *store) Put(ctx context.Context, key string, value []byte, leased bool, 
 	return s.Store.Put(ctx, key, value, false, c)
 }
 
-func (s *store) Lost() <-chan struct{} {
+func (s *store) Lease() *state.Lease {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.leased.Lost()
+	return s.leased.Lease()
 }
 
 // lose takes away what is leased.

@@ -68,7 +68,7 @@ func stand(ctx context.Context, s state.Store, hub string, log *slog.Logger, lea
 	if err != nil {
 		return err
 	}
-	lost := s.Lost() // of a later lease, if that was lost meanwhile; then the entry is gone, which is seen as well
+	lease := s.Lease() // of a later lease, if that was lost meanwhile; then the entry is gone, which is seen as well
 	log.Info("this hub leads: it places documents")
 	term, end := context.WithCancel(ctx)
 	defer end()
@@ -79,7 +79,7 @@ func stand(ctx context.Context, s state.Store, hub string, log *slog.Logger, lea
 	}()
 	go func() {
 		select {
-		case <-lost:
+		case <-lease.Lost():
 			end()
 		case <-term.Done():
 		}

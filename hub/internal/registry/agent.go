@@ -16,6 +16,7 @@ import (
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/hub/internal/documents"
+	"github.com/creelhq/creel/hub/internal/state"
 	"github.com/creelhq/creel/report"
 )
 
@@ -44,8 +45,8 @@ type agent struct {
 	conn     *control.Conn // nil: none, or it polls
 	since    time.Time     // when it came
 	seq      uint64
-	asked    uint64          // the nonce of a Beat that has not been answered with a lease
-	lost     <-chan struct{} // closed: the session's lease is lost
+	asked    uint64       // the nonce of a Beat that has not been answered with a lease
+	under    *state.Lease // on which the session hangs
 
 	timer  *time.Timer // until it is lost; nil while it is connected
 	broke  time.Time   // when this hub heard that the connection broke without a word; zero: it did not

@@ -30,6 +30,7 @@ type leasing struct {
 
 	mu     sync.Mutex
 	leased state.Store
+	lease  *state.Lease // nil: that of leased
 	down   bool
 	writes int
 }
@@ -52,10 +53,13 @@ func (l *leasing) Put(ctx context.Context, key string, value []byte, leased bool
 	return l.Store.Put(ctx, key, value, false, c)
 }
 
-func (l *leasing) Lost() <-chan struct{} {
+func (l *leasing) Lease() *state.Lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.leased.Lost()
+	if l.lease != nil {
+		return l.lease
+	}
+	return l.leased.Lease()
 }
 
 // lose takes away what is leased. down: and nothing can be written.
@@ -64,6 +68,13 @@ func (l *leasing) lose(down bool) {
 	defer l.mu.Unlock()
 	l.leased.Close()
 	l.leased, l.down = l.m.Open(), down
+}
+
+// has gives it a lease that ends by itself.
+func (l *leasing) has(lease *state.Lease) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lease = lease
 }
 
 func (l *leasing) up() {
@@ -381,6 +392,25 @@ func TestLeaseLost(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("it is not leased again")
 		}
+	}
+}
+
+// TestLeaseOver: a hub that has not noticed yet that its lease is over leases nobody.
+func TestLeaseOver(t *testing.T) {
+	_, list := hubs(t, 1, registry.Options{Heartbeat: 100 * time.Millisecond})
+	lease := state.NewLease(time.Now().Add(2 * time.Second))
+	list[0].store.(*leasing).has(lease)
+	a := newTalker(t)
+	a.to(list[0], "")
+	if a.leased(true) == 0 {
+		t.Fatal("it is not leased")
+	}
+	for lease.Held() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	a.say(&protobufs.AgentToServer{}, &control.Beat{})
+	if d := a.leased(false); d != 0 {
+		t.Errorf("leased for %v by a hub whose lease is over", d)
 	}
 }
 

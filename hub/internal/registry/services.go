@@ -38,7 +38,7 @@ type written struct {
 	text     string // of the service, without Since and Session
 	since    time.Time
 	revision int64
-	lost     <-chan struct{} // closed: the entry's lease is lost
+	under    *state.Lease // on which the entry hangs
 }
 
 // serves takes in what an agent offers. a.mu is held.
@@ -127,7 +127,7 @@ func (a *agent) offered(ctx context.Context, name string, s service, session int
 	text, w := string(encodeJSON(s)), a.written[name]
 	if w.text == text {
 		select {
-		case <-w.lost:
+		case <-w.under.Lost():
 		default:
 			return nil
 		}
@@ -146,13 +146,13 @@ func (a *agent) offered(ctx context.Context, name string, s service, session int
 		if err == nil && json.Unmarshal(before.Value, &there) == nil && there.Session > session {
 			return nil // the agent is elsewhere, as will be heard
 		}
-		lost := store.Lost()
+		lease := store.Lease()
 		revision, err := store.Put(ctx, key, encodeJSON(s), true, state.Unchanged(before.Revision))
 		if err == nil {
 			if a.written == nil {
 				a.written = make(map[string]written)
 			}
-			a.written[name] = written{text, s.Since, revision, lost}
+			a.written[name] = written{text, s.Since, revision, lease}
 			return nil
 		}
 		if !errors.Is(err, state.ErrConflict) {

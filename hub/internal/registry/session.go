@@ -107,7 +107,7 @@ func (a *agent) keepSession(ctx context.Context) error {
 		a.mu.Unlock()
 		var revision int64
 		var err error
-		lost := store.Lost()
+		lease := store.Lease()
 		if held {
 			revision, err = store.Put(ctx, key, value, true, c)
 		} else {
@@ -121,7 +121,7 @@ func (a *agent) keepSession(ctx context.Context) error {
 			a.owed.session = true
 		case held:
 			a.claimed = connects
-			a.kept(p, revision, lost)
+			a.kept(p, revision, lease)
 		default:
 			a.claimed = connects
 			a.none(c.Revision)
@@ -161,8 +161,8 @@ func (a *agent) none(revision int64) {
 }
 
 // kept notes that this hub has written the session, and leases what has waited for that. a.mu is held.
-func (a *agent) kept(p presence, revision int64, lost <-chan struct{}) {
-	a.lost = lost
+func (a *agent) kept(p presence, revision int64, lease *state.Lease) {
+	a.under = lease
 	switch {
 	case a.session.heard < revision:
 		a.session = entry{p, revision, revision}
@@ -187,21 +187,13 @@ func (a *agent) leaseNow() {
 }
 
 // lease returns what to answer to the last Beat: nothing but the rhythm as long as it is not in the control state that the agent
-// is here, under a lease that this hub has, and that what it has of exclusive documents is still its. For only then do the others
+// is here, under a lease that this hub has for sure, and that what it has of exclusive documents is still its. For only then do the others
 // know that they must not give away what the agent has.
 // a.mu is held.
 func (a *agent) lease() control.Lease {
 	h := a.r.Heartbeat()
 	l := control.Lease{Hub: a.r.o.Hub, Heartbeat: h, Authorities: a.toTrust()}
-	if !a.held || a.unsure() || a.session.revision == 0 || a.session.Hub != a.r.o.Hub {
-		return l
-	}
-	select {
-	case <-a.lost:
-		return l
-	default:
-	}
-	if !a.sure(a.placed()) {
+	if !a.held || a.unsure() || a.session.revision == 0 || a.session.Hub != a.r.o.Hub || !a.under.Held() || !a.sure(a.placed()) {
 		return l
 	}
 	l.Nonce, l.Expires = a.asked, missed*h
@@ -374,7 +366,7 @@ func (r *Registry) allSessions(list []state.Entry, revision int64) {
 func (r *Registry) keepSessions(ctx context.Context) {
 	for {
 		select {
-		case <-r.o.Store.Lost():
+		case <-r.o.Store.Lease().Lost():
 		case <-ctx.Done():
 			return
 		}

@@ -41,10 +41,10 @@ func (s *shared) open(hub string) *hubStore {
 	return &hubStore{Store: s.m.Open(), hub: hub, all: s, leased: s.m.Open()}
 }
 
-func (h *hubStore) Lost() <-chan struct{} {
+func (h *hubStore) Lease() *state.Lease {
 	h.all.mu.Lock()
 	defer h.all.mu.Unlock()
-	return h.leased.Lost()
+	return h.leased.Lease()
 }
 
 // lose takes the lease away.

@@ -320,8 +320,8 @@ func (c *client) Watch(ctx context.Context, prefix string, after int64, f func(s
 	}
 }
 
-func (c *client) Lost() <-chan struct{} { return nil }
-func (c *client) Close() error          { return nil }
+func (c *client) Lease() *state.Lease { return nil }
+func (c *client) Close() error        { return nil }
 
 // follow makes streams of what documents watches.
 func (c *client) follow() {

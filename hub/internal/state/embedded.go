@@ -18,6 +18,8 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
+	"go.etcd.io/etcd/server/v3/proxy/grpcproxy/adapter"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
 	"go.uber.org/zap"
@@ -214,7 +216,7 @@ func (s *embedded) start(ctx context.Context) (err error) {
 	if s.server, err = embed.StartEtcd(c); err != nil {
 		return fmt.Errorf("start control state in %s: %w%s", s.o.Dir, err, s.hint(err))
 	}
-	s.etcd = newEtcd(v3client.New(s.server.Server), s.server.Close)
+	s.etcd = newEtcd(v3client.New(s.server.Server), adapter.LeaseServerToLeaseClient(v3rpc.NewQuotaLeaseServer(s.server.Server)), s.server.Close)
 	if err = s.ready(ctx); err == nil && s.o.Member != nil {
 		err = s.settle(ctx)
 	}

@@ -12,31 +12,30 @@ import (
 	"sync"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/client/v3/concurrency"
 	"google.golang.org/grpc"
 
 	"github.com/creelhq/creel/tlsconf"
 )
 
 const (
-	root     = "/creel/v1/" // what all keys begin with in etcd
-	page     = 1000         // entries asked for at once
-	leaseTTL = 3            // seconds that a hub's lease outlives it: another leads within five, with an election of etcd before
+	root = "/creel/v1/" // what all keys begin with in etcd
+	page = 1000         // entries asked for at once
 )
 
 // etcd is a Store on an etcd client.
 type etcd struct {
 	client *clientv3.Client
-	stop   func() // what else is to be closed, after the client
+	leases pb.LeaseClient // the same etcd: its client does not tell when it has asked for what it is answered
+	stop   func()         // what else is to be closed, after the client
 	cancel context.CancelFunc
 	ctx    context.Context
 
-	mu      sync.Mutex
-	session *concurrency.Session // nil until something is leased, and when the lease is lost
-	lost    chan struct{}        // of session, or of the one that comes
-	once    sync.Once
+	mu    sync.Mutex
+	lease *Lease // of now, or the one that comes
+	once  sync.Once
 
 	full chan struct{} // has one after a Put that there was no room for
 }
@@ -66,7 +65,7 @@ func Dial(ctx context.Context, o DialOptions) (Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to etcd at %s: %w%s", strings.Join(o.Endpoints, ", "), err, o.hint(err))
 	}
-	s := newEtcd(client, func() {})
+	s := newEtcd(client, pb.NewLeaseClient(client.ActiveConnection()), func() {})
 	var trouble contact
 	first, cancel := context.WithTimeout(context.WithValue(ctx, contact{}, &trouble), o.Timeout)
 	defer cancel()
@@ -131,8 +130,8 @@ func (o DialOptions) hint(err error) string {
 	return "; is it running, and may this host reach it?"
 }
 
-func newEtcd(client *clientv3.Client, stop func()) *etcd {
-	s := &etcd{client: client, stop: stop, lost: make(chan struct{}), full: make(chan struct{}, 1)}
+func newEtcd(client *clientv3.Client, leases pb.LeaseClient, stop func()) *etcd {
+	s := &etcd{client: client, leases: leases, stop: stop, lease: newLease(), full: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -185,18 +184,18 @@ func (c Condition) compare(key string) []clientv3.Cmp {
 // Put writes an entry.
 func (s *etcd) Put(ctx context.Context, key string, value []byte, leased bool, c Condition) (int64, error) {
 	var options []clientv3.OpOption
-	var session *concurrency.Session
+	var lease *Lease
 	if leased {
 		var err error
-		if session, err = s.lease(ctx); err != nil {
+		if lease, err = s.granted(ctx); err != nil {
 			return 0, fmt.Errorf("put %s: %w", key, err)
 		}
-		options = append(options, clientv3.WithLease(session.Lease()))
+		options = append(options, clientv3.WithLease(lease.id))
 	}
 	resp, err := s.client.Txn(ctx).If(c.compare(key)...).Then(clientv3.OpPut(root+key, string(value), options...)).Commit()
 	switch {
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
-		s.lose(session)
+		s.lose(lease)
 		return 0, fmt.Errorf("put %s: %w", key, err)
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		select {
@@ -210,46 +209,6 @@ func (s *etcd) Put(ctx context.Context, key string, value []byte, leased bool, c
 		return 0, ErrConflict
 	}
 	return resp.Header.Revision, nil
-}
-
-// lease returns the session whose lease leased entries hang on, making it at first and after one was lost.
-func (s *etcd) lease(ctx context.Context) (*concurrency.Session, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.session != nil {
-		return s.session, nil
-	}
-	granted, err := s.client.Grant(ctx, leaseTTL)
-	if err != nil {
-		return nil, fmt.Errorf("get a lease: %w", err)
-	}
-	session, err := concurrency.NewSession(s.client, concurrency.WithLease(granted.ID), concurrency.WithContext(s.ctx))
-	if err != nil {
-		return nil, fmt.Errorf("keep a lease: %w", err)
-	}
-	s.session = session
-	go func() {
-		<-session.Done()
-		s.lose(session)
-	}()
-	return session, nil
-}
-
-// lose takes note that a session's lease is lost.
-func (s *etcd) lose(session *concurrency.Session) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.session == session {
-		close(s.lost)
-		s.session, s.lost = nil, make(chan struct{})
-	}
-}
-
-// Lost returns what is closed when the lease cannot be kept.
-func (s *etcd) Lost() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.lost
 }
 
 // Delete removes an entry.
@@ -301,13 +260,12 @@ func (s *etcd) Close() error {
 	var err error
 	s.once.Do(func() {
 		s.mu.Lock()
-		session := s.session
+		id := s.lease.id
 		s.mu.Unlock()
-		if session != nil {
+		if id != clientv3.NoLease {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			_, _ = s.client.Revoke(ctx, session.Lease()) // else it ends by itself
+			_, _ = s.client.Revoke(ctx, id) // else it ends by itself
 			cancel()
-			session.Orphan()
 		}
 		s.cancel()
 		err = s.client.Close()

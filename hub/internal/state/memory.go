@@ -7,7 +7,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
+
+// always is when a lease in memory ends by itself.
+var always = time.Unix(1<<40, 0)
 
 // history is how many changes a Memory remembers for those who watch.
 const history = 10_000
@@ -28,7 +32,7 @@ type memoryEntry struct {
 }
 
 // Open returns a Store.
-func (m *Memory) Open() Store { return &memoryStore{m: m, lost: make(chan struct{})} }
+func (m *Memory) Open() Store { return &memoryStore{m: m, lease: NewLease(always)} }
 
 // change makes a new revision. m.mu is held.
 func (m *Memory) change(key string, value []byte, owner *memoryStore) int64 {
@@ -58,14 +62,14 @@ func (m *Memory) write(e Entry, owner *memoryStore) {
 }
 
 type memoryStore struct {
-	m    *Memory
-	lost chan struct{}
-	once sync.Once
+	m     *Memory
+	lease *Lease // closed with the store
+	once  sync.Once
 }
 
 func (s *memoryStore) check(ctx context.Context) error {
 	select {
-	case <-s.lost:
+	case <-s.lease.lost:
 		return errClosed
 	default:
 		return ctx.Err()
@@ -178,18 +182,18 @@ func (s *memoryStore) Watch(ctx context.Context, prefix string, after int64, f f
 		select {
 		case <-changed:
 		case <-ctx.Done():
-		case <-s.lost:
+		case <-s.lease.lost:
 		}
 	}
 }
 
-// Lost is closed by Close alone: memory does not lose leases by itself.
-func (s *memoryStore) Lost() <-chan struct{} { return s.lost }
+// Lease is lost with Close alone.
+func (s *memoryStore) Lease() *Lease { return s.lease }
 
 // Close removes what was leased.
 func (s *memoryStore) Close() error {
 	s.once.Do(func() {
-		close(s.lost)
+		close(s.lease.lost)
 		s.m.mu.Lock()
 		defer s.m.mu.Unlock()
 		var own []string

@@ -37,16 +37,16 @@ type Store interface {
 	// List returns the entries under prefixes, for each by key, as they all were at the revision that it returns.
 	List(ctx context.Context, prefixes ...string) ([]Entry, int64, error)
 	// Put writes an entry and returns its revision. A leased entry disappears when this Store is closed or has lost its
-	// lease; see Lost.
+	// lease.
 	Put(ctx context.Context, key string, value []byte, leased bool, c Condition) (int64, error)
 	// Delete removes an entry; that it is not there is no error, unless c says so.
 	Delete(ctx context.Context, key string, c Condition) error
 	// Watch calls f with every change under a prefix after a revision, in order, until ctx is done or f fails. It
 	// returns ErrCompacted when changes after the revision are not known any more: then List, and watch from there.
 	Watch(ctx context.Context, prefix string, after int64, f func(Entry) error) error
-	// Lost returns a channel that is closed when the lease of now is lost: what was put under it is gone or will be, and
-	// the next leased Put gets another. Ask before putting what is to be put again then.
-	Lost() <-chan struct{}
+	// Lease returns the lease of now, or the one that the next leased Put gets. Ask before putting what is to be put again when
+	// that is lost.
+	Lease() *Lease
 	// Close ends the lease and everything else.
 	Close() error
 }

@@ -55,7 +55,7 @@ func each(t *testing.T, test func(t *testing.T, open func() Store)) {
 			t.Fatal(err)
 		}
 		closing(t, s)
-		test(t, func() Store { return closing(t, newEtcd(s.(*embedded).client, func() {})) })
+		test(t, func() Store { return closing(t, newEtcd(s.(*embedded).client, s.(*embedded).leases, func() {})) })
 	})
 }
 
@@ -315,9 +315,9 @@ func TestLease(t *testing.T) {
 				return gone
 			})
 		}()
-		lost := hub.Lost()
+		lease := hub.Lease()
 		if e, ok := hub.(*etcd); ok { // the cluster takes the lease away
-			if _, err := e.client.Revoke(t.Context(), e.session.Lease()); err != nil {
+			if _, err := e.client.Revoke(t.Context(), lease.id); err != nil {
 				t.Fatal(err)
 			}
 		} else if err := hub.Close(); err != nil {
@@ -336,16 +336,17 @@ func TestLease(t *testing.T) {
 			if _, err := e.Put(t.Context(), "sessions/2", nil, true, Always()); err != nil {
 				t.Errorf("there is no other lease: %v", err)
 			}
-			select {
-			case <-hub.Lost():
+			if hub.Lease() == lease || !hub.Lease().Held() {
 				t.Error("the other lease is lost as well")
-			default:
 			}
 		}
 		select {
-		case <-lost:
+		case <-lease.Lost():
 		case <-time.After(30 * time.Second):
 			t.Error("the loss is not told")
+		}
+		if lease.Held() {
+			t.Error("it is held after it was lost")
 		}
 	})
 }

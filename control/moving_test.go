@@ -26,6 +26,7 @@ type hubs struct {
 	mu    sync.Mutex
 	diary []string
 	leave map[string]string // by hub: what agents there are told
+	cut   map[string]bool   // hubs that lease nobody
 	drain map[string]bool
 }
 
@@ -39,7 +40,7 @@ type fakeHub struct {
 }
 
 func newHubs(t *testing.T, ids ...string) *hubs {
-	w := &hubs{t: t, leave: make(map[string]string), drain: make(map[string]bool)}
+	w := &hubs{t: t, leave: make(map[string]string), drain: make(map[string]bool), cut: make(map[string]bool)}
 	for _, id := range ids {
 		h := &fakeHub{w: w, id: id, conns: make(map[*control.Conn]string)}
 		h.server = httptest.NewServer(h)
@@ -106,7 +107,9 @@ func (h *fakeHub) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			h.w.note("%s: here", h.id)
 		}
 		h.w.mu.Lock()
-		l.Leave = h.w.leave[h.id]
+		if l.Leave = h.w.leave[h.id]; h.w.cut[h.id] {
+			l.Nonce, l.Expires = 0, 0
+		}
 		h.w.mu.Unlock()
 		if c.Send(&protobufs.ServerToAgent{InstanceUid: m.InstanceUid, Capabilities: 1, CustomMessage: l.Message()}) != nil {
 			return
@@ -294,6 +297,7 @@ func TestLeave(t *testing.T) {
 	}
 	say("c", control.AnyHub)
 	await(t, "it is at a", func() bool { return c.where() == "a" })
+	diary := w.read()
 	say("c", control.AnyHub)
 	say("a", control.AnyHub) // both: nobody wants it, and it stays
 	tried = time.Now()
@@ -301,8 +305,17 @@ func TestLeave(t *testing.T) {
 	if at := c.where(); at != "a" {
 		t.Errorf("it has left a for %q", at)
 	}
+	say("c", "")
+	w.mu.Lock()
+	w.cut["c"] = true // it would take the agent, but cannot lease it
+	w.mu.Unlock()
+	await(t, "c was asked", func() bool { return slices.Contains(w.read()[len(diary):], "c: here") })
+	await(t, "it is left again", func() bool { return strings.HasPrefix(w.read()[len(w.read())-1], "c: over") })
+	if at := c.where(); at != "a" {
+		t.Errorf("it has left a for %q, which does not lease it", at)
+	}
 	c.stop()
-	diary := w.read()
+	diary = w.read()
 	if last := diary[len(diary)-1]; last != "a: goodbye" {
 		t.Errorf("at the end: %q", diary)
 	}

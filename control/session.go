@@ -185,7 +185,7 @@ func (s *session) leave(ctx context.Context, to string) {
 	}()
 }
 
-// leased waits for the first Lease, and keeps what else comes meanwhile.
+// leased waits for the first Lease that lasts, and keeps what else comes meanwhile: a hub that is cut off gives others only.
 func (s *session) leased(ctx context.Context, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -206,7 +206,7 @@ func (s *session) leased(ctx context.Context, patience time.Duration) error {
 				return err
 			case l != nil && l.Leave != "":
 				return fmt.Errorf("the hub %s is to be left itself", l.Hub)
-			case l != nil:
+			case l != nil && l.Expires > 0:
 				s.hub = l.Hub
 				return nil
 			case len(s.early) == queued:

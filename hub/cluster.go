@@ -21,12 +21,19 @@ import (
 // clusterPatience is how long one waits for etcd when somebody asks how it is.
 const clusterPatience = 1500 * time.Millisecond
 
-// places returns where the hubs are, as agents are told.
+// places returns where the hubs are, as agents are told. This one is to be left as well when it is cut off: agents go if another hub leases them.
 func (c clustered) places() (list []control.HubAt) {
+	health := c.cluster.Health()
 	for _, h := range c.Hubs() {
+		h.Draining = h.Draining || h.ID == c.id && cutOff(health, time.Now())
 		list = append(list, h.HubAt)
 	}
 	return list
+}
+
+// cutOff reports whether a hub cannot lease its agents, and has not been able to for so long that it is not an election of etcd.
+func cutOff(h cluster.Health, now time.Time) bool {
+	return !h.Leased && now.Sub(h.Answered) > 10*time.Second
 }
 
 func (c clustered) Changed() <-chan struct{} { return c.cluster.Changed() }

@@ -42,7 +42,7 @@ type Access interface {
 type Epochs interface {
 	// Admit returns why data is refused that an agent, "" if nobody knows who, has sent, and that was collected for a document in
 	// an epoch; nil if it is not.
-	Admit(document, agent string, epoch int64) error
+	Admit(document, agent string, epoch int64, now time.Time) error
 }
 
 const (
@@ -223,7 +223,7 @@ func (a *Admission) Fence(from creel.Sender, document string, epoch int64) error
 	if a.o.Epochs == nil {
 		return nil
 	}
-	err := a.o.Epochs.Admit(document, from.Agent, epoch)
+	err := a.o.Epochs.Admit(document, from.Agent, epoch, time.Now())
 	if err != nil {
 		a.late.Inc()
 	}

@@ -108,7 +108,7 @@ func TestFence(t *testing.T) {
 		}
 		value, err := json.Marshal(documents.Owners{Epoch: 107, Owners: []documents.Owner{
 			{Agent: "ann", Epoch: 107, From: "old", FromEpoch: 103}, {Agent: "ben", Epoch: 105}, {From: "leaving", FromEpoch: 106},
-		}})
+		}, Past: []documents.Past{{Epoch: 101, Until: time.Now().Add(-time.Second)}, {Epoch: 102, Until: time.Now().Add(time.Hour)}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,7 +161,9 @@ func TestFence(t *testing.T) {
 		f("leaving", "probe", 106, "") // it may have more to send
 		f("relay", "probe", 105, "")
 		f("", "probe", 105, "")
-		f("ann", "probe", 105, "") // it passes on
+		f("ann", "probe", 105, "")    // it passes on
+		f("handed", "probe", 102, "") // it had more on its way when its epoch ended
+		f("handed", "probe", 101, "over, as it has come to epoch 107")
 		f("ann", "probe", 108, "") // this hub has not heard of it
 		f("ann", "probe", 0, "")
 		f("ann", "unheard", 1, "")

@@ -1,6 +1,10 @@
 package documents
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // This file is which data of placed documents may still come in.
 
@@ -30,9 +34,10 @@ func (s *Store) standings() map[string]standing {
 }
 
 // Admit returns why data is refused that was collected for a placed document in an epoch of its placing, and that an agent has
-// sent; nil if it is not. It is taken in if that epoch is some agent's now, or that in which a place was done, though not the sender's, which may pass on what
-// others have collected; or if it is newer than all that this hub has heard of; or if this hub does not know the document.
-func (s *Store) Admit(name, agent string, epoch int64) error {
+// sent, by the time now; nil if it is not. It is taken in if that epoch is some agent's now, or that in which a place was done, though
+// not the sender's, which may pass on what others have collected; or if it is past, but has ended as it should; or if it is newer than
+// all that this hub has heard of; or if this hub does not know the document.
+func (s *Store) Admit(name, agent string, epoch int64, now time.Time) error {
 	st, known := s.Current().standings[name]
 	o := st.owners
 	switch {
@@ -46,8 +51,11 @@ func (s *Store) Admit(name, agent string, epoch int64) error {
 			return nil
 		}
 	}
-	if now, has := o.of(agent); has {
-		return fmt.Errorf("they were collected for document %s in epoch %d, which is over: this agent has it again, in epoch %d, but others may have collected the same between%s", name, epoch, now, advice)
+	if slices.ContainsFunc(o.Past, func(p Past) bool { return p.Epoch == epoch && now.Before(p.Until) }) {
+		return nil
+	}
+	if again, has := o.of(agent); has {
+		return fmt.Errorf("they were collected for document %s in epoch %d, which is over: this agent has it again, in epoch %d, but others may have collected the same between%s", name, epoch, again, advice)
 	}
 	return fmt.Errorf("they were collected for document %s in epoch %d, which is over, as it has come to epoch %d: another agent may have collected the same%s", name, epoch, o.Epoch, advice)
 }

@@ -60,9 +60,28 @@ type Owners struct {
 	Failed    []Failure `json:"failed,omitempty"`    // where the newest version has failed, each agent once
 	Ended     Ended     `json:"ended,omitzero"`      // it was cancelled
 	Asked     Asked     `json:"asked,omitzero"`      // of those who have it
+	Past      []Past    `json:"past,omitempty"`      // epochs that have ended as they should, oldest first
 	History   []Event   `json:"history,omitempty"`   // the last of what has become of it, oldest first
 
 	revision int64 // of the control state; 0: it is placed nowhere
+}
+
+// A Past is an epoch that an agent was told to end, and has ended or was there to hear it. What it had collected by then may be on its
+// way still, in a queue on its disk for one.
+type Past struct {
+	Epoch int64     `json:"epoch"`
+	Until time.Time `json:"until"` // what was collected in it is taken
+}
+
+const (
+	maxPast = 16        // epochs of a document that are kept
+	late    = time.Hour // that what was collected may come after the end of its epoch
+)
+
+// End notes that an epoch has ended as it should. Only the newest stay.
+func (o *Owners) End(epoch int64, now time.Time) {
+	past := slices.DeleteFunc(slices.Clone(o.Past), func(p Past) bool { return p.Until.Before(now) })
+	o.Past = append(past[max(0, len(past)-maxPast+1):], Past{epoch, now.Add(late).UTC()})
 }
 
 // Equal reports whether o and p say the same of where the document is, whatever came before.

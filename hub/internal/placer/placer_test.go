@@ -164,6 +164,12 @@ func TestMoves(t *testing.T) {
 	if done := w.await(func(o []documents.Owner) bool { return o[1].From == "" }); done[1].Agent != handed[1].Agent || done[1].Epoch != epoch+2 {
 		t.Fatalf("after the other has begun it is placed on %+v", done)
 	}
+	for agent, epoch := range map[string]int64{first: owners[0].Epoch, second: owners[1].Epoch} { // what they had collected may come
+		early, after := w.documents.Admit("task", agent, epoch, w.now), w.documents.Admit("task", agent, epoch, w.now.Add(2*time.Hour))
+		if (early == nil) != (agent == second) || after == nil {
+			t.Errorf("of epoch %d of %s, which was lost (%v) or has handed over: %v, much later %v", epoch, agent, agent == first, early, after)
+		}
+	}
 
 	// Nobody is left but one.
 	for i := range w.fleet {
@@ -280,6 +286,9 @@ func TestExclusiveMoves(t *testing.T) {
 		owned()
 		if o := owned(); o.Agent == old || o.Agent == "" || o.Epoch != epoch+1 || o.From != "" {
 			t.Errorf("%s: in the end it is placed on %+v, before on %s in epoch %d", name, o, old, epoch)
+		}
+		if err := w.documents.Admit("task", old, epoch, w.now); (err == nil) != !w.deaf {
+			t.Errorf("%s: of epoch %d: %v", name, epoch, err)
 		}
 	}
 	paused := func(w *world, old string) { w.agent(old).Working = false }

@@ -87,9 +87,11 @@ func heard(d Documents, f *documents.Floating, say said, now time.Time) document
 		switch {
 		case o.Leaving():
 			if !d.Has(f.Name, o.From) {
+				next.End(o.FromEpoch, now)
 				letGo(&next, i, "", now)
 			}
 		case o.From != "" && d.Runs(f.Name, o.Agent):
+			next.End(o.FromEpoch, now)
 			o.From, o.FromEpoch = "", 0
 		}
 	}
@@ -234,6 +236,9 @@ func (p *Placer) carry(t *task, plan *placement.Plan, why string, now time.Time)
 // move does what a plan says of a place.
 func (p *Placer) move(t *task, o *documents.Owner, m placement.Move, now time.Time) {
 	was := *o
+	if m.From != "" && !t.Exclusive && !m.Handover && !p.lost(m.From) { // it hears that it has the place no more
+		t.next.End(was.Epoch, now)
+	}
 	switch {
 	case t.Exclusive && m.From != "" && !p.stopped(m.From, now):
 		if o.Leaving() {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/creelhq/creel/hub/internal/documents"
 )
 
 // Check returns what must not have happened, nil if all is well.
@@ -67,12 +69,33 @@ func (h *History) stale() (wrong []string) {
 			for _, o := range known.Owners.Owners {
 				current = current || o.Agent != "" && o.Epoch == e.Epoch || o.From != "" && o.FromEpoch == e.Epoch
 			}
+			current = current || past(known.Owners, e)
 			if over := e.Epoch <= known.Owners.Epoch && !current; over == (e.Kind == Accepted) {
 				wrong = append(wrong, fmt.Sprintf("%v: hub %d, which knows of %+v, has judged wrong of epoch %d of agent %d", e.At, e.Hub, known.Owners, e.Epoch, e.Agent))
 			}
 		}
 	}
 	return wrong
+}
+
+// past reports whether the epoch of a result has ended as it should, and not long ago.
+func past(o *documents.Owners, e *Event) bool {
+	return o != nil && slices.ContainsFunc(o.Past, func(p documents.Past) bool { return p.Epoch == e.Epoch && e.Clock.Before(p.Until) })
+}
+
+// late counts the results that were taken though their epoch was over.
+func (h *History) late() (n int) {
+	type view struct{ hub, document int }
+	views := make(map[view]*documents.Owners)
+	for i := range h.Events {
+		switch e := &h.Events[i]; {
+		case e.Kind == Applied:
+			views[view{e.Hub, e.Document}] = e.Owners
+		case e.Kind == Accepted && past(views[view{e.Hub, e.Document}], e):
+			n++
+		}
+	}
+	return n
 }
 
 // epochs: no two placings of a document have the same epoch, and later ones have higher ones.

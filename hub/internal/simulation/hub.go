@@ -404,6 +404,10 @@ func shift(o documents.Owners, by time.Duration) documents.Owners {
 			x.Since = x.Since.Add(by)
 		}
 	}
+	o.Past = slices.Clone(o.Past)
+	for i := range o.Past {
+		o.Past[i].Until = o.Past[i].Until.Add(by)
+	}
 	return o
 }
 
@@ -421,10 +425,10 @@ func (v view) Place(ctx context.Context, name string, was, next documents.Owners
 
 // take takes results, or refuses them.
 func (h *hub) take(r result) {
-	e := Event{Kind: Accepted, Hub: h.index, Agent: r.agent.index, Document: r.document, Epoch: r.epoch, Begun: r.begun}
+	e := Event{Kind: Accepted, Hub: h.index, Agent: r.agent.index, Document: r.document, Epoch: r.epoch, Begun: r.begun, Clock: h.clock().Add(h.jump)}
 	t := h.w.texts[r.document]
 	e.Place = t.places[r.epoch]
-	if h.w.Wrong != AcceptsAny && h.docs.Admit(t.name, r.agent.id, r.epoch) != nil {
+	if h.w.Wrong != AcceptsAny && h.docs.Admit(t.name, r.agent.id, r.epoch, e.Clock) != nil {
 		e.Kind = Refused
 	}
 	h.w.note(e)

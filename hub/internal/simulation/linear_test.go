@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/anishathalye/porcupine"
+
+	"github.com/creelhq/creel/hub/internal/documents"
 )
 
 // This file asks porcupine, a checker of linearizability that knows nothing of what is simulated, about the same histories.
@@ -90,17 +92,23 @@ type hubPlace struct {
 	hub int
 }
 
-// fences returns what each hub has heard of and taken, in the order in which it did.
+// fences returns what each hub has heard of and taken, in the order in which it did; without what came late of an epoch that has ended as
+// it should: registers says that it was made in time.
 func (h *History) fences() map[hubPlace][]porcupine.Operation {
 	all := make(map[hubPlace][]porcupine.Operation)
 	add := func(p hubPlace, at int, s step) {
 		all[p] = append(all[p], porcupine.Operation{ClientId: p.hub, Input: s, Call: int64(at), Return: int64(at)})
 	}
+	views := make(map[hubPlace]*documents.Owners)
 	for i, e := range h.Events {
 		switch e.Kind {
 		case Accepted:
+			if past(views[hubPlace{place{e.Document, 0}, e.Hub}], &e) {
+				continue
+			}
 			add(hubPlace{place{e.Document, e.Place}, e.Hub}, i, step{false, e.Epoch})
 		case Applied:
+			views[hubPlace{place{e.Document, 0}, e.Hub}] = e.Owners
 			for n, o := range e.Owners.Owners {
 				epoch := o.Epoch
 				if o.From != "" {

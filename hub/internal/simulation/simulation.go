@@ -54,7 +54,7 @@ const (
 	Placed   Kind = iota // Document, Place, Agent (-1: nobody), Epoch: so says the control state from now on
 	Began                // Agent, Document, Place, Epoch: it works
 	Ended                // the same: it works no more
-	Accepted             // Hub, Agent, Document, Place, Epoch, Begun: a result came, and was taken
+	Accepted             // Hub, Agent, Document, Place, Epoch, Begun, Clock: a result came, and was taken
 	Refused              // the same: it was not
 	Applied              // Hub, Document, Owners: the hub has heard of this placing
 	Leads                // Hub
@@ -68,6 +68,7 @@ const (
 type Event struct {
 	At    time.Duration // since the beginning
 	Begun time.Duration // when the work was done
+	Clock time.Time     // the hub's, by the day
 	Kind  Kind
 	Fault Fault
 

@@ -17,7 +17,7 @@ var (
 func runs(t *testing.T, n int, o Options) (counts map[Fault]int) {
 	t.Helper()
 	counts = make(map[Fault]int)
-	began := time.Now()
+	began, late := time.Now(), 0
 	for i := range n {
 		o.Seed = *first + uint64(i)
 		h := Run(o)
@@ -29,9 +29,13 @@ func runs(t *testing.T, n int, o Options) (counts map[Fault]int) {
 		for f, n := range h.Counts {
 			counts[f] += n
 		}
+		late += h.late()
 		if (i+1)%1000 == 0 {
 			t.Logf("%d seeds in %v", i+1, time.Since(began).Round(time.Second))
 		}
+	}
+	if t.Logf("%d results came when their epoch had ended as it should", late); late == 0 && n > 1 {
+		t.Error("no result came late")
 	}
 	return counts
 }

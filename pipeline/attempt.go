@@ -114,7 +114,7 @@ func (a *attempt) say(how string, why error) {
 	}
 	attrs := []slog.Attr{
 		slog.String(nameAttr, a.Name), slog.String(versionAttr, a.Version), slog.Int64(epochAttr, a.epoch), slog.String("outcome", how), slog.Int64("attempt", a.nth),
-		slog.Float64("seconds", time.Since(a.began).Seconds()), slog.Int64("records", a.source.health.work.collected.Load()-a.before),
+		slog.Float64("seconds", time.Since(a.began).Round(time.Microsecond).Seconds()), slog.Int64("records", a.source.health.work.collected.Load()-a.before),
 	}
 	if why != nil {
 		attrs = append(attrs, slog.String("error", why.Error()))

@@ -1,6 +1,6 @@
 // Tasks as they are looked at: by document, what is wrong first, and which of them have another owner than before.
 
-import type { Task } from '../api/types'
+import type { Task, TaskChange } from '../api/types'
 
 export const statuses = ['parked', 'unplaced', 'refused', 'rolled_back', 'waiting', 'running']
 
@@ -8,6 +8,12 @@ const rank = (t: Task) => statuses.indexOf(t.status) // what is not known comes 
 
 // ownerOf is what a task's owner is called; '' if it has none, or one that is not to be seen.
 export const ownerOf = (t: Task) => t.name || t.agent || ''
+
+// changed are the tasks that were known, with what has changed.
+export function changed(known: Task[], c: TaskChange): Task[] {
+  const gone = new Set(c.documents)
+  return [...(c.all ? [] : known.filter((t) => !gone.has(t.document))), ...(c.tasks ?? [])]
+}
 
 // A Group is the tasks of one document.
 export interface Group {

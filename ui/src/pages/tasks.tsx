@@ -159,10 +159,10 @@ function TaskRow({ of: { task: x, count }, group, move, now }: { of: Row; group:
 
 // said is a move in words.
 function said(x: Task, { from }: Move): string {
-  const names = from.map((n) => n || t.hidden).join(', ')
+  const names = from.map((b) => ownerOf(b) || t.hidden).join(', ')
   if (!x.epoch) return t.left(names)
   if (from.length === 0) return t.came
-  return from[0] && from[0] === ownerOf(x) ? t.again : t.moved(names)
+  return from[0]?.agent && from[0].agent === x.agent ? t.again : t.moved(names)
 }
 
 // Teach says what a task is to whoever has none.

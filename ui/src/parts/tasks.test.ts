@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { Task } from '../api/types'
-import { changed, groups, look, matches, rows, type Seen, unseen } from './tasks'
+import { changed, groups, look, matches, ownerOf, rows, type Seen, unseen } from './tasks'
 
 const task = (document: string, status: string, more: Partial<Task> = {}): Task => ({ document, status, version: 1, place: 1, priority: 5, ...more })
 const on = (document: string, name: string, epoch: number, more: Partial<Task> = {}) => task(document, 'running', { name, agent: 'id-' + name, epoch, ...more })
@@ -32,7 +32,7 @@ test('tasks are found by any of their words', () => {
 
 // looks takes one look after another, a second apart.
 const looks = (...lists: Task[][]) => lists.reduce<Seen>((seen, list, i) => look(seen, list, i * 1000), unseen)
-const moves = (...lists: Task[][]) => Object.fromEntries(looks(...lists).moves)
+const moves = (...lists: Task[][]) => Object.fromEntries([...looks(...lists).moves].map(([key, m]) => [key, { ...m, from: m.from.map(ownerOf) }]))
 const none = task('a', 'unplaced')
 
 test('what has another owner has moved from the one before', () => {

@@ -37,13 +37,12 @@ func TestRoundsAreTold(t *testing.T) {
 			<-ended
 		}()
 
-		var fate atomic.Pointer[func(n int) error]
-		rounds := 0
+		var fate atomic.Pointer[func(n int64) error]
+		var rounds atomic.Int64
 		plugins := []creel.Plugin{
 			creel.NewPolled("play", "Does as it is told.", func(none, creel.Host) (creel.Collector, error) {
 				return creel.CollectorFunc(func(context.Context, creel.Sink) error {
-					rounds++
-					return (*fate.Load())(rounds)
+					return (*fate.Load())(rounds.Add(1))
 				}), nil
 			}),
 			creel.NewExporter("sink", "Takes all.", func(none, creel.Host) (creel.Exporter, error) {
@@ -92,7 +91,7 @@ func TestRoundsAreTold(t *testing.T) {
 			log.Reset()
 			return list
 		}
-		does := func(what string, until time.Duration, f func(n int) error, want ...string) {
+		does := func(what string, until time.Duration, f func(n int64) error, want ...string) {
 			t.Helper()
 			fate.Store(&f)
 			time.Sleep(until - time.Since(began))
@@ -100,27 +99,27 @@ func TestRoundsAreTold(t *testing.T) {
 				t.Errorf("%s: it is told as %q, not %q", what, got, want)
 			}
 		}
-		well := func(int) error { return nil }
+		well := func(int64) error { return nil }
 		fate.Store(&well)
 		e.SetTerms(map[string]*pipeline.Terms{"probes": {Epoch: 1, Forever: true}})
 		if _, err := e.Apply(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
-		early := func(n int) error { return fmt.Errorf("no route to port %d", n) }
+		early := func(n int64) error { return fmt.Errorf("no route to port %d", n) }
 		does("well", 5050*time.Millisecond, well, "0 done 1")
 		does("failing, each time with another text", 200050*time.Millisecond, early, "10 failed 25", "70 failed 325", "130 failed 625", "190 failed 925")
 		does("well again", 230050*time.Millisecond, well, "200 done 976")
-		flap := func(n int) error {
+		flap := func(n int64) error {
 			if n%2 == 0 {
 				return errors.New("no")
 			}
 			return nil
 		}
 		fate.Store(&flap)
-		before := rounds
+		before := rounds.Load()
 		time.Sleep(100 * time.Second)
-		if got := told(); rounds-before < 400 || len(got) < 2 || len(got) > 11 {
-			t.Errorf("%d rounds of which every other one fails are told as %q", rounds-before, got)
+		if got := told(); rounds.Load()-before < 400 || len(got) < 2 || len(got) > 11 {
+			t.Errorf("%d rounds of which every other one fails are told as %q", rounds.Load()-before, got)
 		}
 		fate.Store(&well)
 		time.Sleep(30*time.Second + time.Millisecond)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strings"
@@ -20,7 +21,7 @@ type Client struct {
 	Token string       // of the hub
 	HTTP  *http.Client // nil: http.DefaultClient
 
-	// Others are the URLs of other hubs with the same control state, which take the same token: WatchDirectory goes on there.
+	// Others are the URLs of other hubs with the same control state, which take the same token: WatchDirectory and WatchTasks go on there.
 	Others []string
 
 	// Warn is called with what is wrong with an answer that is a success, such as that a hub has not answered the one that was
@@ -413,4 +414,44 @@ func watch[T any](ctx context.Context, c *Client, path string, request any, f fu
 		return ctx.Err()
 	}
 	return fmt.Errorf("%w any more: the stream has ended", ErrUnreachable)
+}
+
+// Pauses between asking all hubs, which double.
+const (
+	firstPause = 100 * time.Millisecond
+	mostPause  = 10 * time.Second
+)
+
+// goOn calls watch with this hub's client, and when that has ended, as when the hub goes away, again or with that of the next of
+// c.Others. watch calls note with what became of each event, and ends if that is an error. goOn returns that error, or ctx's, or that
+// who asks may not.
+func (c *Client) goOn(ctx context.Context, watch func(hub *Client, note func(error) error) error) error {
+	urls := append([]string{c.URL}, c.Others...)
+	pause := firstPause
+	for i := 0; ; i++ {
+		hub := *c
+		hub.URL = urls[i%len(urls)]
+		var failed error
+		err := watch(&hub, func(err error) error {
+			pause, failed = firstPause, err
+			return err
+		})
+		var refused *Error
+		switch {
+		case failed != nil:
+			return failed
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.As(err, &refused) && refused.Code != "unavailable" && refused.Code != "internal" && refused.Code != "timeout":
+			return err
+		}
+		if i%len(urls) == len(urls)-1 { // all were tried
+			select {
+			case <-time.After(pause/2 + rand.N(pause)):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			pause = min(2*pause, mostPause)
+		}
+	}
 }

@@ -2,8 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
-	"math/rand/v2"
 	"time"
 )
 
@@ -74,50 +72,25 @@ func (c *Client) Directory(ctx context.Context, q DirectoryQuery) (Directory, er
 	return get[Directory](ctx, c, "/directory", q)
 }
 
-const (
-	directorySilence = 45 * time.Second // of a hub that says every 15 that it is there: then it is asked anew
-	directoryPause   = 100 * time.Millisecond
-	maxDirectoryWait = 10 * time.Second
-)
+// directorySilence is that of a hub that says every 15 seconds that it is there: then it is asked anew.
+const directorySilence = 45 * time.Second
 
 // WatchDirectory calls f with who is there and then with every change, until ctx is done, f fails, or a hub says that who asks may
 // not. When the hub goes away it asks it again, or the next of c.Others, and goes on where it was. after is the ID of an event that was
 // seen before, "" to begin with a DirectoryAll; that also comes when what has changed since is not known any more.
 func (c *Client) WatchDirectory(ctx context.Context, q DirectoryQuery, after string, f func(DirectoryEvent) error) error {
-	urls := append([]string{c.URL}, c.Others...)
-	pause := directoryPause
-	for i := 0; ; i++ {
-		hub := *c
-		hub.URL = urls[i%len(urls)]
-		var failed error // of f
-		err := hub.watchDirectory(ctx, DirectoryWatch{q, after}, func(e DirectoryEvent) error {
-			pause = directoryPause
+	return c.goOn(ctx, func(hub *Client, note func(error) error) error {
+		return hub.watchDirectory(ctx, DirectoryWatch{q, after}, func(e DirectoryEvent) error {
+			var err error
 			if e.Event != DirectoryAt {
-				failed = f(e)
+				err = f(e)
 			}
-			if failed == nil && e.ID != "" {
+			if err == nil && e.ID != "" {
 				after = e.ID
 			}
-			return failed
+			return note(err)
 		})
-		var refused *Error
-		switch {
-		case failed != nil:
-			return failed
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.As(err, &refused) && refused.Code != "unavailable" && refused.Code != "internal" && refused.Code != "timeout":
-			return err
-		}
-		if i%len(urls) == len(urls)-1 { // all were tried
-			select {
-			case <-time.After(pause/2 + rand.N(pause)):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			pause = min(2*pause, maxDirectoryWait)
-		}
-	}
+	})
 }
 
 // watchDirectory watches as long as the hub says anything.

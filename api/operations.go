@@ -64,6 +64,7 @@ func Operations() []Operation {
 		within(get("getDocumentHistory", "/documents/{name}/history", "The versions of a document with their text, newest first.", nil, DocumentHistory{})),
 		within(change("rollBackDocument", http.MethodPost, "/documents/{name}/rollback", "Make an earlier version of a document the newest.", nil, Rollback{}, DocumentApplied{})),
 		within(get("listTasks", "/tasks", "The tasks: documents that are to be on some of the agents that they select, and on which they are.", nil, TaskList{})),
+		within(stream(get("watchTasks", "/watch/tasks", "The tasks as they change: an event tasks with all at once, and then with those of the documents whose tasks have changed, at most five times a second.", nil, TaskChange{}))), // not below /tasks, where a document may be called watch
 		within(get("getTask", "/tasks/{name}", "The tasks of one document: where they are, what has become of them, and what they wait for.", nil, TaskDetail{})),
 		within(change("runTask", http.MethodPost, "/tasks/{name}/run", "Have all agents that have a document do a round of its collectors now. One that is to be done once, and is, is done again.", nil, Because{}, TaskDetail{})),
 		within(change("cancelTask", http.MethodPost, "/tasks/{name}/cancel", "End a document that is to be done once, and is not done yet; of one that goes on, give up the rounds under way.", nil, Because{}, TaskDetail{})),

@@ -1,6 +1,9 @@
 package api
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // A Task is a place of a document that is to be on some of the agents that it selects: it has exactly one owner, or none yet.
 type Task struct {
@@ -19,6 +22,13 @@ type Task struct {
 // TaskList is the tasks, by document.
 type TaskList struct {
 	Tasks []Task `json:"tasks"`
+}
+
+// TaskChange is tasks that are not as they were. Who watches begins with all, also when it comes back.
+type TaskChange struct {
+	All       bool     `json:"all" doc:"These are all tasks: forget what was known."`
+	Documents []string `json:"documents" doc:"Those whose tasks have changed: forget what was known of these. One of which there is no task here has none any more."`
+	Tasks     []Task   `json:"tasks" doc:"All of these documents', as they are now."`
 }
 
 // TaskDetail is all of the tasks of one document.
@@ -68,4 +78,12 @@ type TaskEvent struct {
 	To    string    `json:"to,omitempty" doc:"The id of the agent that has it since."`
 	Epoch int64     `json:"epoch,omitempty"`
 	Why   string    `json:"why,omitempty"`
+}
+
+// WatchTasks calls f with all tasks and then with every change, until ctx is done, f fails, or a hub says that who asks may not. When the
+// hub goes away it asks it again, or the next of c.Others, and begins with all.
+func (c *Client) WatchTasks(ctx context.Context, f func(TaskChange) error) error {
+	return c.goOn(ctx, func(hub *Client, note func(error) error) error {
+		return watch(ctx, hub, "/watch/tasks", nil, func(t TaskChange) error { return note(f(t)) })
+	})
 }

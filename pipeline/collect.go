@@ -30,6 +30,7 @@ type source struct {
 	fence fence
 	mark  atomic.Pointer[stamp] // the last that it was given; nil: none yet
 	job   atomic.Pointer[job]   // the last of a document that is to be done once; nil: none
+	diary diary
 
 	inflight atomic.Int64 // batches that are not settled
 	settled  chan struct{}
@@ -88,7 +89,7 @@ func (s *source) round(ctx context.Context) error {
 	if !begins {
 		return nil
 	}
-	began, before := time.Now(), s.health.work.collected.Load()
+	a := s.begins(j)
 	s.fresh.Store(false)
 	ctx, span := s.tracer.Start(ctx, "round", trace.Internal)
 	err := s.collect(ctx)
@@ -99,8 +100,11 @@ func (s *source) round(ctx context.Context) error {
 	} else if err == nil {
 		s.health.ok()
 	}
-	s.tell(began, s.health.work.collected.Load()-before, err)
-	j.end(ctx, err)
+	if j != nil {
+		j.end(ctx, err)
+	} else if a != nil {
+		a.say(outcomeOf(ctx, err))
+	}
 	return err
 }
 

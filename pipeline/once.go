@@ -1,15 +1,12 @@
 package pipeline
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"log/slog"
 	"sync/atomic"
 	"time"
 
 	"github.com/creelhq/creel"
-	"github.com/creelhq/creel/task"
 )
 
 // This file is documents that are done once: by one round of each of their collectors.
@@ -40,6 +37,7 @@ type job struct {
 	err    atomic.Pointer[error]
 	result atomic.Pointer[Result] // nil: it is not over
 	source *source
+	*attempt
 }
 
 // only returns the job that a round is to do, if it is to be done once; false: it is done, or under way.
@@ -61,14 +59,11 @@ func (s *source) only() (*job, bool) {
 
 // end notes that the round is over. One that was cancelled, because the collector stops or its terms have ended, was none.
 func (j *job) end(ctx context.Context, err error) {
-	if j == nil {
-		return
-	}
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, task.ErrTimeout) {
+	how, err := outcomeOf(ctx, err)
+	if how == cancelled {
 		j.source.job.CompareAndSwap(j, nil)
+		j.say(how, err)
 		return
-	} else if cause != nil {
-		err = cmp.Or(err, cause)
 	}
 	j.settle(err)
 }
@@ -89,9 +84,15 @@ func (j *job) settle(err error) {
 	if errors.Is(r.Err, creel.ErrAbandoned) { // nobody has decided against the records: they are to be collected again
 		j.source.fence.owes.Store(true)
 		j.source.job.CompareAndSwap(j, nil)
+		j.say(cancelled, r.Err)
 		e.fencing.Reset(0)
 		return
 	}
+	how := done
+	if r.Err != nil {
+		how = failed
+	}
+	j.say(how, r.Err)
 	j.result.Store(r)
 	if e.Ended != nil {
 		e.Ended()
@@ -126,23 +127,4 @@ func (e *Engine) Results() map[string]Result {
 		}
 	}
 	return list
-}
-
-// tell logs how a round of a placed document went: one that failed, and each that is to be done once.
-func (s *source) tell(began time.Time, records int64, err error) {
-	g := s.e.current.Load()
-	d, t, _ := s.terms(g)
-	if t == nil || err == nil && !t.Once {
-		return
-	}
-	level, text := slog.LevelInfo, "a round of a placed document is over"
-	attrs := []slog.Attr{
-		slog.String(nameAttr, d.Name), slog.String(versionAttr, d.Version), slog.Int64(epochAttr, t.Epoch),
-		slog.Duration("took", time.Since(began)), slog.Int64("records", records),
-	}
-	if err != nil {
-		level, text = slog.LevelWarn, "a round of a placed document has failed"
-		attrs = append(attrs, slog.Any("error", err))
-	}
-	s.log.LogAttrs(context.Background(), level, text, attrs...)
 }

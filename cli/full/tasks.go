@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os/signal"
 	"slices"
 	"strings"
@@ -20,13 +21,22 @@ import (
 )
 
 func (c *commands) getTasks() *cobra.Command {
+	var follow bool
 	cmd := &cobra.Command{
 		Use: "tasks", Aliases: []string{"task"}, Short: "List documents that are to be on some agents, and on which they are.", Args: cobra.NoArgs,
-		Long: "List the tasks: a document with place: 2 has two. Each has one owner, an agent; when that is lost, the hub gives it to another,\nwith a higher epoch.",
+		Long: "List the tasks: a document with place: 2 has two. Each has one owner, an agent; when that is lost, the hub gives it to another,\nwith a higher epoch.\n" +
+			"With --watch each task, and then each that is not as it was, one a line, until it is interrupted.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := c.client()
 			if err != nil {
 				return err
+			}
+			if follow {
+				err := client.WatchTasks(cmd.Context(), c.tasksChanged(make(map[string][]api.Task)))
+				if errors.Is(err, context.Canceled) {
+					return nil
+				}
+				return failed(err)
 			}
 			list, err := client.Tasks(cmd.Context())
 			if err != nil {
@@ -39,7 +49,51 @@ func (c *commands) getTasks() *cobra.Command {
 			return c.Print(c.output, list, names, func(w *tabwriter.Writer) { taskTable(w, list.Tasks) })
 		},
 	}
+	cmd.Flags().BoolVarP(&follow, "watch", "w", false, "print each change, until interrupted")
 	return c.answering(cmd)
+}
+
+// tasksChanged returns what prints the tasks of a change that are not among the known ones, which are by document.
+func (c *commands) tasksChanged(known map[string][]api.Task) func(api.TaskChange) error {
+	return func(change api.TaskChange) error {
+		was, at := known, time.Now().Format(time.TimeOnly)
+		if known = maps.Clone(was); change.All {
+			known = make(map[string][]api.Task)
+		}
+		for _, document := range change.Documents {
+			delete(known, document)
+		}
+		for _, t := range change.Tasks {
+			known[t.Document] = append(known[t.Document], t)
+			if slices.Contains(was[t.Document], t) {
+				continue
+			}
+			if _, err := fmt.Fprintf(c.Out, "%s + %s %s\n", at, plain(t.Document), taskText(t)); err != nil {
+				return err
+			}
+		}
+		for _, document := range slices.Sorted(maps.Keys(was)) {
+			if known[document] != nil {
+				continue
+			}
+			if _, err := fmt.Fprintf(c.Out, "%s - %s\n", at, plain(document)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// taskText is a task in a line: how it is, and on whom.
+func taskText(t api.Task) string {
+	text := plain(t.Status)
+	if t.Epoch > 0 {
+		text += fmt.Sprintf(" %s %s epoch %d", plain(first(t.Name, "-")), plain(first(t.Agent, "-")), t.Epoch)
+	}
+	if t.Error != "" {
+		text += ": " + plain(firstLine(t.Error))
+	}
+	return text
 }
 
 func taskTable(w *tabwriter.Writer, list []api.Task) {
@@ -272,7 +326,7 @@ func (c *commands) taskLogs() *cobra.Command {
 	var f window
 	follow := false
 	cmd := &cobra.Command{
-		Use: "logs NAME", Short: "Show the log records that a document's collectors have sent, as far as the hub has them.", Args: cobra.ExactArgs(1),
+		Use: "logs NAME", Short: "Show how a document's rounds went and the log records that its collectors have sent, as far as the hub has them.", Args: cobra.ExactArgs(1),
 		Example: "  creel task logs nightly --since 1d\n  creel task logs nightly -f",
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			client, err := c.client()
@@ -324,6 +378,12 @@ func (c *commands) printTaskLog(l *api.Log) {
 	var text string
 	if json.Unmarshal(l.Body, &text) != nil {
 		text = string(l.Body)
+	}
+	if outcome := attr("outcome"); outcome != "-" && attr("component") != "-" { // it says how a round went
+		text = fmt.Sprintf("%s: %s, attempt %s, %ss", attr("component"), outcome, attr("attempt"), attr("seconds"))
+		if why := attr("error"); why != "-" {
+			text += ": " + firstLine(why)
+		}
 	}
 	fmt.Fprintf(c.Out, "%s %-5s %s epoch %s  %s\n", l.Time.Local().Format("2006-01-02 15:04:05.000"), l.Severity, plain(attr("creel.agent.id")), plain(attr("creel.document.epoch")), plain(text))
 }

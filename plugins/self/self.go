@@ -27,7 +27,7 @@ var Plugin = creel.NewPolled("self", "Collects the agent's own metrics, logs and
 type Config struct {
 	Metrics bool   `doc:"Collect the agent's metrics." default:"true"`
 	Logs    bool   `doc:"Collect the agent's log, as far as agent.log.level lets it through." default:"true"`
-	Level   string `doc:"The least severity of log records to collect." default:"info" enum:"debug|info|warn|error"`
+	Level   string `doc:"The least severity of log records to collect. How rounds of placed documents went is collected whatever it says." default:"info" enum:"debug|info|warn|error"`
 	Traces  bool   `doc:"Collect spans of what the agent does: reload, delivery, calls to its hub, rounds of polled collectors. Of each about one a second, and what belongs to traces of others who call it." default:"true"`
 }
 
@@ -108,12 +108,21 @@ func (s *collector) gathered() ([]slog.Record, []trace.Data) {
 
 // keepLog is called by whoever logs.
 func (s *collector) keepLog(r slog.Record) {
-	if r.Level < s.level {
+	if r.Level < s.level && !ofDocument(r) {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.logs = append(newest(s.logs, s.lost), r.Clone())
+}
+
+// ofDocument reports whether r says how something went that a hub has placed.
+func ofDocument(r slog.Record) (is bool) {
+	r.Attrs(func(a slog.Attr) bool {
+		is = a.Key == "creel.document.name"
+		return !is
+	})
+	return is
 }
 
 // keepSpan is called by whoever ends a span.

@@ -137,11 +137,16 @@ func TestMetricsAndLogsBecomeRecords(t *testing.T) {
 	if l := k.logs[1]; len(l.Attrs) != 2 || l.TraceID != (creel.TraceID{}) || l.SpanID != (creel.SpanID{}) {
 		t.Errorf("of ids that are none the log is %+v", l)
 	}
+	tel.log(slog.LevelDebug, "a round", "creel.document.name", "d", "outcome", "done")
+	round()
+	if len(k.logs) != 3 || k.logs[2].Body.Str() != "a round" {
+		t.Errorf("of how a round went there is no log, whatever its level: %+v", k.logs)
+	}
 	for range 1500 {
 		tel.log(slog.LevelInfo, "flood")
 	}
 	round()
-	if n := len(k.logs) - 2; n != 1000 {
+	if n := len(k.logs) - 3; n != 1000 {
 		t.Errorf("%d records of a flood were kept", n)
 	}
 	if err := c.(interface{ Close() error }).Close(); err != nil || len(tel.subs) != 0 {

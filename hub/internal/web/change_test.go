@@ -19,6 +19,7 @@ import (
 type papers struct {
 	mu    sync.Mutex
 	calls []string
+	tasks []api.Task
 }
 
 func (p *papers) note(format string, args ...any) {
@@ -63,7 +64,12 @@ func (p *papers) Retry(_ context.Context, _ string, _ expr.Selector, name, cause
 	p.note("retry %s: %s", name, cause)
 	return nil
 }
-func (p *papers) Tasks(expr.Selector) api.TaskList { return api.TaskList{Tasks: []api.Task{}} }
+
+func (p *papers) Tasks(expr.Selector) api.TaskList {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return api.TaskList{Tasks: append([]api.Task{}, p.tasks...)}
+}
 
 func (p *papers) Get(_ context.Context, _ expr.Selector, name string, version int64) (api.DocumentDetail, error) {
 	p.note("get %s %d", name, version)

@@ -33,16 +33,16 @@ func (s *Server) operations() map[string]operation {
 		"getCluster": ask(func(ctx context.Context, _ *call, _ none) (api.Cluster, error) {
 			return s.Cluster.Cluster(ctx), nil
 		}),
-		"watchCluster": s.watch("watchCluster", "cluster", s.clusterSoon, s.clusterNow),
+		"watchCluster": s.watch("watchCluster", "cluster", atMostEvery, s.clusterSoon, s.clusterNow),
 		"drainHub":     tell(s.drainHub),
 		"getDirectory": ask(func(_ context.Context, c *call, q api.DirectoryQuery) (api.Directory, error) {
 			return s.Directory.List(c.Within, q)
 		}),
 		"watchDirectory":     s.watchDirectory,
 		"listAgents":         ask(s.agents),
-		"watchAgents":        s.watch("watchAgents", "agents", s.fleetChanged, s.agentsNow),
+		"watchAgents":        s.watch("watchAgents", "agents", atMostEvery, s.fleetChanged, s.agentsNow),
 		"getAgent":           ask(s.agent),
-		"watchAgent":         s.watch("watchAgent", "agent", s.fleetChanged, func(ctx context.Context, c *call) (any, error) { return s.agent(ctx, c, none{}) }),
+		"watchAgent":         s.watch("watchAgent", "agent", atMostEvery, s.fleetChanged, func(ctx context.Context, c *call) (any, error) { return s.agent(ctx, c, none{}) }),
 		"orderAgent":         tell(s.order),
 		"getLedger":          ask(s.ledger),
 		"listConfigurations": ask(together(s, "/configurations", plain(s.configurations), bare(peers.JoinConfigurations))),
@@ -58,6 +58,7 @@ func (s *Server) operations() map[string]operation {
 		"listTasks": ask(func(_ context.Context, c *call, _ none) (api.TaskList, error) {
 			return s.Documents.Tasks(c.Within), nil
 		}),
+		"watchTasks":      s.watchTasks,
 		"getTask":         ask(s.task),
 		"runTask":         tell(s.taskChange(Tasks.Run)),
 		"cancelTask":      tell(s.taskChange(Tasks.Cancel)),

@@ -19,6 +19,7 @@ import (
 
 const (
 	atMostEvery  = time.Second      // events of a watch
+	tasksEvery   = atMostEvery / 5  // of that of tasks
 	stillThere   = 15 * time.Second // between comments on a silent stream, so that nobody on the way ends it
 	writeTimeout = 10 * time.Second // for one event: a reader that does not read is let go
 )
@@ -55,8 +56,9 @@ func (s *stream) write(text []byte) error {
 	return s.c.Flush()
 }
 
-// watch sends what view returns at once, and again when that has changed, which next tells of.
-func (s *Server) watch(id, event string, next func(*call) <-chan struct{}, view func(context.Context, *call) (any, error)) operation {
+// watch sends what view returns at once, and again when that has changed, which next tells of; nil has not. Events lie apart: more, up
+// to atMostEvery, if it is much work to look.
+func (s *Server) watch(id, event string, apart time.Duration, next func(*call) <-chan struct{}, view func(context.Context, *call) (any, error)) operation {
 	return func(w http.ResponseWriter, r *http.Request, c *call) (any, error) {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
@@ -69,6 +71,7 @@ func (s *Server) watch(id, event string, next func(*call) <-chan struct{}, view 
 		for {
 			changed := next(c)
 			c.fresh = fresh
+			began := time.Now()
 			v, err := view(ctx, c)
 			var data []byte
 			if err == nil {
@@ -82,7 +85,8 @@ func (s *Server) watch(id, event string, next func(*call) <-chan struct{}, view 
 			case out == nil:
 				out = newStream(w)
 			}
-			if !bytes.Equal(data, last) && out.send(event, data) != nil || !s.pause(r, o, changed, silent.C, out) {
+			wait := max(apart, min(10*time.Since(began), atMostEvery))
+			if v != nil && !bytes.Equal(data, last) && out.send(event, data) != nil || !s.pause(r, o, wait, changed, silent.C, out) {
 				return answered{}, nil
 			}
 			last = data
@@ -125,15 +129,48 @@ func (s *Server) clusterNow(ctx context.Context, _ *call) (any, error) {
 	return c, nil
 }
 
+// watchTasks sends all tasks, and then those of documents whose tasks have changed.
+func (s *Server) watchTasks(w http.ResponseWriter, r *http.Request, c *call) (any, error) {
+	var told map[string][]api.Task // by document
+	// What documents ask for comes with the fleet's changes: it is told of each.
+	next := func(*call) <-chan struct{} { return s.Fleet.Changed() }
+	return s.watch("watchTasks", "tasks", tasksEvery, next, func(_ context.Context, c *call) (any, error) {
+		now := make(map[string][]api.Task)
+		for _, t := range s.Documents.Tasks(c.Within).Tasks {
+			now[t.Document] = append(now[t.Document], t)
+		}
+		change := api.TaskChange{All: told == nil, Documents: []string{}, Tasks: []api.Task{}}
+		for document, tasks := range now {
+			if !slices.Equal(tasks, told[document]) {
+				change.Documents = append(change.Documents, document)
+			}
+		}
+		for document := range told {
+			if now[document] == nil {
+				change.Documents = append(change.Documents, document)
+			}
+		}
+		told = now
+		if len(change.Documents) == 0 && !change.All {
+			return nil, nil
+		}
+		slices.Sort(change.Documents)
+		for _, document := range change.Documents {
+			change.Tasks = append(change.Tasks, now[document]...)
+		}
+		return change, nil
+	})(w, r, c)
+}
+
 // operationOf returns what the API says of an operation.
 func operationOf(id string) api.Operation {
 	all := api.Operations()
 	return all[slices.IndexFunc(all, func(o api.Operation) bool { return o.ID == id })]
 }
 
-// pause waits for a change, and for as long as events must lie apart. It returns false when the stream is over.
-func (s *Server) pause(r *http.Request, o api.Operation, changed <-chan struct{}, silent <-chan time.Time, out *stream) bool {
-	apart := time.NewTimer(atMostEvery)
+// pause waits for a change, and at least for wait. It returns false when the stream is over.
+func (s *Server) pause(r *http.Request, o api.Operation, wait time.Duration, changed <-chan struct{}, silent <-chan time.Time, out *stream) bool {
+	apart := time.NewTimer(wait)
 	defer apart.Stop()
 	for waiting := true; waiting; {
 		select {

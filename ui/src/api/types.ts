@@ -1084,6 +1084,15 @@ export interface Task {
   version: number
 }
 
+export interface TaskChange {
+  /** These are all tasks: forget what was known. */
+  all: boolean
+  /** Those whose tasks have changed: forget what was known of these. One of which there is no task here has none any more. */
+  documents: string[]
+  /** All of these documents', as they are now. */
+  tasks: Task[]
+}
+
 export interface TaskDetail {
   /** What each of its tasks takes of an agent's capacity. */
   cost: number

@@ -1,6 +1,6 @@
 import { useEffect, useState } from 'react'
-import type { Task, TaskList } from '../api/types'
-import { useAgain, useGet, useNow } from '../api/use'
+import type { Task } from '../api/types'
+import { useNow } from '../api/use'
 import { whole } from '../format'
 import { useRows } from '../keys'
 import { Copy } from '../parts/copy'
@@ -8,22 +8,20 @@ import { useRefusal } from '../parts/me'
 import { AgentLink, documentPath, PlacedStatus } from '../parts/placed'
 import { Search } from '../parts/search'
 import { Known } from '../parts/state'
-import { TaskSince } from '../parts/task'
+import { TaskSince, useTasks } from '../parts/task'
 import { type Group, groups, look, matches, type Move, ownerOf, type Row, rows, statuses, unseen } from '../parts/tasks'
 import { change, Link, navigate, type Place } from '../router'
 import { text } from '../text'
 import { newDocument } from './documents'
 
 const t = text.tasks
-const every = 1000 // milliseconds
 const shown = 10_000 // milliseconds that a move is marked
 const mostRows = 500
 
 export function TasksPage({ place }: { place: Place }) {
-  const tasks = useGet<TaskList>('/tasks')
+  const tasks = useTasks()
   const [seen, see] = useState(unseen)
-  const list = tasks.value?.tasks
-  useAgain(tasks, every)
+  const list = tasks.value
   useEffect(() => {
     if (list) see((before) => look(before, list, Date.now()))
   }, [list])
@@ -36,7 +34,7 @@ export function TasksPage({ place }: { place: Place }) {
         <Search place={place} label={t.search} />
       </div>
       <p className="faint">{t.help}</p>
-      <Known answer={tasks}>{({ tasks }) => (tasks.length === 0 ? <Teach /> : <Tasks all={tasks} moves={seen.moves} place={place} />)}</Known>
+      <Known answer={tasks}>{(all) => (all.length === 0 ? <Teach /> : <Tasks all={all} moves={seen.moves} place={place} />)}</Known>
     </div>
   )
 }
@@ -161,10 +159,10 @@ function TaskRow({ of: { task: x, count }, group, move, now }: { of: Row; group:
 
 // said is a move in words.
 function said(x: Task, { from }: Move): string {
-  const names = from.map((n) => n || t.hidden).join(', ')
+  const names = from.map((b) => ownerOf(b) || t.hidden).join(', ')
   if (!x.epoch) return t.left(names)
   if (from.length === 0) return t.came
-  return from[0] && from[0] === ownerOf(x) ? t.again : t.moved(names)
+  return from[0]?.agent && from[0].agent === x.agent ? t.again : t.moved(names)
 }
 
 // Teach says what a task is to whoever has none.

@@ -1,15 +1,23 @@
 // What agents have of documents that are to be on some of them only.
 
-import type { Task, TaskList } from '../api/types'
-import { useAgain, useGet } from '../api/use'
+import { useState } from 'react'
+import type { Task, TaskChange } from '../api/types'
+import { type Answer, useWatch } from '../api/use'
 import { ago, stamp } from '../format'
 import { Link } from '../router'
 import { text } from '../text'
 import { documentPath, PlacedStatus } from './placed'
-import { groups } from './tasks'
+import { changed, groups } from './tasks'
 
 const t = text.tasks
-const every = 3000 // milliseconds
+
+// useTasks are all tasks, as they change.
+export function useTasks(): Answer<Task[]> {
+  const [state, set] = useState<Answer<Task[]>>({ loading: true })
+  const take = (c: TaskChange) => set((s) => ({ value: changed(s.value ?? [], c), loading: false }))
+  useWatch<TaskChange>('/watch/tasks', {}, 'tasks', take, (failure) => set((s) => ({ ...s, failure, loading: s.loading && !failure })))
+  return state
+}
 
 export function TaskSince({ of: x, now }: { of: Task; now: number }) {
   return x.since ? <span title={stamp(x.since)}>{ago(x.since, now)}</span> : null
@@ -17,9 +25,11 @@ export function TaskSince({ of: x, now }: { of: Task; now: number }) {
 
 // TasksOf are the tasks of an agent; nothing if it has none. Who has no document has none, and is not asked about.
 export function TasksOf({ agent, some, now }: { agent: string; some: boolean; now: number }) {
-  const tasks = useGet<TaskList>(some ? '/tasks' : null)
-  useAgain(tasks, every)
-  const list = some ? groups((tasks.value?.tasks ?? []).filter((x) => x.agent === agent)).flatMap((g) => g.tasks) : []
+  return some ? <Owned agent={agent} now={now} /> : null
+}
+
+function Owned({ agent, now }: { agent: string; now: number }) {
+  const list = groups((useTasks().value ?? []).filter((x) => x.agent === agent)).flatMap((g) => g.tasks)
   if (list.length === 0) return null
   return (
     <section id="tasks">

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { Task } from '../api/types'
-import { groups, look, matches, rows, type Seen, unseen } from './tasks'
+import { changed, groups, look, matches, ownerOf, rows, type Seen, unseen } from './tasks'
 
 const task = (document: string, status: string, more: Partial<Task> = {}): Task => ({ document, status, version: 1, place: 1, priority: 5, ...more })
 const on = (document: string, name: string, epoch: number, more: Partial<Task> = {}) => task(document, 'running', { name, agent: 'id-' + name, epoch, ...more })
@@ -32,7 +32,7 @@ test('tasks are found by any of their words', () => {
 
 // looks takes one look after another, a second apart.
 const looks = (...lists: Task[][]) => lists.reduce<Seen>((seen, list, i) => look(seen, list, i * 1000), unseen)
-const moves = (...lists: Task[][]) => Object.fromEntries(looks(...lists).moves)
+const moves = (...lists: Task[][]) => Object.fromEntries([...looks(...lists).moves].map(([key, m]) => [key, { ...m, from: m.from.map(ownerOf) }]))
 const none = task('a', 'unplaced')
 
 test('what has another owner has moved from the one before', () => {
@@ -64,4 +64,11 @@ test('of several tasks as many have moved as owners have changed', () => {
   // Fewer or more places are no move.
   expect(moves(place(2, x, y), place(1, x), place(2, x, v))).toEqual({ 'a 4': { from: [], at: 2000 } })
   expect(moves(place(1, x), place(2, x, y), place(1, y))).toEqual({ 'a 2': { from: [], at: 1000 } })
+})
+
+test('what has changed of some documents leaves the others as they were', () => {
+  const list = [task('a', 'running', { epoch: 1 }), task('b', 'running', { epoch: 2 }), task('b', 'waiting', { epoch: 3 })]
+  const names = (tasks: Task[]) => tasks.map((t) => `${t.document}${t.epoch ?? ''}`).join(' ')
+  expect(names(changed(list, { all: false, documents: ['b', 'c'], tasks: [task('c', 'running', { epoch: 4 })] }))).toBe('a1 c4')
+  expect(names(changed(list, { all: true, documents: [], tasks: [task('c', 'running', { epoch: 4 })] }))).toBe('c4')
 })

@@ -1,13 +1,19 @@
 // Tasks as they are looked at: by document, what is wrong first, and which of them have another owner than before.
 
-import type { Task } from '../api/types'
+import type { Task, TaskChange } from '../api/types'
 
-export const statuses = ['parked', 'unplaced', 'refused', 'rolled_back', 'waiting', 'running']
+export const statuses = ['parked', 'failed', 'unplaced', 'refused', 'rolled_back', 'waiting', 'running', 'cancelled', 'done']
 
 const rank = (t: Task) => statuses.indexOf(t.status) // what is not known comes first
 
 // ownerOf is what a task's owner is called; '' if it has none, or one that is not to be seen.
 export const ownerOf = (t: Task) => t.name || t.agent || ''
+
+// changed are the tasks that were known, with what has changed.
+export function changed(known: Task[], c: TaskChange): Task[] {
+  const gone = new Set(c.documents)
+  return [...(c.all ? [] : known.filter((t) => !gone.has(t.document))), ...(c.tasks ?? [])]
+}
 
 // A Group is the tasks of one document.
 export interface Group {
@@ -64,7 +70,7 @@ export function matches(t: Task, search: string, status: string): boolean {
 
 // A Move is that a task was placed on another owner, or lost its owner.
 export interface Move {
-  from: string[] // what owners before were called; several of a row that is of several tasks, none if it had none
+  from: Task[] // as they were; several of a row that is of several tasks, none if it had no owner
   at: number // when it was seen, milliseconds
 }
 
@@ -76,8 +82,8 @@ export interface Seen {
 
 interface Owners {
   place: number
-  owners: Map<number, string> // by epoch
-  left: string[] // without somebody in their place yet, the oldest first
+  owners: Map<number, Task> // by epoch
+  left: Task[] // without somebody in their place yet, the oldest first
 }
 
 export const unseen: Seen = { documents: new Map(), moves: new Map() }
@@ -88,14 +94,14 @@ export function look(before: Seen, list: Task[], now: number): Seen {
   const next: Seen = { documents: new Map(), moves: new Map() }
   for (const g of groups(list)) {
     const owned = g.tasks.filter((t) => t.epoch)
-    const owners = new Map(owned.map((t) => [t.epoch ?? 0, ownerOf(t)]))
+    const owners = new Map(owned.map((t) => [t.epoch ?? 0, t]))
     const was = before.documents.get(g.document)
     const epochs = [...owners.keys()].sort((a, b) => a - b)
     const moveOf = (epoch: number) => before.moves.get(keyOf({ document: g.document, epoch }))
     const early = was && was.owners.size > was.place ? epochs.filter((e) => was.owners.has(e) && moveOf(e)?.from.length === 0) : []
     const come = was ? epochs.filter((e) => !was.owners.has(e)) : []
     const gone = was ? [...was.owners].filter(([e]) => !owners.has(e)).sort(([a], [b]) => a - b) : []
-    let left = [...(was?.left ?? []), ...gone.map(([, name]) => name)]
+    let left = [...(was?.left ?? []), ...gone.map(([, t]) => t)]
     for (const epoch of epochs) {
       const key = keyOf({ document: g.document, epoch })
       const from = early.includes(epoch) || come.includes(epoch) ? left.shift() : undefined

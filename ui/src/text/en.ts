@@ -58,7 +58,7 @@ export const en = {
     running: (n: string) => `${n} running`,
     waiting: (n: string) => `${n} waiting`,
     failed: (n: string) => `${n} failed`,
-    status: { running: 'running', waiting: 'waiting', refused: 'refused', rolled_back: 'rolled back', unplaced: 'unplaced', parked: 'parked' } as Record<string, string>,
+    status: { running: 'running', waiting: 'waiting', refused: 'refused', rolled_back: 'rolled back', unplaced: 'unplaced', parked: 'parked', failed: 'failed', cancelled: 'cancelled', done: 'done' } as Record<string, string>,
     views: { label: 'Views of the document', text: 'Text', agents: 'Agents', history: 'History' },
     gone: 'It does not exist, or was deleted. What it was before is in its history, and a rollback brings it back.',
     editor: 'Text of the document, YAML. Tab indents; Escape leaves the field.',

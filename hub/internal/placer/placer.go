@@ -57,6 +57,7 @@ type Documents interface {
 	Has(name, agent string) bool
 	Failures() map[string][]documents.Failure
 	Results() map[string][]documents.Done
+	Costs() map[string]map[string]float64
 	Place(ctx context.Context, name string, was, next documents.Owners) error
 	Forget(ctx context.Context, name string) error
 	Changed() <-chan struct{}

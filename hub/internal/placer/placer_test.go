@@ -35,7 +35,7 @@ type world struct {
 }
 
 func (w *world) Candidates() []registry.Candidate { return w.fleet }
-func (w *world) Changed() <-chan struct{}         { return w.change }
+func (w *world) Altered() <-chan struct{}         { return w.change }
 
 func newWorld(t *testing.T, agents int) *world {
 	t.Helper()

@@ -171,8 +171,11 @@ func TestMeasuredIsKept(t *testing.T) {
 	if list, _ := w.documents.Floating(); list[0].Cost != 0 {
 		t.Errorf("it says a cost: %v", list[0].Cost)
 	}
+	say(now.Agent, 2)
+	Tell(t.Context(), w.Options) // it leads no more, and has the agent
+	w.await(func(o []documents.Owner) bool { return o[0].Measured == 2 && o[0].Epoch == now.Epoch })
 	d, err := w.documents.Task(t.Context(), expr.Selector{}, "task")
-	if err != nil || d.Cost != 1 || len(d.Tasks) != 1 || d.Tasks[0].Measured != 0.5 {
+	if err != nil || d.Cost != 1 || len(d.Tasks) != 1 || d.Tasks[0].Measured != 2 {
 		t.Errorf("it is shown as %+v, %v", d, err)
 	}
 	w.apply("document: task\nplace: 2\nexporters: {debug: {}}")

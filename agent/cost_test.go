@@ -65,7 +65,9 @@ func TestCostsFollow(t *testing.T) {
 	now := time.Now()
 	look := func(rounds int, busy time.Duration) float64 {
 		now = now.Add(costEvery)
-		return c.look(now, func() map[string]pipeline.Effort { return map[string]pipeline.Effort{"c": {Document: "d", Rounds: rounds, Busy: busy}} })["d"]
+		return c.look(now, func() map[string]pipeline.Effort {
+			return map[string]pipeline.Effort{"c": {Document: "d", Rounds: rounds, Busy: busy}}
+		})["d"]
 	}
 	look(1, time.Second)
 	look(2, 7*time.Second)

@@ -159,6 +159,7 @@ type agent struct {
 	hub       *control.Client // nil: none
 	hubs      *knownHubs
 	terms     *terms
+	costs     costs
 	joined    *identity.Identity // nil: no hub was joined, or Options say who the agent is
 	serving   context.Context    // done when the agent is to end
 	began     time.Time

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/creelhq/creel/agent/change"
 	"github.com/creelhq/creel/agent/identity"
@@ -148,11 +149,14 @@ func offerOf(p change.Pieces) *control.Offer {
 	return o
 }
 
-// configuration is what the agent says of its configuration, and of documents that are to be done once.
+// configuration is what the agent says of its configuration, of what documents cost, and of those that are to be done once.
 func (a *agent) configuration() report.Configuration {
-	c, results := a.changes.Report(), a.engine.Results()
+	c, results, costs := a.changes.Report(), a.engine.Results(), a.costs.look(time.Now(), a.engine.Efforts)
 	for i := range c.Documents {
 		d := &c.Documents[i]
+		if d.Source == HubSource {
+			d.Cost = costs[d.Name]
+		}
 		r, over := results[d.Name]
 		if !over || d.Source != HubSource || d.Version != r.Version || d.Status != report.Running {
 			continue

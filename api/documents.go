@@ -151,7 +151,7 @@ func DocumentSchema(configuration map[string]any) map[string]any {
 		"spread":   map[string]any{"type": "string", "description": "With a number as place: a label, such as site, over whose values the agents that run it are spread."},
 		"priority": map[string]any{"type": "integer", "minimum": 0, "maximum": 9, "default": 5, "description": "With a number as place: higher ones are placed first."},
 		"once":     map[string]any{"type": "boolean", "default": false, "description": "With a number as place: each place is done when an agent has done a round of each of the document's collectors, which must work in rounds, and what these sent is delivered, or on disk. A round that fails is tried on up to three agents. Another version is done anew."},
-		"cost":     map[string]any{"type": "number", "minimum": 0.001, "maximum": 1000000, "default": 1, "description": "With a number as place: what it takes of the capacity of an agent that has one (agent.tasks.capacity)."},
+		"cost":     map[string]any{"type": "number", "minimum": 0.001, "maximum": 1000000, "default": 1, "description": "With a number as place: what it takes of the capacity of an agent that has one (agent.tasks.capacity), and of its share. Left out, it takes 1 of the capacity, and of the share what is measured."},
 		"overlap":  map[string]any{"enum": []any{"allow", "never"}, "default": "allow", "description": "With a number as place. allow: when its agent is lost, another has the place at once. never: only when the old one has surely stopped; no two agents ever work on the same place."},
 		"orphan": map[string]any{
 			"type": "string", "default": "keep", "pattern": "^(keep|stop|[0-9].*)$",

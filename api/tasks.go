@@ -17,6 +17,7 @@ type Task struct {
 	Since    time.Time `json:"since,omitzero" doc:"When it was placed there, or done."`
 	Status   string    `json:"status" doc:"running, waiting, refused, rolled_back, unplaced, or parked: it has failed on several agents, and waits for another version of the document or to be retried. Of a document that is to be done once also done, failed and cancelled."`
 	Error    string    `json:"error,omitempty" doc:"Why it does not run, or why it is placed nowhere."`
+	Measured float64   `json:"measured,omitempty" doc:"The share of a slot that it takes at its owner, as measured over minutes: it stays until it has doubled or halved. None if it is not known yet, or does not work in rounds."`
 }
 
 // TaskList is the tasks, by document.
@@ -39,7 +40,7 @@ type TaskDetail struct {
 	Place     int           `json:"place" doc:"On how many agents it is to be."`
 	Spread    string        `json:"spread,omitempty" doc:"The label over whose values these are spread."`
 	Priority  int           `json:"priority" doc:"From 0 to 9: higher ones are placed first."`
-	Cost      float64       `json:"cost" doc:"What each of its tasks takes of an agent's capacity."`
+	Cost      float64       `json:"cost" doc:"What each of its tasks takes of an agent's capacity: 1 unless the document says otherwise. How even agents are is reckoned from what is measured where it does not."`
 	Once      bool          `json:"once" doc:"A task is done when a round of each of its collectors is."`
 	Exclusive bool          `json:"exclusive" doc:"No two agents ever work on the same task."`
 	Parked    bool          `json:"parked" doc:"It has failed on several agents, and waits for another version or to be retried."`

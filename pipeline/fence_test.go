@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -310,6 +311,23 @@ func TestFence(t *testing.T) {
 					t.Errorf("at %v s the resource of %s was %s, want %s", a.at, id, a.attrs, want)
 				}
 			}
+		}
+	})
+}
+
+// TestEfforts: the rounds of collectors count whose documents have terms and are not to be done once, and the time that they own slots.
+func TestEfforts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFenced(t)
+		f.SetTerms(map[string]*pipeline.Terms{"d": {Epoch: 1, Forever: true}, "once": {Epoch: 1, Forever: true, Once: true}})
+		ids := map[string]pipeline.Document{"slow/d": {Name: "d", Version: "1"}, "stream/d": {Name: "d", Version: "1"}, "slow/once": {Name: "once", Version: "1"}, "slow/all": {Name: "all", Version: "1"}}
+		p := f.plan("collectors: {slow/d: {every: 1m}, stream/d: {}, slow/once: {every: 1m}, slow/all: {every: 1m}, slow/own: {every: 1m}}\nexporters: {sink: {}}\npipelines: {p: {from: [slow/d, stream/d, slow/once, slow/all, slow/own], to: [sink]}}", ids)
+		if _, err := f.Apply(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(65 * time.Second) // in the second round
+		if got, want := f.Efforts(), (map[string]pipeline.Effort{"collectors.slow/d": {Document: "d", Rounds: 1, Busy: 15 * time.Second}}); !maps.Equal(got, want) {
+			t.Errorf("got %+v, want %+v", got, want)
 		}
 	})
 }

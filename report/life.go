@@ -50,6 +50,10 @@ type Document struct {
 
 	Epoch int64     `json:"epoch,omitempty"` // in which it was done or failed
 	Ended time.Time `json:"ended,omitzero"`  // when that was, by the agent's clock
+
+	// Cost is the share of a slot that the collectors take of one that a hub has placed on some agents, as measured over the last
+	// minutes. It is coarse: it stays until it has doubled or halved. 0: it is not known, or they do not work in rounds.
+	Cost float64 `json:"cost,omitempty"`
 }
 
 // Some values of Document.Status. Done and Failure are those of one that is to be done once, and is over.

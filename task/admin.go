@@ -180,12 +180,13 @@ func (c *Counters) add(r Round, timedOut bool) {
 // Status is how a task is. Times that do not apply are zero.
 type Status struct {
 	ID      string
-	Running bool      // or waiting for a slot, to begin or to go on
-	Next    time.Time // when the round is due, with its jitter: the next one, or the one that waits or runs
-	Waiting time.Time // since when it waits for a slot
-	Started time.Time // when the round that exists began
-	Parked  bool      // it is blocked, and owns no slot
-	Stuck   bool      // it was cancelled, does not return, and lost its slot
+	Running bool          // or waiting for a slot, to begin or to go on
+	Next    time.Time     // when the round is due, with its jitter: the next one, or the one that waits or runs
+	Waiting time.Time     // since when it waits for a slot
+	Started time.Time     // when the round that exists began
+	Parked  bool          // it is blocked, and owns no slot
+	Stuck   bool          // it was cancelled, does not return, and lost its slot
+	Busy    time.Duration // how long its rounds have owned a slot since it was added
 	// Priority is that in effect now: raised by waiting, and by those that wait for what the round holds. It may be over 9.
 	Priority float64
 	Breaker  Breaker
@@ -215,7 +216,7 @@ func (s *Scheduler) Tasks() []Status {
 func (s *Scheduler) status(j *job, now int64) Status {
 	p, b := j.record, &j.record.breaker
 	st := Status{
-		ID: j.ID, Running: j.due.place == 0, Next: j.at.Add(j.delay), Counters: p.counts, Last: p.last,
+		ID: j.ID, Running: j.due.place == 0, Next: j.at.Add(j.delay), Busy: p.busy, Counters: p.counts, Last: p.last,
 		Breaker: Breaker{Open: b.rest > 0, Until: b.until, Reason: b.reason},
 	}
 	urgency := s.priority(j.Priority)
@@ -223,6 +224,9 @@ func (s *Scheduler) status(j *job, now int64) Status {
 	if r := j.round; r != nil {
 		st.Started, st.Parked, st.Stuck = r.began, r.state == parked, r.state == stuck
 		waits = r.state == resuming
+		if r.state == running {
+			st.Busy += time.Duration(now - r.slotted)
+		}
 	}
 	if waits {
 		st.Waiting = s.base.Add(time.Duration(j.asked))

@@ -74,6 +74,9 @@ func (s *Scheduler) take(r *round, now time.Time) {
 func (s *Scheduler) vacate(r *round, now time.Time, to state) {
 	s.free++
 	r.state = to
+	if r.job.record != nil {
+		r.job.record.busy += time.Duration(s.rank(now) - r.slotted)
+	}
 	if r.job.Preempt == Restart {
 		i := slices.Index(s.victims, r)
 		s.victims = slices.Delete(s.victims, i, i+1)

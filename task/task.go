@@ -130,6 +130,7 @@ type job struct {
 type record struct {
 	last    Round
 	counts  Counters
+	busy    time.Duration // that slots were owned until the last was given back
 	breaker breaker
 	idle    chan struct{} // closed when the round has ended; nil: nobody waits
 }

@@ -162,6 +162,25 @@ func TestBlockedRoundOwnsNoSlotAndNoTime(t *testing.T) {
 	})
 }
 
+func TestBusyIsTimeInSlots(t *testing.T) {
+	bubble(t, task.Options{Slots: 1}, func(s *task.Scheduler, d *diary) {
+		add(t, s, task.Task{ID: "sender", Every: 10 * time.Minute, Run: func(ctx context.Context) error {
+			time.Sleep(time.Second)
+			err := creel.Blocking(ctx, func() error { time.Sleep(time.Minute); return nil })
+			time.Sleep(2 * time.Second)
+			return err
+		}})
+		go run(s, 22*time.Minute)
+		for _, c := range []struct{ at, want time.Duration }{{500 * time.Millisecond, 500 * time.Millisecond}, {30 * time.Second, time.Second}, {62 * time.Second, 2 * time.Second}, {21*time.Minute + 30*time.Second, 9 * time.Second}} {
+			time.Sleep(c.at - time.Since(d.start))
+			if got := s.Tasks()[0].Busy; got != c.want {
+				t.Errorf("after %v it was busy for %v, want %v", c.at, got, c.want)
+			}
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
 func TestOneKeyAtATime(t *testing.T) {
 	bubble(t, task.Options{Slots: 4}, func(s *task.Scheduler, d *diary) {
 		a, b, c := sleeper(d, "a", 9, 0, time.Second), sleeper(d, "b", 8, 0, time.Second), sleeper(d, "c", 1, 0, time.Second)

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -135,6 +136,15 @@ func (c *commands) printTask(t *api.TaskDetail) error {
 
 func describeTask(w *tabwriter.Writer, t *api.TaskDetail) {
 	fmt.Fprintf(w, "document\t%s\nversion\t%d\nselector\t%s\nplace\t%d\npriority\t%d\ncost\t%g\n", plain(t.Document), t.Version, plain(first(t.Selector, "all agents")), t.Place, t.Priority, t.Cost)
+	var measured []string
+	for _, x := range t.Tasks {
+		if x.Measured > 0 {
+			measured = append(measured, strconv.FormatFloat(x.Measured, 'g', 2, 64))
+		}
+	}
+	if len(measured) > 0 {
+		fmt.Fprintf(w, "measured\t%s of a slot\n", strings.Join(measured, ", "))
+	}
 	if t.Spread != "" {
 		fmt.Fprintf(w, "spread\t%s\n", plain(t.Spread))
 	}

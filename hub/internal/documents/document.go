@@ -73,7 +73,7 @@ type content struct {
 	never    bool                    // no two agents may ever work on the same place of it
 	orphan   time.Duration           // what an agent does without a hub: see control.Tenure
 	once     bool                    // each place is done when a round of each of its collectors is
-	cost     float64                 // of a place, in the unit of agents' capacity
+	cost     float64                 // of a place, in the unit of agents' capacity; 0: it says none
 	ids      map[string]*config.Node // what it defines, such as exporters.otlp/hub
 	labels   []string                // that it gives to agents
 }
@@ -164,7 +164,7 @@ func (c *content) head(errs *config.Errors) {
 
 // placing reads on how many agents the document is to be, and which of them are better than others.
 func (c *content) placing(errs *config.Errors) {
-	c.priority, c.cost = 5, 1
+	c.priority = 5
 	if n := c.root.Get("place"); n != nil && n.Text() != placeAll {
 		count, err := strconv.Atoi(n.Text())
 		if err != nil || count < 1 || count > maxPlace {

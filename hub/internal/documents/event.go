@@ -83,3 +83,21 @@ func (s *Store) Results() map[string][]Done {
 	}
 	return list
 }
+
+// Costs returns, by document and agent, what share of a slot documents take, as agents say to this hub.
+func (s *Store) Costs() map[string]map[string]float64 {
+	list := make(map[string]map[string]float64)
+	all := s.o.Agents()
+	for i := range all {
+		for _, r := range all[i].Documents {
+			if r.Source != "hub" || !(r.Cost > 0) {
+				continue
+			}
+			if list[r.Name] == nil {
+				list[r.Name] = make(map[string]float64)
+			}
+			list[r.Name][all[i].ID] = r.Cost
+		}
+	}
+	return list
+}

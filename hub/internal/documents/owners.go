@@ -35,13 +35,23 @@ type Owner struct {
 
 	// Confirmed counts how often a hub has made sure that an exclusive place is still Agent's, before it gave that a lease anew.
 	Confirmed int64 `json:"confirmed,omitempty"`
+
+	// Measured is the share of a slot that the document takes at Agent, as that has said last, or, until it has, at who had the place
+	// before; 0: nobody has. It is written anew when it has doubled or halved.
+	Measured float64 `json:"measured,omitempty"`
 }
 
 // Leaving reports whether the place cannot be given to anybody before From has stopped.
 func (o Owner) Leaving() bool { return o.Agent == "" && o.From != "" }
 
-// Free takes the place from whoever has it, or has to let go of it. That it is done stays.
-func (o *Owner) Free() { *o = Owner{Done: o.Done} }
+// Free takes the place from whoever has it, or has to let go of it. That it is done stays, and what it costs.
+func (o *Owner) Free() { *o = Owner{Done: o.Done, Measured: o.Measured} }
+
+// Void reports whether there is nothing to say of the place but what it costs.
+func (o Owner) Void() bool {
+	o.Measured = 0
+	return o == Owner{}
+}
 
 // A Failure is that a version of a document could not be made to run on an agent, or that its one round failed there.
 type Failure struct {
@@ -115,7 +125,7 @@ type Floating struct {
 	Priority  int     // from 0 to 9
 	Exclusive bool    // no two agents may ever work on the same place
 	Once      bool    // a place needs nobody any more when a round was done there
-	Cost      float64 // of a place, in the unit of agents' capacity
+	Cost      float64 // of a place, in the unit of agents' capacity; 0: it says none, which is 1
 	Owners    Owners  // where it is
 	Revision  int64   // of the control state, the newest that this hub has heard of
 

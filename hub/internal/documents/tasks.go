@@ -40,7 +40,7 @@ func (s *Store) Task(ctx context.Context, within expr.Selector, name string) (ap
 	v := s.view(within)
 	t := api.TaskDetail{
 		Document: name, Version: d.Version, Selector: d.Selector, Place: d.content.count, Spread: d.content.spread, Priority: d.content.priority,
-		Cost: d.content.cost, Once: d.content.once, Exclusive: d.content.never, Waits: d.owners.Missing, Parked: d.owners.Parked,
+		Cost: cmp.Or(d.content.cost, 1), Once: d.content.once, Exclusive: d.content.never, Waits: d.owners.Missing, Parked: d.owners.Parked,
 		Tasks: v.tasks(d), Failed: []api.TaskFailure{}, History: []api.TaskEvent{},
 	}
 	if d.cancelled() {
@@ -150,7 +150,7 @@ func (v view) tasks(d *document) (list []api.Task) {
 
 // owned completes t, which is placed on an owner.
 func (v view) owned(t *api.Task, d *document, o Owner) {
-	t.Epoch, t.Since, t.Status, t.Error = o.Epoch, o.Since, waiting, ""
+	t.Epoch, t.Since, t.Status, t.Error, t.Measured = o.Epoch, o.Since, waiting, "", o.Measured
 	t.Agent, t.Name = v.agent(o.Agent)
 	if x := v.known[o.Agent]; x != nil && x.Placement.has(d.name) {
 		p := x.placed(d)

@@ -103,17 +103,17 @@ func (p *planner) evenOne(j *job) bool {
 }
 
 // relieve moves slots from agents beyond their bounds to others that are below, without making spread worse. An agent is
-// beyond its bound if it would be even without its dearest slot: filling does not lead there as long as another is below.
+// beyond its bound if it would be even without its heaviest slot: filling does not lead there as long as another is below.
 func (p *planner) relieve(budget int) int {
 	hopeless := map[*kind]int64{} // the least cost that nobody takes
 	for i := range p.agents {
 		a := &p.agents[i]
-		if !a.takes || a.load < a.bound || budget <= 0 {
+		if !a.takes || a.burden < a.bound || budget <= 0 {
 			continue
 		}
-		list, dearest := p.on(int32(i)), int64(0)
+		list, heaviest := p.on(int32(i)), int64(0)
 		for _, s := range list {
-			dearest = max(dearest, p.jobs[p.slots[s].job].cost)
+			heaviest = max(heaviest, p.jobs[p.slots[s].job].burden)
 		}
 		slices.SortFunc(list, func(x, y int) int { // those first that belong elsewhere
 			j, k := &p.jobs[p.slots[x].job], &p.jobs[p.slots[y].job]
@@ -121,7 +121,7 @@ func (p *planner) relieve(budget int) int {
 		})
 		for _, s := range list {
 			j := &p.jobs[p.slots[s].job]
-			if a.load-dearest < a.bound || budget <= 0 {
+			if a.burden-heaviest < a.bound || budget <= 0 {
 				break
 			}
 			if least, ok := hopeless[j.kind]; !p.stays(s) || ok && j.cost >= least {
@@ -195,11 +195,11 @@ func (p *planner) feed(budget int) {
 // hungry returns the agents that have much less than their share, those with the least of it if there are very many.
 func (p *planner) hungry() (list []int32) {
 	for i := range p.agents {
-		if a := &p.agents[i]; a.takes && float64(a.load) <= float64(a.share)*(1-Headroom) {
+		if a := &p.agents[i]; a.takes && float64(a.burden) <= float64(a.share)*(1-Headroom) {
 			list = append(list, int32(i))
 		}
 	}
-	part := func(i int32) float64 { return float64(p.agents[i].load) / float64(max(p.agents[i].share, 1)) }
+	part := func(i int32) float64 { return float64(p.agents[i].burden) / float64(max(p.agents[i].share, 1)) }
 	slices.SortFunc(list, func(x, y int32) int { return cmp.Or(cmp.Compare(part(x), part(y)), cmp.Compare(x, y)) })
 	return list[:min(len(list), max(pairs/max(len(p.slots), 1), 1))]
 }
@@ -231,7 +231,7 @@ func (p *planner) better(j *job, s int) int32 {
 			continue
 		}
 		a := &p.agents[r.agent]
-		if a.load+j.cost > a.share || a.room() < j.cost || float64(a.load+j.cost)*r.scale > float64(from.load-j.cost)*p.scales[at] {
+		if a.burden+j.burden > a.share || a.room() < j.cost || float64(a.burden+j.burden)*r.scale > float64(from.burden-j.burden)*p.scales[at] {
 			continue
 		}
 		n := score(c, r.scale)

@@ -21,7 +21,7 @@ func (p *planner) fill() {
 		list := p.levels[level]
 		slices.SortFunc(list, func(x, y int32) int {
 			j, k := &p.jobs[x], &p.jobs[y]
-			return cmp.Or((j.kind.takers-j.n)-(k.kind.takers-k.n), len(k.kind.sizes)-len(j.kind.sizes), cmp.Compare(k.cost, j.cost), j.before(k))
+			return cmp.Or((j.kind.takers-j.n)-(k.kind.takers-k.n), len(k.kind.sizes)-len(j.kind.sizes), cmp.Compare(k.cost, j.cost), cmp.Compare(k.burden, j.burden), j.before(k))
 		})
 		for _, t := range list {
 			p.fillJob(&p.jobs[t])
@@ -80,12 +80,12 @@ func (p *planner) pick(j *job, most int32, strict bool) int32 {
 		if k.zones != nil {
 			count = p.counts[k.zones[i]]
 		}
-		over, rank := a.load >= a.bound, 0.0
+		over, rank := a.burden >= a.bound, 0.0
 		if count > most || over && strict {
 			continue
 		}
 		if over {
-			rank = float64(a.load) * p.scales[i]
+			rank = float64(a.burden) * p.scales[i]
 		} else {
 			rank = score(c, p.scales[i])
 		}

@@ -25,6 +25,7 @@ func drawTask(t *rapid.T, n int) Task {
 		Spread:    rapid.SampledFrom([]string{"", "zone", "missing"}).Draw(t, "spread"),
 		Priority:  rapid.SampledFrom([]int{-1, 0, 3, 3, 9, 12}).Draw(t, "priority"),
 		Cost:      rapid.SampledFrom([]float64{0, 0.3, 1, 2.5}).Draw(t, "cost"),
+		Measured:  rapid.SampledFrom([]float64{0, 0.001, 0.02, 0.5, 3}).Draw(t, "measured"),
 		Exclusive: rapid.Bool().Draw(t, "exclusive"),
 	}
 }

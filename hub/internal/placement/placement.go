@@ -2,11 +2,16 @@
 // while many agents are lost. Both are pure: no input or output, no clock, no chance. It must not know where agents and tasks
 // come from, nor how a plan is carried out.
 //
+// Capacity is a promise about what is said: a task that says no cost takes 1 of it, whatever was measured, so that no measure ever
+// makes a task homeless. How even agents are is a matter of burden: a task's cost if one is said, else what was measured, where 1 is
+// the mean of all that were, else 1.
+//
 // A task has as many slots as it wants replicas. An owner that is live, eligible and within its capacity keeps its slot; only
-// what is left over is placed. That goes by priority, then the task first that has the least choice, then the dearest. Among
+// what is left over is placed. That goes by priority, then the task first that has the least choice, then the dearest, then the
+// heaviest. Among
 // the agents that have room, an agent of the zone with the fewest replicas is taken, one that is below its bound, and the one
 // with the highest rendezvous score: weighted by capacity, a hash of both names decides, so that the loss of an agent concerns
-// nobody else's tasks. The bound is 1 + Headroom times the fair share, which is what the agent would have if the cost of all
+// nobody else's tasks. The bound is 1 + Headroom times the fair share, which is what the agent would have if the burden of all
 // tasks of a selector were divided among its agents by weight. If all are at their bounds, the one takes it that has the least
 // for its weight. If none has room, slots of lower priority give way. At last, with a budget per plan, slots go from crowded
 // zones to empty ones, from agents beyond their bounds to others, and to agents below their share that score higher than the
@@ -55,7 +60,8 @@ type Task struct {
 	Replicas  int      // how many agents shall have it
 	Spread    string   // a label; as many replicas at each of its values, as far as there is room. Agents without it are one value
 	Priority  int      // 0 to 9; what is beyond counts as the nearest
-	Cost      float64  // of one replica, as measured; 0: 1. Resolution 0.001
+	Cost      float64  // of one replica, as somebody says; 0: nobody does, which is 1 of an agent's capacity. Resolution 0.001
+	Measured  float64  // the share of a slot that one replica was seen to take; 0: not known. It counts where nobody says a cost
 	Exclusive bool     // overlap: never; no two owners of a slot at a time
 	Owners    []string // agents, by slot; "": nobody. May be shorter or longer than Replicas
 }

@@ -42,9 +42,10 @@ type node struct {
 	takes    bool // something may be placed on it
 	weight   float64
 	capacity int64
-	share    int64 // its fair part of all cost
+	share    int64 // its fair part of all burden
 	bound    int64 // it takes more only below it, or if all others are beyond theirs as well
-	load     int64
+	burden   int64
+	load     int64 // cost
 	loads    [Priorities]int64
 	head     int32 // its first slot
 }
@@ -56,7 +57,8 @@ type job struct {
 	*Task
 	hash     uint64
 	kind     *kind
-	cost     int64
+	cost     int64 // of capacity
+	burden   int64 // of what is shared out
 	priority int
 	first, n int // its slots
 	queued   bool
@@ -75,7 +77,7 @@ type slot struct {
 type kind struct {
 	members []uint64 // a bit per agent
 	takers  int
-	cost    float64 // of all slots that can be placed
+	burden  float64 // of all slots that can be placed
 	zones   []int32 // by agent; nil: tasks are not spread
 	sizes   []int32 // takers, by zone
 	noRoom  int64   // there was no room for this cost
@@ -133,7 +135,7 @@ func (p *planner) addTasks() map[[2]string]*kind {
 	kinds := map[[2]string]*kind{}
 	members := map[string][]uint64{}
 	zones := map[string][]int32{}
-	total := 0
+	total, mean := 0, p.mean()
 	for i := range p.Tasks {
 		t := &p.Tasks[i]
 		key := [2]string{t.Selector, t.Spread}
@@ -146,8 +148,11 @@ func (p *planner) addTasks() map[[2]string]*kind {
 		if t.Cost > 0 {
 			j.cost = whole(t.Cost)
 		}
+		if j.burden = j.cost; !(t.Cost > 0) && t.Measured > 0 {
+			j.burden = whole(t.Measured / mean)
+		}
 		j.n = min(max(t.Replicas, 0), len(t.Owners)+k.takers)
-		k.cost += float64(min(j.n, k.takers)) * float64(j.cost)
+		k.burden += float64(min(j.n, k.takers)) * float64(j.burden)
 		total += j.n
 		p.jobs[i] = j
 	}
@@ -158,6 +163,18 @@ func (p *planner) addTasks() map[[2]string]*kind {
 		}
 	}
 	return kinds
+}
+
+// mean returns what replicas of tasks that say no cost were seen to take, on average.
+func (p *planner) mean() float64 {
+	sum, n := int64(0), int64(0) // whole, so that the order of addition does not count
+	for i := range p.Tasks {
+		if t := &p.Tasks[i]; !(t.Cost > 0) && t.Measured > 0 {
+			replicas := int64(min(max(t.Replicas, 0), len(p.agents)))
+			sum, n = sum+replicas*whole(min(t.Measured, unit)*unit), n+replicas // a thousand slots are beyond all measure
+		}
+	}
+	return float64(max(sum, 1)) / float64(max(n, 1)) / (unit * unit)
 }
 
 func (p *planner) newKind(t *Task, members map[string][]uint64, zones map[string][]int32) *kind {
@@ -224,7 +241,7 @@ func (p *planner) divide(k *kind) {
 	}
 	for i := range p.agents {
 		if p.agents[i].takes && k.has(int32(i)) {
-			p.agents[i].share += int64(k.cost / weight * p.agents[i].weight)
+			p.agents[i].share += int64(k.burden / weight * p.agents[i].weight)
 		}
 	}
 }
@@ -254,6 +271,7 @@ func (p *planner) take(s int) {
 
 func (p *planner) charge(s int, sign int64) {
 	j, a := &p.jobs[p.slots[s].job], &p.agents[p.slots[s].at]
+	a.burden += sign * j.burden
 	a.load += sign * j.cost
 	a.loads[j.priority] += sign * j.cost
 	p.loads[j.priority] += sign * j.cost

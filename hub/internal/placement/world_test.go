@@ -140,8 +140,8 @@ func (p *planner) naive(j *job, most int32, strict bool) int32 {
 				c.count++
 			}
 		}
-		if a.load >= a.bound {
-			c.over, c.rank = 1, float64(a.load)/a.weight
+		if a.burden >= a.bound {
+			c.over, c.rank = 1, float64(a.burden)/a.weight
 		}
 		if a.State != Live || own || a.capacity-a.load < j.cost || p.Eligible != nil && !p.Eligible(j.Selector, a.Agent) ||
 			c.count > int(most) || strict && c.over == 1 {

@@ -46,7 +46,7 @@ const (
 // A Fleet is the agents that a hub knows.
 type Fleet interface {
 	Candidates() []registry.Candidate
-	Changed() <-chan struct{} // closed when they may be others
+	Altered() <-chan struct{} // closed when they, or what they say of documents, may be others
 }
 
 // Documents are the documents that a hub knows. *documents.Store is one.
@@ -57,6 +57,7 @@ type Documents interface {
 	Has(name, agent string) bool
 	Failures() map[string][]documents.Failure
 	Results() map[string][]documents.Done
+	Costs() map[string]map[string]float64
 	Place(ctx context.Context, name string, was, next documents.Owners) error
 	Forget(ctx context.Context, name string) error
 	Changed() <-chan struct{}
@@ -106,7 +107,7 @@ func (o Options) follow(ctx context.Context, every time.Duration, step func() ti
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		documents, fleet := o.Documents.Changed(), o.Fleet.Changed()
+		documents, fleet := o.Documents.Changed(), o.Fleet.Altered()
 		timer.Reset(step())
 		select {
 		case <-time.After(every):

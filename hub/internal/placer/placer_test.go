@@ -27,18 +27,19 @@ type world struct {
 	documents *documents.Store
 	now       time.Time
 	fleet     []registry.Candidate
-	runs      map[string]string // what an agent says that it runs: the version of document task
-	status    string            // and how; "": running
-	deaf      bool              // what agents say is about what they were to run before
+	runs      map[string]string          // what an agent says that it runs: the version of document task
+	status    string                     // and how; "": running
+	deaf      bool                       // what agents say is about what they were to run before
+	says      map[string]report.Document // what agents say of document task, instead
 	change    chan struct{}
 }
 
 func (w *world) Candidates() []registry.Candidate { return w.fleet }
-func (w *world) Changed() <-chan struct{}         { return w.change }
+func (w *world) Altered() <-chan struct{}         { return w.change }
 
 func newWorld(t *testing.T, agents int) *world {
 	t.Helper()
-	w := &world{T: t, store: new(state.Memory).Open(), now: time.Now(), runs: make(map[string]string), change: make(chan struct{})}
+	w := &world{T: t, store: new(state.Memory).Open(), now: time.Now(), runs: make(map[string]string), says: make(map[string]report.Document), change: make(chan struct{})}
 	for i := range agents {
 		id := fmt.Sprintf("agent-%02d", i)
 		w.fleet = append(w.fleet, registry.Candidate{
@@ -53,6 +54,10 @@ func newWorld(t *testing.T, agents int) *world {
 			}
 			if version := w.runs[c.ID]; version != "" {
 				x.Documents = []report.Document{{Source: "hub", Name: "task", Version: version, Status: cmp.Or(w.status, "running"), Error: "no such file"}}
+			}
+			if d, is := w.says[c.ID]; is {
+				d.Source, d.Name = "hub", "task"
+				x.Documents = []report.Document{d}
 			}
 			list = append(list, x)
 		}

@@ -44,9 +44,10 @@ type task struct {
 type said struct {
 	failures map[string][]documents.Failure
 	results  map[string][]documents.Done
+	costs    map[string]map[string]float64 // and by agent
 }
 
-func ask(d Documents) said { return said{d.Failures(), d.Results()} }
+func ask(d Documents) said { return said{d.Failures(), d.Results(), d.Costs()} }
 
 // heard returns where a document is by what agents say to this hub.
 func heard(d Documents, f *documents.Floating, say said, now time.Time) documents.Owners {
@@ -83,6 +84,9 @@ func heard(d Documents, f *documents.Floating, say said, now time.Time) document
 				next.Note(documents.Event{Time: now, What: documents.IsDone, Place: i + 1, From: r.Agent, Epoch: r.Epoch})
 				break
 			}
+		}
+		if c := say.costs[f.Name][o.Agent]; c > 0 && (c >= 2*o.Measured || c <= o.Measured/2) {
+			o.Measured = c
 		}
 		switch {
 		case o.Leaving():
@@ -171,13 +175,24 @@ func (t *task) slot(n int) (place int) {
 	return t.open[n]
 }
 
+// measured returns what share of a slot a place takes, on average of those of which that is known; 0: it is of none.
+func (t *task) measured() float64 {
+	sum, n := 0.0, 0
+	for _, o := range t.next.Owners {
+		if o.Measured > 0 {
+			sum, n = sum+o.Measured, n+1
+		}
+	}
+	return sum / float64(max(n, 1))
+}
+
 // snapshot is what placement decides by.
 func (p *Placer) snapshot(agents []placement.Agent, tasks []task, now time.Time) *placement.Snapshot {
 	s := &placement.Snapshot{Agents: agents}
 	eligible := make(map[string]func(a *placement.Agent) bool)
 	for i := range tasks {
 		t := &tasks[i]
-		x := placement.Task{ID: t.Name, Selector: t.Group, Replicas: t.wants(), Spread: t.Spread, Priority: t.Priority, Cost: t.Cost, Exclusive: t.Exclusive}
+		x := placement.Task{ID: t.Name, Selector: t.Group, Replicas: t.wants(), Spread: t.Spread, Priority: t.Priority, Cost: t.Cost, Measured: t.measured(), Exclusive: t.Exclusive}
 		for _, i := range t.open {
 			o := &t.next.Owners[i]
 			owner := cmp.Or(o.Agent, o.From)
@@ -212,7 +227,7 @@ func (p *Placer) carry(t *task, plan *placement.Plan, why string, now time.Time)
 		m.Slot = t.slot(m.Slot)
 		p.move(t, &next.Owners[m.Slot], m, now)
 	}
-	for n := len(next.Owners); n > t.Count && next.Owners[n-1] == (documents.Owner{}); n-- {
+	for n := len(next.Owners); n > t.Count && next.Owners[n-1].Void(); n-- {
 		next.Owners = next.Owners[:n-1]
 	}
 	next.Missing, next.Parked = "", false
@@ -244,19 +259,19 @@ func (p *Placer) move(t *task, o *documents.Owner, m placement.Move, now time.Ti
 		if o.Leaving() {
 			return
 		}
-		*o = documents.Owner{From: was.Agent, FromEpoch: was.Epoch, Since: now.UTC()}
+		*o = documents.Owner{From: was.Agent, FromEpoch: was.Epoch, Since: now.UTC(), Measured: was.Measured}
 		t.next.Note(documents.Event{Time: now, What: documents.Leaving, Place: m.Slot + 1, From: m.From, Epoch: was.Epoch, Why: string(m.Reason)})
 		p.Log.Info("an agent is to let go of a place of a document, and nobody has it before it has", "document", t.Name, "place", m.Slot+1, "agent", m.From, "epoch", was.Epoch, "why", m.Reason)
 		return
 	case m.To == "":
-		*o = documents.Owner{}
+		*o = documents.Owner{Measured: was.Measured}
 		t.next.Note(documents.Event{Time: now, What: documents.Taken, Place: m.Slot + 1, From: m.From, Epoch: was.Epoch, Why: string(m.Reason)})
 	default:
 		if t.next.Epoch == 0 {
 			t.next.Epoch = t.Revision
 		}
 		t.next.Epoch++
-		*o = documents.Owner{Agent: m.To, Epoch: t.next.Epoch, Since: now.UTC()}
+		*o = documents.Owner{Agent: m.To, Epoch: t.next.Epoch, Since: now.UTC(), Measured: was.Measured}
 		if m.Handover {
 			o.From, o.FromEpoch = was.Agent, was.Epoch
 		}

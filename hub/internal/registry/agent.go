@@ -127,7 +127,7 @@ func (a *agent) connect(conn *control.Conn, who visitor, from string) {
 	if old != nil && old != conn {
 		go old.Close(goingAway, "the agent has connected again, from "+from)
 	}
-	a.r.notify()
+	a.r.alter()
 }
 
 // left notes that a connection is over. The agent is lost three heartbeats after it was heard last, if it does not come
@@ -149,7 +149,7 @@ func (a *agent) left(conn *control.Conn, cause string, goodbye bool) {
 	a.broke = time.Now()
 	a.saveSession()
 	a.wait(cause, a.LastSeen)
-	a.r.notify()
+	a.r.alter()
 }
 
 // wait gives the agent until three heartbeats after heard. a.mu is held.
@@ -192,7 +192,7 @@ func (a *agent) gone(c api.Connection, cause string) {
 	a.save()
 	a.saveSession()
 	a.saveServices()
-	a.r.notify()
+	a.r.alter()
 	a.r.o.Log.Info("agent "+string(c), "agent", a.ID, "name", a.Name, "cause", cause)
 }
 
@@ -210,10 +210,13 @@ func (a *agent) heard() {
 	a.mu.Unlock()
 }
 
-// report takes in what an agent says. full tells that the agent must tell everything.
-func (a *agent) report(m *protobufs.AgentToServer, beat *control.Beat, first bool) (full bool) {
+// report takes in what an agent says. full tells that the agent must tell everything, news that something of it may be other than it
+// was for who decides where documents are.
+func (a *agent) report(m *protobufs.AgentToServer, beat *control.Beat, first bool) (full, news bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	settled := a.settled(a.placed())
+	news = first || m.AgentDescription != nil || m.RemoteConfigStatus != nil || beat != nil && beat.Configuration != nil || a.told.capabilities != m.Capabilities
 	a.LastSeen, a.told.said = time.Now().UTC(), time.Now()
 	keep := false
 	full = m.AgentDescription == nil && (first || m.SequenceNum != a.seq+1)
@@ -253,7 +256,7 @@ func (a *agent) report(m *protobufs.AgentToServer, beat *control.Beat, first boo
 	if keep {
 		a.save()
 	}
-	return full
+	return full, news || keep || settled != a.settled(a.placed())
 }
 
 // describe takes in who the agent is, and reports whether that is new.

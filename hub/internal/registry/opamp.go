@@ -193,8 +193,12 @@ func (r *Registry) hear(a *agent, m *protobufs.AgentToServer, first bool) (*prot
 	if err != nil {
 		return nil, badRequest("malformed", "%v", err)
 	}
-	full := a.report(m, beat, first)
-	r.notify()
+	full, news := a.report(m, beat, first)
+	if news {
+		r.alter()
+	} else {
+		r.notify()
+	}
 	if !first && !full && beat == nil {
 		return nil, nil
 	}

@@ -193,12 +193,13 @@ func (r *Registry) tookRecord(e state.Entry) {
 	switch {
 	case rec.By == r.o.Hub && a.ours(): // it is this hub's word
 		a.read, a.revision = e.Revision, e.Revision
+		return
 	case a.held, a.ours() && a.owed.record && rec.Connection == api.Connected:
 		a.contested(rec, e.Revision)
 	default:
 		a.adopt(rec, e.Revision)
 	}
-	r.notify()
+	r.alter()
 }
 
 // contested takes in what another hub has written of an agent that is here: it was late, or took it for lost. a.mu is held.

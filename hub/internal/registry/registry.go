@@ -67,6 +67,7 @@ type Registry struct {
 	elsewhere atomic.Int64 // agents that are at others
 	expelled  atomic.Int64 // how often Expel was called
 	changed   atomic.Pointer[chan struct{}]
+	altered   atomic.Pointer[chan struct{}]
 }
 
 // configuration is one that agents run, kept once.
@@ -96,8 +97,9 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 		o.Metrics = metric.NewSet()
 	}
 	r := &Registry{o: o, opened: time.Now(), agents: make(map[string]*agent), configurations: make(map[string]*configuration), orders: make(map[string]order)}
-	ch := make(chan struct{})
-	r.changed.Store(&ch)
+	changed, altered := make(chan struct{}), make(chan struct{})
+	r.changed.Store(&changed)
+	r.altered.Store(&altered)
 	r.meter()
 	r.keeper = newKeeper(r.keep, o.Log)
 	if err := r.load(ctx); err != nil {
@@ -193,12 +195,24 @@ func (r *Registry) Close() {
 	r.keeper.close()
 }
 
-// Changed returns a channel that is closed when the fleet has changed.
+// Changed returns a channel that is closed when the fleet has changed, be it that an agent was heard.
 func (r *Registry) Changed() <-chan struct{} { return *r.changed.Load() }
 
-func (r *Registry) notify() {
+// Altered returns a channel that is closed when Candidates, or what agents say of documents, may be others. Heartbeats without news do
+// not close it.
+func (r *Registry) Altered() <-chan struct{} { return *r.altered.Load() }
+
+func (r *Registry) notify() { closeNext(&r.changed) }
+
+func (r *Registry) alter() {
+	closeNext(&r.altered)
+	closeNext(&r.changed)
+}
+
+// closeNext closes a channel, and puts a new one in its place.
+func closeNext(c *atomic.Pointer[chan struct{}]) {
 	next := make(chan struct{})
-	close(*r.changed.Swap(&next))
+	close(*c.Swap(&next))
 }
 
 // beside runs f, unless the registry is closed, which ends its context and waits for it.

@@ -304,7 +304,7 @@ func (a *agent) keepLoss(ctx context.Context) error {
 	defer a.mu.Unlock()
 	if a.read <= revision && !a.held {
 		a.adopt(rec, revision)
-		a.r.notify()
+		a.r.alter()
 		a.r.o.Log.Info("agent lost", "agent", a.ID, "name", a.Name, "cause", rec.Cause)
 	}
 	return nil
@@ -345,7 +345,7 @@ func (r *Registry) tookSession(e state.Entry) {
 	default:
 		return
 	}
-	r.notify()
+	r.alter()
 }
 
 // allSessions takes in where all agents are as of a revision.

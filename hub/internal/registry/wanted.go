@@ -133,7 +133,7 @@ func (a *agent) selectable() map[string]string {
 	return labels
 }
 
-// offer returns what is to be offered to the agent now, nil if there is nothing: it has it, it has failed there before,
+// offer returns what is to be offered to the agent now, nil if there is nothing: it has it, it has failed there before and takes nothing away,
 // it is on its way, or something of it may be another agent's. a.mu is held.
 func (a *agent) offer() *documents.Placement {
 	s := &a.told
@@ -144,7 +144,7 @@ func (a *agent) offer() *documents.Placement {
 	switch {
 	case !a.sure(p):
 		return nil
-	case p.Offer == nil, p.Hash == s.remote.Hash, slices.Contains(a.Refused, p.Hash):
+	case p.Offer == nil, p.Hash == s.remote.Hash, slices.Contains(a.Refused, p.Hash) && !a.hasMore(p.Offer):
 		return nil
 	case len(p.Offer.Documents) == 0 && s.remote.Hash == "" && s.offered == "": // it has never had any
 		return nil
@@ -153,6 +153,14 @@ func (a *agent) offer() *documents.Placement {
 	}
 	s.offered, s.offeredAt = p.Hash, time.Now()
 	return p
+}
+
+// hasMore reports whether the agent says that it was asked last to run something that an offer has not. It must hear that this is not
+// its any more, even if it cannot run without: another may have it. a.mu is held.
+func (a *agent) hasMore(o *control.Offer) bool {
+	return a.configuration != nil && slices.ContainsFunc(a.configuration.Documents, func(r report.Document) bool {
+		return r.Source == "hub" && !slices.ContainsFunc(o.Documents, func(d control.OfferedDocument) bool { return d.Name == r.Name })
+	})
 }
 
 // sure reports whether what p has that no two agents may do is this one's, and has that found out if it is not known: then the

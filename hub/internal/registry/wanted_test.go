@@ -86,6 +86,7 @@ type peer struct {
 
 	mu      sync.Mutex
 	labels  map[string]string
+	clings  string // to this document: it fails at offers that do not have it, as well
 	remote  control.RemoteStatus
 	config  report.Configuration
 	life    report.Life
@@ -144,6 +145,9 @@ func (p *peer) take(o *control.Offer) {
 	p.offers = append(p.offers, o)
 	p.remote = control.RemoteStatus{Hash: o.Hash(), Status: control.Applied}
 	outcome, why := report.Applied, ""
+	if p.clings != "" && !slices.ContainsFunc(o.Documents, func(d control.OfferedDocument) bool { return d.Name == p.clings }) {
+		outcome, why = report.Refused, p.clings+" is needed"
+	}
 	documents := []report.Document{}
 	for _, d := range o.Documents {
 		if strings.Contains(d.Text, "bad") {
@@ -283,6 +287,55 @@ func TestWhatFailedIsNotOfferedAgain(t *testing.T) {
 	if got := p.seen(); got != "[web@1] [web@2] [web@3]" {
 		t.Errorf("it was offered %s", got)
 	}
+}
+
+// TestTakenAwayIsTold: an agent that has an exclusive document which is another's by now is told so, though it has failed before at what
+// it is to run without it: else it would go on, with a lease. And so is one that has forgotten that it was told.
+func TestTakenAwayIsTold(t *testing.T) {
+	f := newFleet(t, new(state.Memory).Open())
+	p := f.peer("alpha", nil)
+	p.mu.Lock()
+	p.clings = "only"
+	p.mu.Unlock()
+	f.await(p.id, "connected", connected)
+	f.apply("document: only\nplace: 1\noverlap: never\nexporters: {debug/only: {}}")
+	place := func(agent string, epoch int64) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+			list, _ := f.docs.Floating()
+			err := f.docs.Place(t.Context(), "only", list[0].Owners, documents.Owners{Epoch: epoch, Owners: []documents.Owner{{Agent: agent, Epoch: epoch}}})
+			if err == nil {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatal(err)
+			}
+		}
+	}
+	seen := func(want string) {
+		t.Helper()
+		f.await(p.id, "offered "+want, func(api.AgentDetail) bool { return p.seen() == want })
+	}
+	place(p.id, 1)
+	f.apply("document: web\nexporters: {debug/web: {}}")
+	f.await(p.id, "running both", is("only running, web running"))
+	before := p.seen()
+	place("another", 2)
+	f.await(p.id, "refusing to run one", is("web refused"))
+	place(p.id, 3)
+	f.await(p.id, "running both again", is("only running, web running"))
+	p.mu.Lock()
+	remote, config := p.remote, p.config
+	p.mu.Unlock()
+	place("another", 4)
+	seen(before + " [web@1] [only@1 web@1] [web@1]")
+	f.await(p.id, "refusing to run one", is("web refused"))
+
+	p.mu.Lock()
+	p.remote, p.config = remote, config
+	p.mu.Unlock()
+	f.again()
+	seen(before + " [web@1] [only@1 web@1] [web@1] [web@1]")
 }
 
 // TestConflictIsTold: an agent that turns up and would get something twice is offered nothing.

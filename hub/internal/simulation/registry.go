@@ -571,4 +571,4 @@ func (h *hub) Candidates() (list []registry.Candidate) {
 }
 
 // Changed is not asked for: the simulation decides when the placer looks.
-func (h *hub) Changed() <-chan struct{} { return nil }
+func (h *hub) Altered() <-chan struct{} { return nil }

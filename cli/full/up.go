@@ -241,19 +241,19 @@ type ports struct {
 func findPorts(host string) ports {
 	var p ports
 	p.grpc = p.free("OTLP/gRPC", host, 4317)
-	p.http = p.free("OTLP/HTTP", host, 4318) // looks at p.grpc
+	p.http = p.free("OTLP/HTTP", host, 4318)
 	return p
 }
 
-// free returns the first address from port on that nobody listens at.
+// free returns the first address from port on that nobody listens at, in steps that keep away from where the hub itself looks for one.
 func (p *ports) free(what, host string, port int) string {
-	for n := port; ; n++ {
+	for n := port; ; n += 10 {
 		address := net.JoinHostPort(host, strconv.Itoa(n))
 		l, err := net.Listen("tcp", address)
 		if err == nil {
 			l.Close()
 		}
-		if err != nil && n < port+100 || address == p.grpc {
+		if err != nil && n < port+1000 {
 			continue
 		}
 		if n != port {

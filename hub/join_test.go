@@ -85,8 +85,8 @@ func (m *member) token() string {
 	if err != nil {
 		m.Fatal(err)
 	}
-	if want := "creel hub --join " + m.url + " --token " + t.Text; t.Join != want {
-		m.Errorf("to be run is %q, want %q", t.Join, want)
+	if want := " --join " + m.url + " --token " + t.Text; !strings.HasPrefix(t.Join, "creel up --data creel-"+t.ID+" ") || !strings.HasSuffix(t.Join, want) || m.o.EtcdListen != "" && strings.Contains(t.Join, m.o.EtcdListen+" ") {
+		m.Errorf("to be run is %q, want …%q and a port for etcd that is free", t.Join, want)
 	}
 	return t.Text
 }

@@ -57,13 +57,19 @@ func hubTable(w *tabwriter.Writer, x api.Cluster) {
 	}
 	fmt.Fprintln(w, "ETCD MEMBER\tSTATE\tSIZE\tPEER")
 	for _, m := range x.State.Members {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", plain(m.Name), memberState(m), cli.Bytes(m.Size), plain(m.Peer))
+		size := "unknown"
+		if m.Size > 0 {
+			size = cli.Bytes(m.Size)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", plain(m.Name), memberState(m), size, plain(m.Peer))
 	}
 }
 
 // memberState says in a word how a member of etcd is.
 func memberState(m api.StateMember) string {
 	switch {
+	case !m.Healthy && m.Self:
+		return "has no leader"
 	case !m.Healthy:
 		return "does not answer"
 	case m.Full:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -81,17 +82,18 @@ const (
 )
 
 // WatchDirectory calls f with who is there and then with every change, until ctx is done, f fails, or a hub says that who asks may
-// not. When the hub goes away it asks it again, or the next of c.Others, and goes on where it was. after is the ID of an event that was
-// seen before, "" to begin with a DirectoryAll; that also comes when what has changed since is not known any more.
+// not. When the hub goes away it asks it again, or the next of c.Others, and goes on where it was; those of them that do not know the
+// token are passed over. after is the ID of an event that was seen before, "" to begin with a DirectoryAll; that also comes when what has changed since is not known any more.
 func (c *Client) WatchDirectory(ctx context.Context, q DirectoryQuery, after string, f func(DirectoryEvent) error) error {
 	urls := append([]string{c.URL}, c.Others...)
 	pause := directoryPause
-	for i := 0; ; i++ {
+	for i := 0; ; {
 		hub := *c
-		hub.URL = urls[i%len(urls)]
+		hub.URL = urls[i]
+		heard := false
 		var failed error // of f
 		err := hub.watchDirectory(ctx, DirectoryWatch{q, after}, func(e DirectoryEvent) error {
-			pause = directoryPause
+			heard, pause = true, directoryPause
 			if e.Event != DirectoryAt {
 				failed = f(e)
 			}
@@ -106,10 +108,14 @@ func (c *Client) WatchDirectory(ctx context.Context, q DirectoryQuery, after str
 			return failed
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.As(err, &refused) && refused.Code == "unauthorized" && i > 0 && !heard:
+			urls = slices.Delete(urls, i, i+1)
+			i--
 		case errors.As(err, &refused) && refused.Code != "unavailable" && refused.Code != "internal" && refused.Code != "timeout":
 			return err
 		}
-		if i%len(urls) == len(urls)-1 { // all were tried
+		if i++; i == len(urls) { // all were tried
+			i = 0
 			select {
 			case <-time.After(pause/2 + rand.N(pause)):
 			case <-ctx.Done():

@@ -14,6 +14,8 @@ import (
 func (c *commands) getHubs() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "hubs", Aliases: []string{"hub"}, Short: "List the hubs that share a control state, and how that is.", Args: cobra.NoArgs,
+		Long:    "List the hubs that share a control state: which of them leads and places documents, which answers here, about how many agents\neach has. Then the members of etcd, where the control state is: more than half must answer for anything to be changed.",
+		Example: "  creel get hubs\n  creel get hubs -o yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := c.client()
 			if err != nil {

@@ -18,9 +18,12 @@ import (
 
 // TestPortsThatAreTaken: both ports of OTLP may be taken, and then they do not get the same one, nor one that the hub takes for OpAMP.
 func TestPortsThatAreTaken(t *testing.T) {
-	first, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	first, err := net.Listen("tcp", "127.0.0.1:20000") // below the ports that systems give to whoever connects: those come and go
+	for n := 20001; err != nil; n++ {
+		first, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(n)))
+		if n == 30000 {
+			t.Fatal(err)
+		}
 	}
 	defer first.Close()
 	port := first.Addr().(*net.TCPAddr).Port

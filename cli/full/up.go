@@ -306,7 +306,11 @@ func (c *commands) welcome(cmd *cobra.Command, e hub.Endpoints, m cli.Machine, a
 		}
 		fmt.Fprintf(w, "            (its configuration must say: agent: {hub: {tls: {ca_file: %s%s}}})\n", e.CAFile, name)
 	}
-	fmt.Fprintf(w, "  Ask it    %s get agents, %s top, %s logs, %s query metrics system_cpu_load_average_1m, %s doctor\n\n", c.Name, c.Name, c.Name, c.Name, c.Name)
+	data := ""
+	if cmd.Flags().Changed("data") {
+		data = " --data " + quoted(c.DataDir())
+	}
+	fmt.Fprintf(w, "  Ask it    %s get agents%s\n            and in the same way: top, logs, query metrics system_cpu_load_average_1m, doctor\n\n", os.Args[0], data)
 }
 
 var errStopped = errors.New("stopped")

@@ -6,7 +6,8 @@ GO ?= go
 MODULE := github.com/creelhq/creel
 # Packages that share nothing between goroutines, and those that only put others together: make race looks at them as well.
 ALONE := api|bench|cli|cmd|config|hub/internal/(simulation|quicklook)|otlp|plugins/(diagnose|filter|null|redact|sample|transform)|report|test|ui
-STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w'
+# What runs where nobody watches: without symbols, and without the page of traces that grpc would bring.
+STATIC := CGO_ENABLED=0 $(GO) build -trimpath -tags grpcnotrace -ldflags '-s -w'
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

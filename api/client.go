@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -423,17 +424,18 @@ const (
 )
 
 // goOn calls watch with this hub's client, and when that has ended, as when the hub goes away, again or with that of the next of
-// c.Others. watch calls note with what became of each event, and ends if that is an error. goOn returns that error, or ctx's, or that
+// c.Others; those of them that do not know the token are passed over. watch calls note with what became of each event, and ends if that is an error. goOn returns that error, or ctx's, or that
 // who asks may not.
 func (c *Client) goOn(ctx context.Context, watch func(hub *Client, note func(error) error) error) error {
 	urls := append([]string{c.URL}, c.Others...)
 	pause := firstPause
-	for i := 0; ; i++ {
+	for i := 0; ; {
 		hub := *c
-		hub.URL = urls[i%len(urls)]
+		hub.URL = urls[i]
+		heard := false
 		var failed error
 		err := watch(&hub, func(err error) error {
-			pause, failed = firstPause, err
+			heard, pause, failed = true, firstPause, err
 			return err
 		})
 		var refused *Error
@@ -442,10 +444,14 @@ func (c *Client) goOn(ctx context.Context, watch func(hub *Client, note func(err
 			return failed
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.As(err, &refused) && refused.Code == "unauthorized" && i > 0 && !heard:
+			urls = slices.Delete(urls, i, i+1)
+			i--
 		case errors.As(err, &refused) && refused.Code != "unavailable" && refused.Code != "internal" && refused.Code != "timeout":
 			return err
 		}
-		if i%len(urls) == len(urls)-1 { // all were tried
+		if i++; i == len(urls) { // all were tried
+			i = 0
 			select {
 			case <-time.After(pause/2 + rand.N(pause)):
 			case <-ctx.Done():

@@ -44,9 +44,9 @@ type StateMember struct {
 	Leader  bool   `json:"leader,omitempty" doc:"It leads etcd, which need not be where the hub is that leads."`
 	Learner bool   `json:"learner,omitempty" doc:"It is new and has no vote yet."`
 	Self    bool   `json:"self,omitempty" doc:"It is the one within the hub that answers."`
-	Healthy bool   `json:"healthy" doc:"It answers."`
+	Healthy bool   `json:"healthy" doc:"It answers; of the one within the hub that answers: it knows who leads."`
 	Full    bool   `json:"full,omitempty" doc:"Its database is as large as it may be: nothing can be written until there is room."`
-	Size    int64  `json:"size,omitempty" doc:"Of its database, bytes."`
+	Size    int64  `json:"size,omitempty" doc:"Of its database, bytes; none if it is not known. Within another hub about, as that has said last."`
 }
 
 // HubDrain is whether a hub is to be left by its agents.

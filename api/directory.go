@@ -76,8 +76,8 @@ func (c *Client) Directory(ctx context.Context, q DirectoryQuery) (Directory, er
 const directorySilence = 45 * time.Second
 
 // WatchDirectory calls f with who is there and then with every change, until ctx is done, f fails, or a hub says that who asks may
-// not. When the hub goes away it asks it again, or the next of c.Others, and goes on where it was. after is the ID of an event that was
-// seen before, "" to begin with a DirectoryAll; that also comes when what has changed since is not known any more.
+// not. When the hub goes away it asks it again, or the next of c.Others, and goes on where it was; those of them that do not know the
+// token are passed over. after is the ID of an event that was seen before, "" to begin with a DirectoryAll; that also comes when what has changed since is not known any more.
 func (c *Client) WatchDirectory(ctx context.Context, q DirectoryQuery, after string, f func(DirectoryEvent) error) error {
 	return c.goOn(ctx, func(hub *Client, note func(error) error) error {
 		return hub.watchDirectory(ctx, DirectoryWatch{q, after}, func(e DirectoryEvent) error {

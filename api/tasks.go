@@ -47,7 +47,6 @@ type TaskDetail struct {
 	Waits     string        `json:"waits,omitempty" doc:"Why it is on fewer agents than it is to be."`
 	Tasks     []Task        `json:"tasks"`
 	Failed    []TaskFailure `json:"failed" doc:"Where this version has failed."`
-	Rounds    []TaskRounds  `json:"rounds" doc:"The rounds of its collectors at its owners, as far as they are known."`
 	History   []TaskEvent   `json:"history" doc:"The last of what has become of it, newest first."`
 }
 
@@ -57,17 +56,6 @@ type TaskFailure struct {
 	Name    string `json:"name,omitempty" doc:"Its name."`
 	Version int64  `json:"version"`
 	Error   string `json:"error,omitempty"`
-}
-
-// TaskRounds are the rounds of a collector at an agent, since the collector was opened.
-type TaskRounds struct {
-	Agent     string  `json:"agent" doc:"Its id."`
-	Component string  `json:"component" doc:"Such as collectors.probe/web."`
-	Rounds    int64   `json:"rounds" doc:"That have ended."`
-	Failures  int64   `json:"failures" doc:"Of these."`
-	Busy      float64 `json:"busy_seconds" doc:"That they took together."`
-	Share     float64 `json:"share" doc:"Of the time since the collector was opened: 1 keeps one slot busy."`
-	Error     string  `json:"error,omitempty" doc:"Of the last round, if it failed."`
 }
 
 // TaskEvent is something that has become of a document that is on some agents.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -63,7 +64,11 @@ func Main(p Program, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	return c.exit(root.ExecuteContext(context.Background()))
+	cmd, err := root.ExecuteContextC(context.Background())
+	if err != nil && strings.HasPrefix(err.Error(), "accepts ") { // cobra counts arguments, and does not say which
+		err = fmt.Errorf("%w; say: %s", err, cmd.UseLine())
+	}
+	return c.exit(err)
 }
 
 // exit prints an error, and returns the exit code.

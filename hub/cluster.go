@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,8 +19,12 @@ import (
 
 // This file is a hub as one of several that share a control state.
 
-// clusterPatience is how long one waits for etcd when somebody asks how it is.
-const clusterPatience = 1500 * time.Millisecond
+// How long one waits when somebody asks how etcd is: for its members, of which those that do not answer are shown so, and for the hub
+// that leads, which is not asked for where nobody could say.
+const (
+	memberPatience  = time.Second
+	clusterPatience = 1500 * time.Millisecond
+)
 
 // places returns where the hubs are, as agents are told. This one is to be left as well when it is cut off: agents go if another hub leases them.
 func (c clustered) places() (list []control.HubAt) {
@@ -45,8 +50,9 @@ func (c clustered) Cluster(ctx context.Context) api.Cluster {
 		Healthy: health.Error == "" && health.Leased, Error: health.Error, Leased: health.Leased,
 		Answered: health.Answered, Took: health.Took.Seconds(), Embedded: embedded, Members: []api.StateMember{},
 	}}
+	sizes := make(map[string]int64) // of etcds within other hubs, as these say
 	for _, h := range c.cluster.Hubs() {
-		x.Hubs = append(x.Hubs, shown(h))
+		x.Hubs, sizes[h.ID] = append(x.Hubs, shown(h)), h.State
 	}
 	slices.SortFunc(x.Hubs, func(a, b api.ClusterHub) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
 	ctx, cancel := context.WithTimeout(ctx, clusterPatience)
@@ -58,28 +64,51 @@ func (c clustered) Cluster(ctx context.Context) api.Cluster {
 		}
 	})
 	if m, ok := c.state.(state.Cluster); ok {
-		list, err := m.Members(ctx)
-		if err != nil && x.State.Error == "" {
-			x.State.Healthy, x.State.Error = false, err.Error()
+		asking, done := context.WithTimeout(ctx, memberPatience)
+		list, err := m.Members(asking)
+		done()
+		why := ""
+		if err != nil {
+			why = err.Error()
 		}
-		votes, there := 0, 0
 		for _, m := range list {
 			x.State.Members = append(x.State.Members, api.StateMember{
-				Name: m.Name, Peer: m.Peer, Leader: m.Leader, Learner: m.Learner, Self: m.Self, Healthy: m.Healthy, Full: m.Full, Size: m.Size,
+				Name: m.Name, Peer: m.Peer, Leader: m.Leader, Learner: m.Learner, Self: m.Self, Healthy: m.Healthy, Full: m.Full, Size: cmp.Or(m.Size, sizes[m.Name]),
 			})
-			if !m.Learner {
-				votes++
-			}
-			if !m.Learner && m.Healthy {
-				there++
+		}
+		if embedded { // members outside need not be reachable one by one
+			if why = cmp.Or(why, undecided(list)); why != "" {
+				cancel()
 			}
 		}
-		if embedded && there <= votes/2 && x.State.Error == "" { // members outside need not be reachable one by one
-			x.State.Healthy, x.State.Error = false, fmt.Sprintf("%d of the %d members of etcd that count answer: nothing can be changed before it is more than half", there, votes)
+		if why != "" && x.State.Error == "" {
+			x.State.Healthy, x.State.Error = false, why
 		}
 	}
 	wg.Wait()
 	return x
+}
+
+// undecided says why members within hubs decide nothing at present: "" if they do.
+func undecided(list []state.Member) string {
+	votes, there, led := 0, 0, false
+	for _, m := range list {
+		led = led || m.Self && m.Healthy
+		if m.Learner {
+			continue
+		}
+		votes++
+		if m.Healthy || m.Self {
+			there++
+		}
+	}
+	switch {
+	case there <= votes/2:
+		return fmt.Sprintf("%d of the %d members of etcd that count answer: nothing can be changed before it is more than half", there, votes)
+	case !led:
+		return fmt.Sprintf("%d of the %d members of etcd that count answer, and have not elected one that leads: nothing can be changed before they have", there, votes)
+	}
+	return ""
 }
 
 func shown(h cluster.Hub) api.ClusterHub {

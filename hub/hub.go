@@ -334,10 +334,14 @@ func (h *hub) self() cluster.Hub {
 	if err != nil {
 		name = host
 	}
-	return cluster.Hub{
+	x := cluster.Hub{
 		HubAt: control.HubAt{ID: h.id, Addresses: h.addresses(host), Agents: h.registry.Connected()},
 		Name:  name, Version: h.Version, Started: h.started.UTC(),
 	}
+	if own, ok := h.state.(state.OwnCluster); ok {
+		x.State = own.Size()
+	}
+	return x
 }
 
 func (h *hub) complain(what string, err error) {

@@ -435,6 +435,29 @@ func (h *hub) joinable() error {
 	return &control.Refusal{Code: control.NotJoinable, Text: state.ErrAlone.Error(), Remedy: "start it with --etcd-listen ADDRESS, an address of this machine that the other hub reaches"}
 }
 
+// inviteHub returns what to run where a hub is to be that joins with a token: on another machine one that listens to all; if this one
+// can be reached on its own machine alone, one there, for a trial, at whatever ports are free.
+func (h *hub) inviteHub(t api.AccessTokenCreated) string {
+	name := h.name()
+	join := " --join " + h.addresses(name).URL + " --token " + t.Text
+	c, err := h.loadCluster()
+	etcd, _ := url.Parse(c.Advertise) // it was made by meet; empty in an etcd outside
+	switch {
+	case err == nil && h.exposed() && (etcd.Host == "" || !tlsconf.IsLoopback(etcd.Hostname())):
+		all := "0.0.0.0"
+		if strings.Contains(name, ":") {
+			all = "[::]"
+		}
+		return "creel hub --listen " + all + join
+	case err == nil && c.Listen != "":
+		if l, err := bind(c.Listen, true); err == nil {
+			defer l.Close()
+			join = " --etcd-listen " + l.Addr().String() + join
+		}
+	}
+	return "creel up --data creel-" + t.ID + join
+}
+
 // reachable says why this hub would not find the etcd of one that joins.
 func (h *hub) reachable(peer string) error {
 	if _, ok := h.state.(state.OwnCluster); !ok {
@@ -486,6 +509,9 @@ type members struct{ *hub }
 // Joinable says why no hub can join.
 func (m members) Joinable() error {
 	err := m.joinable()
+	if err == nil && m.secure == nil && m.exposed() {
+		err = &control.Refusal{Code: control.NotJoinable, Text: "this hub is reached from the network without TLS, and what one that joins is told must be read by nobody else", Remedy: "start it without --insecure"}
+	}
 	if r := (*control.Refusal)(nil); errors.As(err, &r) {
 		return &api.Error{Code: "conflict", Message: r.Error()}
 	}

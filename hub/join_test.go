@@ -85,10 +85,25 @@ func (m *member) token() string {
 	if err != nil {
 		m.Fatal(err)
 	}
-	if want := "creel hub --join " + m.url + " --token " + t.Text; t.Join != want {
-		m.Errorf("to be run is %q, want %q", t.Join, want)
+	if want := " --join " + m.url + " --token " + t.Text; !strings.HasPrefix(t.Join, "creel up --data creel-"+t.ID+" ") || !strings.HasSuffix(t.Join, want) || m.o.EtcdListen != "" && strings.Contains(t.Join, m.o.EtcdListen+" ") {
+		m.Errorf("to be run is %q, want …%q and a port for etcd that is free", t.Join, want)
 	}
 	return t.Text
+}
+
+// sees waits until a hub says of the cluster what is wanted.
+func (m *member) sees(what string, f func(x api.Cluster, took time.Duration) bool) {
+	m.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		began := time.Now()
+		x, err := m.client.Cluster(m.Context())
+		if err == nil && f(x, time.Since(began)) {
+			return
+		}
+		if time.Now().After(deadline) {
+			m.Fatalf("the hub does not see %s: %+v, %v", what, x, err)
+		}
+	}
 }
 
 // TestJoin: a hub joins another over TLS, after an attempt whose answer got lost; it starts again without being told, and is removed.
@@ -164,7 +179,13 @@ func TestJoin(t *testing.T) {
 		}
 	}
 	seen()
+	a.sees("both sizes", func(x api.Cluster, _ time.Duration) bool {
+		return x.State.Healthy && len(x.State.Members) == 2 && x.State.Members[0].Size > 0 && x.State.Members[1].Size > 0
+	})
 	b.end()
+	a.sees("at once that it is one of two", func(x api.Cluster, took time.Duration) bool {
+		return !x.State.Healthy && strings.HasPrefix(x.State.Error, "1 of the 2 members") && len(x.State.Members) == 2 && took < time.Second
+	})
 	b.o.Join, b.o.JoinToken, b.o.EtcdListen = "", "", ""
 	if err := b.start(); err != nil {
 		t.Fatal(err)

@@ -390,7 +390,7 @@ func (h *hub) addresses(host string) control.Addresses {
 // invite returns what to run on a host that is to join with a token: "" if none can.
 func (h *hub) invite(t api.AccessTokenCreated) string {
 	if t.Role == api.Member {
-		return "creel hub --join " + h.addresses(h.name()).URL + " --token " + t.Text
+		return h.inviteHub(t)
 	}
 	if !h.exposed() || h.secure == nil {
 		return ""

@@ -82,8 +82,10 @@ func (c *commands) explainToken(t api.AccessTokenCreated, hub string) {
 	switch u, err := url.Parse(hub); {
 	case t.Role == api.Enrol:
 		fmt.Fprintf(c.Err, "on the host that is to join, run:\n  %s\n", first(t.Join, "creel join "+hub+" --token "+t.Text))
+	case t.Role == api.Member && strings.Contains(t.Join, " --listen "):
+		fmt.Fprintf(c.Err, "on the machine of the other hub run, with an address of it instead if it shall not listen on all:\n  %s\n", t.Join)
 	case t.Role == api.Member:
-		fmt.Fprintf(c.Err, "on the machine of the other hub run, with --listen and what else it needs:\n  %s\n", t.Join)
+		fmt.Fprintf(c.Err, "this hub, or its etcd, is on loopback: to let hubs of other machines join, start it with --listen and --etcd-listen. For a trial run on this machine:\n  %s\n", t.Join)
 	case t.Role == api.Ingest:
 		fmt.Fprintln(c.Err, "an application of OpenTelemetry sends it with: OTEL_EXPORTER_OTLP_HEADERS='authorization=Bearer%20TOKEN'")
 	case err == nil && tlsconf.IsLoopback(u.Hostname()):

@@ -293,6 +293,9 @@ func (c *commands) awaitOne(ctx context.Context, client *api.Client, name string
 		case now.Version != version:
 			return cli.Exit(cli.ExitNo, fmt.Errorf("wait for %s: somebody has changed it since, to version %d", name, now.Version))
 		}
+		if now.Place != "all" && now.Place != "" {
+			return c.awaitTasks(ctx, client, name, version)
+		}
 		d = now
 		n := d.Agents
 		if s := fmt.Sprintf("%s version %d: %d of %s run it, %d waiting, %d failed", plain(name), version, n.Running, count(n.Selected, "agent"), n.Waiting, n.Failed); s != said {

@@ -21,7 +21,7 @@ func (c *commands) getServices() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "services [NAME]", Aliases: []string{"service"}, Short: "List the services that agents offer, or watch them.", Args: cobra.MaximumNArgs(1),
 		Long: "List the services that agents offer (agent.services with center: hub), or those of a name. With --watch also each change, one a line,\n" +
-			"until it is interrupted; when the hub is away for a while, nothing is missed.",
+			"until it is interrupted; when the hub is away for a while, or another goes on for it, nothing is missed. Other hubs know what creel login\nsigns in with, and not the token in a hub's state directory.",
 		Example: "  creel get services otlp -l site=north\n  creel get services -w",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
@@ -32,11 +32,7 @@ func (c *commands) getServices() *cobra.Command {
 				return err
 			}
 			if follow {
-				err := client.WatchDirectory(cmd.Context(), q, "", c.changed)
-				if errors.Is(err, context.Canceled) {
-					return nil
-				}
-				return failed(err)
+				return watched(cmd.Context(), client, func(ctx context.Context) error { return client.WatchDirectory(ctx, q, "", c.changed) })
 			}
 			d, err := client.Directory(cmd.Context(), q)
 			if err != nil {
@@ -46,12 +42,37 @@ func (c *commands) getServices() *cobra.Command {
 			for i, e := range d.Entries {
 				names[i] = e.Address
 			}
-			return c.Print(c.output, d, names, func(w *tabwriter.Writer) { serviceTable(w, d.Entries) })
+			return c.Print(c.output, d, names, func(w *tabwriter.Writer) { serviceTable(w, q, d.Entries) })
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "watch", "w", false, "print each change, until interrupted")
 	cmd.Flags().StringVarP(&q.Label, "label", "l", "", "only of agents with these labels: `KEY=VALUE`, separated by commas")
 	return c.answering(cmd)
+}
+
+// watched watches something until it is interrupted, at the other hubs when this one is gone.
+func watched(ctx context.Context, client *api.Client, watch func(context.Context) error) error {
+	if err := others(ctx, client); err != nil {
+		return failed(err)
+	}
+	if err := watch(ctx); !errors.Is(err, context.Canceled) {
+		return failed(err)
+	}
+	return nil
+}
+
+// others tells a client which other hubs there are, as far as who asks may know and the way to them is as safe.
+func others(ctx context.Context, client *api.Client) error {
+	x, err := client.Cluster(ctx)
+	if errors.Is(err, api.ErrUnreachable) {
+		return err
+	}
+	for _, h := range x.Hubs { // none, if who asks may not know: what is asked for says so, if it is worth saying
+		if h.ID != x.Hub && h.URL != "" && (strings.HasPrefix(h.URL, "https://") || strings.HasPrefix(client.URL, "http://")) {
+			client.Others = append(client.Others, h.URL)
+		}
+	}
+	return nil
 }
 
 // changed prints a change of the directory.
@@ -68,7 +89,16 @@ func (c *commands) changed(e api.DirectoryEvent) error {
 	return nil
 }
 
-func serviceTable(w *tabwriter.Writer, list []api.DirectoryEntry) {
+func serviceTable(w *tabwriter.Writer, q api.DirectoryQuery, list []api.DirectoryEntry) {
+	switch {
+	case len(list) > 0:
+	case q.Service != "" || q.Label != "":
+		fmt.Fprintln(w, "no agent offers such a service, as far as you may see")
+		return
+	default:
+		fmt.Fprintln(w, "no agent offers a service, as far as you may see: one does with agent: {services: {NAME: {address: HOST:PORT}}} in its configuration")
+		return
+	}
 	fmt.Fprintln(w, "SERVICE\tADDRESS\tTAGS\tMETA\tWEIGHT\tAGENT\tID\tHUB\tSINCE")
 	for _, e := range list {
 		var meta []string

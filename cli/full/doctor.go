@@ -28,7 +28,7 @@ func (c *commands) doctor() *cobra.Command {
 			e.agent(ctx)
 			e.hub(ctx)
 			if e.wrong > 0 {
-				return cli.Exit(cli.ExitNo, fmt.Errorf("%d things are wrong", e.wrong))
+				return cli.Exit(cli.ExitNo, fmt.Errorf("%s wrong", map[bool]string{true: "1 thing is", false: fmt.Sprint(e.wrong, " things are")}[e.wrong == 1]))
 			}
 			return nil
 		},
@@ -128,9 +128,46 @@ func (e *examination) hub(ctx context.Context) {
 	if h.State != "" {
 		e.bad("creel get documents and creel token list show what there is; agents go on with what they have.", "%s", plain(h.State))
 	}
+	e.cluster(ctx, client)
 	e.fleet(ctx, client, h.Agents)
+	e.tasks(ctx, client)
 	if l, err := client.Ledger(ctx, api.LedgerQuery{Limit: 1}); err == nil && l.Total.Unexplained > 0 {
 		e.bad("creel ledger tells whose; creel describe agent ID since when.", "%d records that agents call delivered to this hub never came", l.Total.Unexplained)
+	}
+}
+
+// cluster looks at the hubs that share the control state, as far as who asks may know.
+func (e *examination) cluster(ctx context.Context, client *api.Client) {
+	x, err := client.Cluster(ctx)
+	if err != nil {
+		return
+	}
+	switch {
+	case !x.State.Healthy:
+		e.bad("creel get hubs shows which members of etcd do not answer: start their hubs. Nothing can be changed meanwhile; agents go on with what they have.",
+			"the control state does not answer as it should: %s", plain(firstLine(first(x.State.Error, "this hub has no lease there"))))
+	case len(x.Hubs) > 1:
+		e.good("control state: %d hubs share it", len(x.Hubs))
+	}
+	for _, m := range x.State.Members {
+		if x.State.Healthy && x.State.Embedded && !m.Healthy {
+			e.bad("Start it; or, if it will not come back: creel delete hub "+plain(m.Name), "hub %s, which keeps the control state with others, does not answer at %s", plain(m.Name), plain(m.Peer))
+		}
+	}
+}
+
+// tasks looks for documents that were given up.
+func (e *examination) tasks(ctx context.Context, client *api.Client) {
+	list, err := client.Tasks(ctx)
+	if err != nil {
+		return
+	}
+	last := ""
+	for _, t := range list.Tasks { // by document
+		if t.Status == "parked" && t.Document != last {
+			e.bad("creel describe task "+plain(t.Document)+" tells where it has failed; another version of it is tried anew, and creel task retry tries this one.", "document %s is on no agent: %s", plain(t.Document), plain(firstLine(t.Error)))
+			last = t.Document
+		}
 	}
 }
 

@@ -11,8 +11,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/creelhq/creel/agent"
+	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/cli"
 	"github.com/creelhq/creel/plugins/all"
 	"github.com/creelhq/creel/report"
@@ -160,4 +162,32 @@ func TestDoctorOnDelivery(t *testing.T) {
 
 	d.answer("/config", nil)
 	f(1, "the agent does not tell /config")
+}
+
+// TestDoctorOnHubs: of hubs that share a control state the one that is away is found, and of documents the one that was given up.
+func TestDoctorOnHubs(t *testing.T) {
+	c := newCounter(t)
+	f := func(x api.ControlState, tasks []api.Task, want string) {
+		t.Helper()
+		c.set("GET /hub", api.Hub{ID: "h-1", Started: time.Now()})
+		c.set("GET /cluster", api.Cluster{Hubs: make([]api.ClusterHub, 3), State: x})
+		c.set("GET /tasks", api.TaskList{Tasks: tasks})
+		var out strings.Builder
+		cli.Main(cli.Program{Name: "creel", More: Commands}, []string{"doctor", "--data", t.TempDir(), "--hub", c.url, "--token", "x"}, &out, &out)
+		for _, text := range strings.Split(want, "|") {
+			if !strings.Contains(out.String(), text) {
+				t.Errorf("without %q:\n%s", text, out.String())
+			}
+		}
+		if want == "" && strings.Count(out.String(), "WRONG") != 1 { // the state directory of a test
+			t.Errorf("something else is wrong:\n%s", out.String())
+		}
+	}
+	here, away := api.StateMember{Name: "h-1", Self: true, Healthy: true}, api.StateMember{Name: "h-2", Peer: "https://b:2380"}
+	well := api.ControlState{Healthy: true, Embedded: true, Members: []api.StateMember{here}}
+	f(well, []api.Task{{Document: "a", Status: "running"}, {Document: "b", Status: "unplaced"}}, "")
+	f(well, nil, "ok     control state: 3 hubs share it")
+	f(well, []api.Task{{Document: "a", Status: "parked", Error: "no route"}, {Document: "a", Status: "parked"}}, "WRONG  document a is on no agent: no route|creel describe task a")
+	f(api.ControlState{Healthy: true, Embedded: true, Members: []api.StateMember{here, away}}, nil, "WRONG  hub h-2, which keeps the control state with others, does not answer at https://b:2380|creel delete hub h-2|2 things are wrong")
+	f(api.ControlState{Embedded: true, Error: "1 of the 3 members", Members: []api.StateMember{here, away}}, nil, "WRONG  the control state does not answer as it should: 1 of the 3 members|creel get hubs")
 }

@@ -27,6 +27,8 @@ type counter struct {
 	mu      sync.Mutex
 	answers map[string]func(body []byte) any // an *api.Error is answered as such
 	changes []string
+
+	any func(r *http.Request) any // what else is answered; nil: nothing
 }
 
 func newCounter(t *testing.T) *counter {
@@ -44,6 +46,8 @@ func newCounter(t *testing.T) *counter {
 		var v any = &api.Error{Code: "not_found", Message: "there is no " + call}
 		if answer != nil {
 			v = answer(body)
+		} else if c.any != nil {
+			v = c.any(r)
 		}
 		switch v.(type) {
 		case nil:

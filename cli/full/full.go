@@ -103,7 +103,7 @@ func (c *commands) client() (*api.Client, error) {
 		if client.HTTP.Transport != nil {
 			s.next = client.HTTP.Transport
 		}
-		if _, err := s.token(context.Background(), ""); err != nil { // at once, so that an error is told as what it is
+		if _, err := s.token(context.Background(), s.URL, ""); err != nil { // at once, so that an error is told as what it is
 			return nil, failed(err)
 		}
 		client.HTTP = &http.Client{Transport: s}

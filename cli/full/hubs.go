@@ -14,6 +14,8 @@ import (
 func (c *commands) getHubs() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "hubs", Aliases: []string{"hub"}, Short: "List the hubs that share a control state, and how that is.", Args: cobra.NoArgs,
+		Long:    "List the hubs that share a control state: which of them leads and places documents, which answers here, about how many agents\neach has. Then the members of etcd, where the control state is: more than half must answer for anything to be changed.",
+		Example: "  creel get hubs\n  creel get hubs -o yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := c.client()
 			if err != nil {
@@ -57,13 +59,19 @@ func hubTable(w *tabwriter.Writer, x api.Cluster) {
 	}
 	fmt.Fprintln(w, "ETCD MEMBER\tSTATE\tSIZE\tPEER")
 	for _, m := range x.State.Members {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", plain(m.Name), memberState(m), cli.Bytes(m.Size), plain(m.Peer))
+		size := "unknown"
+		if m.Size > 0 {
+			size = cli.Bytes(m.Size)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", plain(m.Name), memberState(m), size, plain(m.Peer))
 	}
 }
 
 // memberState says in a word how a member of etcd is.
 func memberState(m api.StateMember) string {
 	switch {
+	case !m.Healthy && m.Self:
+		return "has no leader"
 	case !m.Healthy:
 		return "does not answer"
 	case m.Full:

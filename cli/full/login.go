@@ -108,18 +108,18 @@ type session struct {
 	login
 }
 
-// token returns a JWT other than refused, changing the login's token for one if there is none that is good.
-func (s *session) token(ctx context.Context, refused string) (string, error) {
+// token returns a JWT other than refused, changing the login's token for one at a hub if there is none that is good.
+func (s *session) token(ctx context.Context, hub, refused string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.good(time.Now()) && s.JWT != refused {
 		return s.JWT, nil
 	}
-	client := &api.Client{URL: s.URL, HTTP: &http.Client{Transport: s.next}}
+	client := &api.Client{URL: hub, HTTP: &http.Client{Transport: s.next}}
 	asked := time.Now()
 	r, err := client.Login(ctx, s.Token)
 	if e := (*api.Error)(nil); errors.As(err, &e) && e.Code == "unauthorized" {
-		return "", &api.Error{Code: e.Code, Message: fmt.Sprintf("sign in at %s: %s; creel login signs in with another token", s.URL, e.Message)}
+		return "", &api.Error{Code: e.Code, Message: fmt.Sprintf("sign in at %s: %s; creel login signs in with another token", hub, e.Message)}
 	}
 	if err != nil {
 		return "", err
@@ -134,7 +134,7 @@ func (s *session) token(ctx context.Context, refused string) (string, error) {
 // RoundTrip sends a request with a JWT. If that is refused, the hub's keys may be new: then with another one.
 func (s *session) RoundTrip(r *http.Request) (*http.Response, error) {
 	send := func(refused string) (string, *http.Response, error) {
-		jwt, err := s.token(r.Context(), refused)
+		jwt, err := s.token(r.Context(), r.URL.Scheme+"://"+r.URL.Host, refused)
 		if e := (*api.Error)(nil); errors.As(err, &e) {
 			return "", refusal(r, e), nil
 		}

@@ -27,17 +27,16 @@ func (c *commands) getTasks() *cobra.Command {
 		Use: "tasks", Aliases: []string{"task"}, Short: "List documents that are to be on some agents, and on which they are.", Args: cobra.NoArgs,
 		Long: "List the tasks: a document with place: 2 has two. Each has one owner, an agent; when that is lost, the hub gives it to another,\nwith a higher epoch.\n" +
 			"With --watch each task, and then each that is not as it was, one a line, until it is interrupted.",
+		Example: "  creel get tasks\n  creel get tasks --watch\n  creel get tasks -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := c.client()
 			if err != nil {
 				return err
 			}
 			if follow {
-				err := client.WatchTasks(cmd.Context(), c.tasksChanged(make(map[string][]api.Task)))
-				if errors.Is(err, context.Canceled) {
-					return nil
-				}
-				return failed(err)
+				return watched(cmd.Context(), client, func(ctx context.Context) error {
+					return client.WatchTasks(ctx, c.tasksChanged(make(map[string][]api.Task)))
+				})
 			}
 			list, err := client.Tasks(cmd.Context())
 			if err != nil {
@@ -165,12 +164,6 @@ func describeTask(w *tabwriter.Writer, t *api.TaskDetail) {
 			fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", plain(f.Name), plain(f.Agent), f.Version, plain(firstLine(f.Error)))
 		}
 	}
-	if len(t.Rounds) > 0 {
-		fmt.Fprintln(w, "\nAGENT\tCOLLECTOR\tROUNDS\tFAILED\tBUSY\tSHARE\tERROR")
-		for _, r := range t.Rounds {
-			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%.1fs\t%.3f\t%s\n", plain(r.Agent), plain(r.Component), r.Rounds, r.Failures, r.Busy, r.Share, plain(firstLine(r.Error)))
-		}
-	}
 	if len(t.History) > 0 {
 		fmt.Fprintln(w, "\nTIME\tWHAT\tTASK\tFROM\tTO\tEPOCH\tWHY")
 		for _, e := range t.History {
@@ -188,17 +181,18 @@ func describeTask(w *tabwriter.Writer, t *api.TaskDetail) {
 
 // task are the commands that ask for something of the tasks of a document.
 func (c *commands) task() *cobra.Command {
-	cancel := c.taskChange("cancel NAME", "End a document that is to be done once; of one that goes on, give up the rounds under way.",
+	cancel := c.taskChange("cancel", "End a document that is to be done once; of one that goes on, give up the rounds under way.",
 		"A document with once: true that is not done is taken from its agents, and no other gets it until creel task retry, or another\nversion. Of other documents the rounds under way are given up; the next begin when they are due.", (*api.Client).CancelTask)
-	retry := c.taskChange("retry NAME", "Place a document anew that is parked, cancelled or done.",
+	retry := c.taskChange("retry", "Place a document anew that is parked, cancelled or done.",
 		"What it has failed on before is forgotten.", (*api.Client).RetryTask)
 	return parent("task", "Run, end and look at documents that are to be on some agents.", c.taskRun(), cancel, retry, c.taskLogs())
 }
 
-func (c *commands) taskChange(use, short, long string, change func(*api.Client, context.Context, string, api.Because) (api.TaskDetail, error)) *cobra.Command {
+func (c *commands) taskChange(do, short, long string, change func(*api.Client, context.Context, string, api.Because) (api.TaskDetail, error)) *cobra.Command {
 	var b api.Because
 	cmd := &cobra.Command{
-		Use: use, Short: short, Long: short + "\n" + long, Args: cobra.ExactArgs(1),
+		Use: do + " NAME", Short: short, Long: short + "\n" + long, Args: cobra.ExactArgs(1),
+		Example: fmt.Sprintf("  creel task %[1]s nightly\n  creel task %[1]s nightly --cause 'ticket 17'", do),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.client()
 			if err != nil {
@@ -331,6 +325,50 @@ func (c *commands) followTask(ctx context.Context, client *api.Client, t api.Tas
 	return cli.Exit(cli.ExitNo, fmt.Errorf("document %s: %d of %d tasks are done after %v; it goes on", plain(t.Document), done, len(t.Tasks), wait))
 }
 
+// awaitTasks waits until a version of a document is on as many agents as it is to be, or done there, and tells how far that is.
+func (c *commands) awaitTasks(ctx context.Context, client *api.Client, name string, version int64) error {
+	said, waits := "", "the hub has not answered"
+	for {
+		t, err := client.Task(ctx, name)
+		switch {
+		case ctx.Err() != nil:
+			return cli.Exit(cli.ExitNo, fmt.Errorf("wait for %s: the time is over: %s", plain(name), plain(waits)))
+		case err != nil:
+			return failed(err)
+		case t.Version != version:
+			return cli.Exit(cli.ExitNo, fmt.Errorf("wait for %s: somebody has changed it since, to version %d", plain(name), t.Version))
+		}
+		runs, rests := 0, 0
+		waits = first(t.Waits, "it has not been placed yet")
+		for _, x := range t.Tasks {
+			switch x.Status {
+			case "running", "done":
+				runs++
+			case "parked", "cancelled":
+				rests++
+			default:
+				if x.Agent != "" {
+					waits = first(x.Name, x.Agent) + ": " + x.Status
+				}
+				if x.Error != "" {
+					waits = x.Error
+				}
+			}
+		}
+		if s := fmt.Sprintf("%s version %d: %d of %s run or are done", plain(name), version, runs, count(len(t.Tasks), "task")); s != said {
+			fmt.Fprintln(c.Err, s)
+			said = s
+		}
+		switch {
+		case runs == len(t.Tasks):
+			return nil
+		case runs+rests == len(t.Tasks):
+			return cli.Exit(cli.ExitNo, fmt.Errorf("%s does not run everywhere: %s; creel describe task %[1]s tells more", plain(name), plain(waits)))
+		}
+		_ = sleep(ctx, pollEvery) // the next question ends it
+	}
+}
+
 func (c *commands) taskLogs() *cobra.Command {
 	var q api.LogQuery
 	var f window
@@ -356,6 +394,9 @@ func (c *commands) taskLogs() *cobra.Command {
 			for i := range result.Logs {
 				c.printTaskLog(&result.Logs[len(result.Logs)-1-i])
 			}
+			if !follow && len(result.Logs) == 0 {
+				return c.noTaskLogs(ctx, client, args[0])
+			}
 			if !follow {
 				return nil
 			}
@@ -373,6 +414,15 @@ func (c *commands) taskLogs() *cobra.Command {
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes")
 	cmd.Flags().IntVarP(&q.Limit, "limit", "n", 100, "at most `N` records, the newest")
 	return c.asking(cmd)
+}
+
+// noTaskLogs says why there are no log records: of a document that there is not, that is an error.
+func (c *commands) noTaskLogs(ctx context.Context, client *api.Client, document string) error {
+	if _, err := client.Task(ctx, document); err != nil {
+		return failed(err)
+	}
+	fmt.Fprintf(c.Err, "the hub has no log records of document %s from that time: its collectors send none, or not to here; creel describe task %[1]s shows what it does\n", plain(document))
+	return nil
 }
 
 func (c *commands) printTaskLog(l *api.Log) {

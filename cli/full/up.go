@@ -241,19 +241,19 @@ type ports struct {
 func findPorts(host string) ports {
 	var p ports
 	p.grpc = p.free("OTLP/gRPC", host, 4317)
-	p.http = p.free("OTLP/HTTP", host, 4318) // looks at p.grpc
+	p.http = p.free("OTLP/HTTP", host, 4318)
 	return p
 }
 
-// free returns the first address from port on that nobody listens at.
+// free returns the first address from port on that nobody listens at, in steps that keep away from where the hub itself looks for one.
 func (p *ports) free(what, host string, port int) string {
-	for n := port; ; n++ {
+	for n := port; ; n += 10 {
 		address := net.JoinHostPort(host, strconv.Itoa(n))
 		l, err := net.Listen("tcp", address)
 		if err == nil {
 			l.Close()
 		}
-		if err != nil && n < port+100 || address == p.grpc {
+		if err != nil && n < port+1000 {
 			continue
 		}
 		if n != port {
@@ -306,7 +306,11 @@ func (c *commands) welcome(cmd *cobra.Command, e hub.Endpoints, m cli.Machine, a
 		}
 		fmt.Fprintf(w, "            (its configuration must say: agent: {hub: {tls: {ca_file: %s%s}}})\n", e.CAFile, name)
 	}
-	fmt.Fprintf(w, "  Ask it    %s get agents, %s top, %s logs, %s query metrics system_cpu_load_average_1m, %s doctor\n\n", c.Name, c.Name, c.Name, c.Name, c.Name)
+	data := ""
+	if cmd.Flags().Changed("data") {
+		data = " --data " + quoted(c.DataDir())
+	}
+	fmt.Fprintf(w, "  Ask it    %s get agents%s\n            and in the same way: top, logs, query metrics system_cpu_load_average_1m, doctor\n\n", os.Args[0], data)
 }
 
 var errStopped = errors.New("stopped")

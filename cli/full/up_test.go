@@ -16,11 +16,14 @@ import (
 	"github.com/creelhq/creel/plugins/all"
 )
 
-// TestPortsThatAreTaken: both ports of OTLP may be taken, and then they do not get the same one.
+// TestPortsThatAreTaken: both ports of OTLP may be taken, and then they do not get the same one, nor one that the hub takes for OpAMP.
 func TestPortsThatAreTaken(t *testing.T) {
-	first, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	first, err := net.Listen("tcp", "127.0.0.1:20000") // below the ports that systems give to whoever connects: those come and go
+	for n := 20001; err != nil; n++ {
+		first, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(n)))
+		if n == 30000 {
+			t.Fatal(err)
+		}
 	}
 	defer first.Close()
 	port := first.Addr().(*net.TCPAddr).Port
@@ -38,7 +41,14 @@ func TestPortsThatAreTaken(t *testing.T) {
 		}
 		l.Close()
 	}
-	if m.grpc == m.http || len(m.moved) != 2 || !strings.Contains(m.moved[0], strconv.Itoa(port)) {
+	step := func(address string, from int) int {
+		at, err := net.ResolveTCPAddr("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return (at.Port - from) % 10
+	}
+	if step(m.grpc, port) != 0 || step(m.http, port+1) != 0 || len(m.moved) != 2 || !strings.Contains(m.moved[0], strconv.Itoa(port)) {
 		t.Errorf("got %s and %s, and told %q", m.grpc, m.http, m.moved)
 	}
 }

@@ -28,10 +28,11 @@ const (
 	drainedPrefix = "drained/"
 	// patience is how long a hub that finds its own id taken waits for whoever has it to say so.
 	patience = 500 * time.Millisecond
-	// look is how often a hub looks whether what it says of itself is true still. That many agents more or less, of a hundred,
-	// are worth an entry of its own.
-	look  = 5 * time.Second
-	share = 5
+	// look is how often a hub looks whether what it says of itself is true still. That many agents or bytes more or less, of a
+	// hundred, are worth an entry of its own: which takes some bytes itself.
+	look      = 5 * time.Second
+	share     = 5
+	sizeShare = 10
 )
 
 // A Hub is one that is there, as it says itself.
@@ -40,6 +41,7 @@ type Hub struct {
 	Name    string    `json:"name"` // of its host
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`
+	State   int64     `json:"state,omitempty"` // bytes that the database of its etcd has on disk, about; 0: it has none
 }
 
 // entry is a Hub in the control state. Draining is not of that.
@@ -417,10 +419,10 @@ func (c *Cluster) face(ctx context.Context, other entry) error {
 
 // differs reports whether what a hub says of itself is worth telling anew.
 func differs(now, told Hub) bool {
-	agents := now.Agents - told.Agents
-	now.Agents = told.Agents
+	agents, size := now.Agents-told.Agents, now.State-told.State
+	now.Agents, now.State = told.Agents, told.State
 	a, b := encode(now), encode(told)
-	return max(agents, -agents)*100 > told.Agents*share || !bytes.Equal(a, b)
+	return max(agents, -agents)*100 > told.Agents*share || max(size, -size)*100 > told.State*sizeShare || !bytes.Equal(a, b)
 }
 
 func encode(v any) []byte {

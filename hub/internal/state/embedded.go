@@ -216,7 +216,9 @@ func (s *embedded) start(ctx context.Context) (err error) {
 	if s.server, err = embed.StartEtcd(c); err != nil {
 		return fmt.Errorf("start control state in %s: %w%s", s.o.Dir, err, s.hint(err))
 	}
-	s.etcd = newEtcd(v3client.New(s.server.Server), adapter.LeaseServerToLeaseClient(v3rpc.NewQuotaLeaseServer(s.server.Server)), s.server.Close)
+	client := v3client.New(s.server.Server)
+	client.KV = patient{client.KV}
+	s.etcd = newEtcd(client, adapter.LeaseServerToLeaseClient(v3rpc.NewQuotaLeaseServer(s.server.Server)), s.server.Close)
 	if err = s.ready(ctx); err == nil && s.o.Member != nil {
 		err = s.settle(ctx)
 	}

@@ -84,7 +84,7 @@ func (s *embedded) Members(ctx context.Context) ([]Member, error) {
 	var wg sync.WaitGroup
 	for i := range list {
 		if m := &list[i]; m.Self {
-			m.Healthy, m.Size = server.Leader() != 0, server.Backend().Size()
+			m.Healthy, m.Size = server.Leader() != 0, s.Size()
 		} else if m.Name != "" && s.peers != nil {
 			wg.Go(func() { m.Healthy = s.ask(ctx, m.Peer+"/version", nil) == nil })
 		}
@@ -116,6 +116,9 @@ func (s *embedded) ask(ctx context.Context, url string, into any) error {
 
 // ID returns that of this member.
 func (s *embedded) ID() string { return s.server.Server.MemberID().String() }
+
+// Size returns that of this member.
+func (s *embedded) Size() int64 { return s.server.Server.Backend().Size() }
 
 // Add adds a member, or finds the one that is there.
 func (s *embedded) Add(ctx context.Context, j Joiner) (id string, peers []string, err error) {

@@ -165,7 +165,11 @@ func TestMembers(t *testing.T) {
 		t.Errorf("with somebody else's address: %v", err)
 	}
 
+	led := third.server.Server.Leader() == first.server.Server.MemberID()
 	first.kill()
+	if e, err := third.Get(t.Context(), "k"); err != nil || !led {
+		t.Errorf("while another is elected, instead of the first (%v): %q, %v", led, e.Value, err)
+	}
 	put(t, second, "k", "without the first")
 	has(t, third, "k", "without the first")
 	if err := third.Remove(t.Context(), "b"); err == nil || !strings.Contains(err.Error(), "only 1 of the 2") {

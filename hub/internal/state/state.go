@@ -66,7 +66,7 @@ type Member struct {
 	Self    bool   // it is within this process
 	Learner bool   // it is being brought up to date, and does not count yet
 	Leader  bool
-	Healthy bool  // it answers
+	Healthy bool  // it answers; of one within this process: it knows who leads
 	Size    int64 // bytes that its database has on disk; 0: not known, as of etcds within other hubs
 	Full    bool  // its database has no room, so that nothing can be written: alarm NOSPACE
 }
@@ -76,6 +76,8 @@ type OwnCluster interface {
 	Cluster
 	// ID returns that of the member within this process.
 	ID() string
+	// Size returns the bytes that the database of that member has on disk. It is cheap.
+	Size() int64
 	// Full reports whether nothing can be written because a member has no room.
 	Full() bool
 	// Add adds a member for a hub that joins, and returns its id, and the Peer of each there is then. A member that the hub had before

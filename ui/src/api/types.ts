@@ -853,6 +853,7 @@ export interface ReportConfiguration {
 }
 
 export interface ReportDocument {
+  cost?: number
   ended?: string
   epoch?: number
   error?: string
@@ -1046,7 +1047,7 @@ export interface SpanLink {
 export interface StateMember {
   /** Its database is as large as it may be: nothing can be written until there is room. */
   full?: boolean
-  /** It answers. */
+  /** It answers; of the one within the hub that answers: it knows who leads. */
   healthy: boolean
   /** It leads etcd, which need not be where the hub is that leads. */
   leader?: boolean
@@ -1057,7 +1058,7 @@ export interface StateMember {
   peer?: string
   /** It is the one within the hub that answers. */
   self?: boolean
-  /** Of its database, bytes. */
+  /** Of its database, bytes; none if it is not known. Within another hub about, as that has said last. */
   size?: number
 }
 
@@ -1070,6 +1071,8 @@ export interface Task {
   epoch?: number
   /** Why it does not run, or why it is placed nowhere. */
   error?: string
+  /** The share of a slot that it takes at its owner, as measured over minutes: it stays until it has doubled or halved. None if it is not known yet, or does not work in rounds. */
+  measured?: number
   /** The agent's name. */
   name?: string
   /** On how many agents the document is to be: it has so many tasks. */
@@ -1094,7 +1097,7 @@ export interface TaskChange {
 }
 
 export interface TaskDetail {
-  /** What each of its tasks takes of an agent's capacity. */
+  /** What each of its tasks takes of an agent's capacity: 1 unless the document says otherwise. How even agents are is reckoned from what is measured where it does not. */
   cost: number
   /** The document's name. */
   document: string
@@ -1112,8 +1115,6 @@ export interface TaskDetail {
   place: number
   /** From 0 to 9: higher ones are placed first. */
   priority: number
-  /** The rounds of its collectors at its owners, as far as they are known. */
-  rounds: TaskRounds[]
   /** Which agents may have it. */
   selector?: string
   /** The label over whose values these are spread. */
@@ -1150,23 +1151,6 @@ export interface TaskFailure {
 
 export interface TaskList {
   tasks: Task[]
-}
-
-export interface TaskRounds {
-  /** Its id. */
-  agent: string
-  /** That they took together. */
-  busy_seconds: number
-  /** Such as collectors.probe/web. */
-  component: string
-  /** Of the last round, if it failed. */
-  error?: string
-  /** Of these. */
-  failures: number
-  /** That have ended. */
-  rounds: number
-  /** Of the time since the collector was opened: 1 keeps one slot busy. */
-  share: number
 }
 
 export interface Trace {

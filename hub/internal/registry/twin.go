@@ -29,8 +29,8 @@ type rival struct {
 
 // rivalOf returns who may be leased beside a process that connects now. a.mu is held, and nothing is noted of the connection yet.
 func (a *agent) rivalOf() rival {
-	if a.Connection == api.Disconnected { // it said goodbye
-		return rival{}
+	if a.Connection == api.Disconnected { // it said goodbye; only whoever was its rival is left
+		return rival{far: a.told.rival.far, until: a.told.rival.until}
 	}
 	return rival{until: a.leased, far: !a.ours() && a.Connection == api.Connected && a.broke.IsZero()}
 }

@@ -53,7 +53,7 @@ torture: ## kill, fill, flip and reload for as long as it takes to believe in it
 	$(GO) test ./spool ./pipeline ./hub/internal/quicklook -run 'Kill|Crash|Flip|Full|Damage|Model|Reload' -torture -timeout 2h
 	$(GO) test ./hub/internal/simulation -torture -timeout 2h -v
 	$(MAKE) race
-	$(GO) test ./test -run 'Killed|Outage|Poison|Misbehaves|DiskQueue|DiskDamage|Churn|Oddities|Placed|Cluster' -torture -timeout 2h -v
+	$(GO) test ./test -run 'Killed|Outage|Poison|Misbehaves|DiskQueue|DiskDamage|Churn|Oddities|Placed|Cluster|Etcd' -torture -timeout 2h -v
 
 bench: ## measure the agent against what this machine can do at all
 	$(GO) run ./bench

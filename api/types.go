@@ -116,7 +116,7 @@ type Flow struct {
 // Event is something that happened to an agent.
 type Event struct {
 	Time  time.Time `json:"time"`
-	Kind  string    `json:"kind" doc:"connected, disconnected, lost, degraded, healthy, started, configured, refused, rolled_back, paused, resumed or ordered."`
+	Kind  string    `json:"kind" doc:"connected, disconnected, lost, degraded, healthy, started, configured, refused, rolled_back, paused, resumed, ordered or cloned."`
 	Cause string    `json:"cause,omitempty"`
 }
 

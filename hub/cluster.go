@@ -152,5 +152,5 @@ func unavailable(err error) error {
 	if errors.As(err, &asked) {
 		return err
 	}
-	return &api.Error{Code: "unavailable", Message: "the control state does not answer: " + err.Error() + "; nothing was changed"}
+	return &api.Error{Code: "unavailable", Message: "the control state cannot do this now: " + err.Error() + "; nothing was changed"}
 }

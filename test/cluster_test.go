@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +17,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/creelhq/creel/agent"
 	"github.com/creelhq/creel/api"
+	"github.com/creelhq/creel/control"
 )
 
 const (
@@ -43,26 +46,30 @@ type node struct {
 type fleet struct {
 	*open
 	hubs, agents []*node
+	copies       []*node        // of agents
+	etcd         *etcd          // nil: it is within the hubs
+	notes        int            // changes that were asked for
+	noted        map[string]int // by document, the last that was acknowledged
 	seen         *witness
 	written      func() // ends the writing of lines
 }
 
-// TestCluster: three hubs and ten agents on a network. Hubs and agents are killed, stopped and cut off; each is put right before
-// the next. What one agent at a time is to probe is always probed again soon, and what no two agents may ever probe is never
+// TestCluster: three hubs and ten agents on a network. Hubs and agents are killed, stopped and cut off, from all and from one
+// another, and an agent is copied; each is put right before the next. What one agent at a time is to probe is always probed again soon, and what no two agents may ever probe is never
 // probed by two. Nothing that an agent has written is lost.
 func TestCluster(t *testing.T) {
 	ownProcess(t)
 	t.Parallel() // it waits more than it works, on a network of its own
-	rounds := 10
+	rounds := 9  // one of each
 	if *torture {
 		rounds = 100
 	}
 	r, began := newRand(t), time.Now()
-	f := newFleet(t, 3, 10)
+	f := newFleet(t, 3, 10, nil)
 	f.place()
 	f.steady()
 	t.Logf("hubs and agents are there, and everything is probed, after %v", time.Since(began).Round(time.Millisecond))
-	kinds := []string{"kill hub", "kill agent", "stop hub", "stop agent", "cut hub", "cut agent"}
+	kinds := []string{"kill hub", "kill agent", "stop hub", "stop agent", "cut hub", "cut agent", "part hubs", "cut agents", "flap agent"}
 	r.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
 	gaps := make(map[string][]time.Duration)
 	for round := range rounds {
@@ -76,6 +83,10 @@ func TestCluster(t *testing.T) {
 			t.Errorf("round %d, %s: something was not probed for %v", round+1, kind, gap)
 		}
 	}
+	began = time.Now()
+	f.copied()
+	f.steady()
+	t.Logf("an agent was copied, and all is well after %v", time.Since(began).Round(time.Millisecond))
 	for _, kind := range slices.Sorted(maps.Keys(gaps)) {
 		list := gaps[kind]
 		slices.Sort(list)
@@ -94,12 +105,15 @@ func TestCluster(t *testing.T) {
 	}
 }
 
-// newFleet starts hubs, which join the first, and agents.
-func newFleet(t *testing.T, hubs, agents int) *fleet {
+// newFleet starts hubs, and agents. The hubs keep their control state together, or, if there is outside, in the etcd that it starts.
+func newFleet(t *testing.T, hubs, agents int, outside func(*open, *host) *etcd) *fleet {
 	t.Helper()
-	hosts := newNetwork(t, hubs+agents+1)
-	f := &fleet{open: &open{world: newWorld(t), hub: hosts[0], stranger: hosts[hubs+agents]}}
+	hosts := newNetwork(t, hubs+agents+2)
+	f := &fleet{open: &open{world: newWorld(t), hub: hosts[0], stranger: hosts[hubs+agents], far: hosts[hubs+agents+1]}, noted: make(map[string]int)}
 	f.seen = watchProbes(f.stranger)
+	if outside != nil {
+		f.etcd = outside(f.open, f.far)
+	}
 	for i, h := range hosts[:hubs] {
 		n := &node{host: h, label: fmt.Sprintf("hub%d", i)}
 		if i == 0 {
@@ -107,6 +121,10 @@ func newFleet(t *testing.T, hubs, agents int) *fleet {
 		}
 		n.args = []string{"hub", "--listen", "0.0.0.0", "--data", f.path(n.label), "--heartbeat", beat.String()}
 		first := append(slices.Clone(n.args), "--etcd-listen", h.address)
+		if f.etcd != nil {
+			n.args = append(n.args, f.etcd.args...)
+			h.env, first = f.etcd.env, slices.Clone(n.args)
+		}
 		if i > 0 {
 			first = append(first, "--join", f.hubs[0].client.URL, "--token", f.token(api.Member, 1))
 		}
@@ -259,6 +277,19 @@ func (f *fleet) fault(r *rand.Rand, kind string) string {
 		n = f.at(f.seen.last(r.IntN(probed)))
 	}
 	a := 300*time.Millisecond + time.Duration(r.Int64N(int64(3*time.Second))) // for how long: chance, not synchronisation
+	switch {
+	case kind == "part hubs":
+		return f.part(n, a)
+	case kind == "cut agents":
+		for _, n := range f.agents {
+			n.cut(true)
+		}
+		time.Sleep(a)
+		for _, n := range f.agents {
+			n.cut(false)
+		}
+		return "all"
+	}
 	switch how {
 	case "kill":
 		n.process.kill()
@@ -283,13 +314,105 @@ func (f *fleet) fault(r *rand.Rand, kind string) string {
 		n.cut(true)
 		time.Sleep(a)
 		n.cut(false)
+	case "flap":
+		for range 8 {
+			n.cut(true)
+			time.Sleep(time.Duration(r.Int64N(int64(2 * beat)))) // it may be lost in between, or not
+			n.cut(false)
+			time.Sleep(time.Duration(r.Int64N(int64(4 * beat))))
+		}
 	}
 	return n.label
 }
 
+// part cuts the line between a hub and the next one; all others reach both. It lasts longer than a hub's lease.
+func (f *fleet) part(a *node, more time.Duration) string {
+	f.Helper()
+	b := f.hubs[(slices.Index(f.hubs, a)+1)%len(f.hubs)]
+	for _, h := range [][2]*node{{a, b}, {b, a}} { // what it sends goes to nobody
+		ip(f.T, fmt.Sprintf("-n %s neigh replace %s lladdr 02:00:00:00:00:01 dev eth0 nud permanent", h[0].name, h[1].address))
+	}
+	if err := a.inside(func() {
+		if conn, err := net.DialTimeout("tcp", b.address+":4380", 200*time.Millisecond); err == nil {
+			conn.Close()
+			f.Errorf("%s reaches %s though they are parted", a.label, b.label)
+		}
+	}); err != nil {
+		f.Fatal(err)
+	}
+	time.Sleep(2*time.Second + more)
+	for _, h := range [][2]*node{{a, b}, {b, a}} {
+		ip(f.T, fmt.Sprintf("-n %s neigh del %s dev eth0", h[0].name, h[1].address))
+	}
+	return a.label + " from " + b.label
+}
+
+// copied starts a copy of an agent that has what no two may have, on another host and at another hub, and ends it when somebody was
+// told of it and the agent has gone on for a while.
+func (f *fleet) copied() {
+	f.Helper()
+	original := f.at(f.seen.last(1))
+	err := filepath.WalkDir(f.path(original.label), func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.IsDir() && !d.Type().IsRegular() {
+			return err
+		}
+		to := f.path("copy" + strings.TrimPrefix(path, f.path(original.label)))
+		if d.IsDir() {
+			return os.MkdirAll(to, 0o700)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(to, text, 0o600)
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	c := &node{host: f.far, label: "copy"}
+	f.copies = append(f.copies, c)
+	config := f.write("copy.yaml", fmt.Sprintf("agent: {drain: 0s, labels: {site: north}, hub: {url: %q}}\nexporters: {otlp: {endpoint: hub}}\n", f.elsewhere(original).URL))
+	c.process = f.run(c.host, c.label, "agent", "-c", config, "--data", f.path("copy"))
+	eventually(f.T, "one of two agents with one identity is refused, and somebody is told", func() bool {
+		list, err := f.client.Knocks(context.Background())
+		return err == nil && slices.ContainsFunc(list.Knocks, func(k api.Knock) bool { return k.Reason == control.Cloned && k.Remedy != "" })
+	})
+	now := time.Now()
+	eventually(f.T, "the original goes on", func() bool {
+		list := f.seen.of(1)
+		last := list[len(list)-1]
+		return last.from == original.address && last.at.Sub(now) > 2*interval
+	})
+	c.process.kill()
+}
+
+// elsewhere returns a hub at which an agent is not.
+func (f *fleet) elsewhere(n *node) *api.Client {
+	f.Helper()
+	list, err := f.client.Agents(context.Background(), api.AgentQuery{Label: "site=north", Limit: 100})
+	if err != nil {
+		f.Fatal(err)
+	}
+	id, err := agent.ID(f.path(n.label), false)
+	if err != nil {
+		f.Fatal(err)
+	}
+	hub := list.Agents[slices.IndexFunc(list.Agents, func(a api.Agent) bool { return a.ID == id })].Hub
+	for _, h := range f.hubs {
+		if x, err := h.client.Hub(context.Background()); err != nil {
+			f.Fatal(err)
+		} else if x.ID != hub {
+			return h.client
+		}
+	}
+	f.Fatalf("%s is at hub %s, and there is no other", n.label, hub)
+	return nil
+}
+
 // at returns the agent with an address.
 func (f *fleet) at(address string) *node {
-	return f.agents[slices.IndexFunc(f.agents, func(n *node) bool { return n.address == address })]
+	all := slices.Concat(f.agents, f.copies)
+	return all[slices.IndexFunc(all, func(n *node) bool { return n.address == address })]
 }
 
 // wantOne wants that no two agents have probed something at the same time. An agent that probes does so every interval; while

@@ -17,7 +17,8 @@ import (
 type host struct {
 	t       *testing.T
 	name    string
-	address string // in the network
+	address string   // in the network
+	env     []string // of the commands that run on it, beside this process's
 }
 
 // newNetwork makes so many hosts, joined by a bridge in a namespace of its own: nothing of it touches the machine's network.
@@ -33,7 +34,7 @@ func newNetwork(t *testing.T, n int) []*host {
 	ip(t, "-n "+bridge+" link add sw0 type bridge", "-n "+bridge+" link set sw0 up")
 	hosts := make([]*host, n)
 	for i := range hosts {
-		h := &host{t, fmt.Sprintf("%sh%d", prefix, i), fmt.Sprintf("198.18.0.%d", i+1)} // RFC 2544: for tests of networks
+		h := &host{t: t, name: fmt.Sprintf("%sh%d", prefix, i), address: fmt.Sprintf("198.18.0.%d", i+1)} // RFC 2544: for tests of networks
 		hosts[i] = h
 		ip(t, "netns add "+h.name)
 		t.Cleanup(func() { ip(t, "netns del "+h.name) })
@@ -68,7 +69,9 @@ func (h *host) command(args ...string) *exec.Cmd {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return exec.Command("ip", append([]string{"netns", "exec", h.name, bin}, args...)...)
+	cmd := exec.Command("ip", append([]string{"netns", "exec", h.name, bin}, args...)...)
+	cmd.Env = append(os.Environ(), h.env...)
+	return cmd
 }
 
 // dial connects from the host.

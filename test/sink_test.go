@@ -31,6 +31,9 @@ var creelBinary = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	if config := os.Getenv(etcdProcess); config != "" {
+		serveEtcd(config) // and nothing else: this is a process of a test
+	}
 	code := m.Run()
 	if bin, err := creelBinary(); err == nil {
 		os.RemoveAll(filepath.Dir(bin))

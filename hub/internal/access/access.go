@@ -331,5 +331,5 @@ func badRequest(format string, args ...any) *api.Error {
 }
 
 func away(err error) *api.Error {
-	return &api.Error{Code: "unavailable", Message: fmt.Sprintf("the control state does not answer: %v; try again", err)}
+	return &api.Error{Code: "unavailable", Message: fmt.Sprintf("the control state cannot do this now: %v; try again", err)}
 }

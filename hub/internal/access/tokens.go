@@ -354,5 +354,5 @@ func spent(t *token, again string) *control.Refusal {
 }
 
 func busy(err error) *control.Refusal {
-	return &control.Refusal{Code: control.Busy, Text: fmt.Sprintf("the hub's control state does not answer: %v", err), Remedy: "the agent tries again by itself", After: busyPause}
+	return &control.Refusal{Code: control.Busy, Text: fmt.Sprintf("the hub's control state cannot do this now: %v", err), Remedy: "the agent tries again by itself", After: busyPause}
 }

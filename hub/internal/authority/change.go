@@ -67,7 +67,7 @@ func conflict(format string, args ...any) error {
 }
 
 func away(err error) error {
-	return &api.Error{Code: "unavailable", Message: fmt.Sprintf("the control state does not answer: %v; try again", err)}
+	return &api.Error{Code: "unavailable", Message: fmt.Sprintf("the control state cannot do this now: %v; try again", err)}
 }
 
 // swap puts r in the place of the record of s. The error is state.ErrConflict or an *api.Error.

@@ -337,5 +337,5 @@ func deleted(name string, r *record) error {
 }
 
 func away(err error) error {
-	return &api.Error{Code: "unavailable", Message: fmt.Sprintf("the control state does not answer: %v; agents go on with what they have", err)}
+	return &api.Error{Code: "unavailable", Message: fmt.Sprintf("the control state cannot do this now: %v; agents go on with what they have, and creel get hubs tells how it is", err)}
 }

@@ -262,7 +262,7 @@ func (g *Gate) change(ctx context.Context, agent string, f func(agent string, re
 		case errors.As(err, &asked):
 			return asked
 		case err != nil:
-			return &api.Error{Code: "unavailable", Message: fmt.Sprintf("the control state does not answer: %v; nothing was changed, or it is not known whether; try again", err)}
+			return &api.Error{Code: "unavailable", Message: fmt.Sprintf("the control state cannot do this now: %v; nothing was changed, or it is not known whether; try again", err)}
 		}
 		value, err := json.Marshal(rec)
 		if err != nil {

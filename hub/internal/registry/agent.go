@@ -110,7 +110,7 @@ func (a *agent) connect(conn *control.Conn, who visitor, from string) {
 		a.leasedFor(a.far())
 	}
 	fresh := !a.held
-	a.conn, a.told, a.broke, a.held, a.asked = conn, wanted{}, time.Time{}, true, 0
+	a.conn, a.told, a.broke, a.held, a.asked = conn, wanted{rival: a.rivalOf()}, time.Time{}, true, 0
 	a.connects++
 	a.known(who)
 	a.stopTimer()
@@ -306,11 +306,8 @@ func text(v *protobufs.AnyValue) string {
 // judge takes in the agent's health, and reports whether it is worth keeping.
 func (a *agent) judge(h *protobufs.ComponentHealth) (keep bool) {
 	a.health = h
-	if started := time.Unix(0, int64(h.StartTimeUnixNano)).UTC(); h.StartTimeUnixNano != 0 && !started.Equal(a.Started) {
-		if !a.Started.IsZero() {
-			a.event("started", "")
-		}
-		a.Started, keep = started, true
+	if at := startOf(h); !at.IsZero() {
+		keep = a.starts(at)
 	}
 	if a.Type != control.AgentType { // a creel agent tells of its components in its Beats
 		a.components = flatten(nil, "", h)

@@ -102,6 +102,9 @@ func (r *Registry) serveConn(w http.ResponseWriter, req *http.Request) {
 				err = &refusal{"too_many", protobufs.ServerErrorResponseType_ServerErrorResponseType_Unavailable, "the hub knows too many agents already"}
 				break
 			}
+			if err = r.second(a, m, req.RemoteAddr); err != nil {
+				break
+			}
 			a.connect(conn, who, req.RemoteAddr)
 			if err = r.still(who, req); err != nil {
 				break

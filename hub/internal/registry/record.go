@@ -40,7 +40,9 @@ type record struct {
 	FirstSeen  time.Time         `json:"first_seen"`
 	LastSeen   time.Time         `json:"last_seen"`
 	Started    time.Time         `json:"started,omitzero"`
-	Timeline   []api.Event       `json:"timeline"` // oldest first
+	Earlier    time.Time         `json:"earlier,omitzero"` // when the process before this was started
+	Twin       time.Time         `json:"twin,omitzero"`    // when the second was started of two that have the identity
+	Timeline   []api.Event       `json:"timeline"`         // oldest first
 
 	State   string   `json:"state,omitempty"`   // of its life
 	Receipt string   `json:"receipt,omitempty"` // which of its receipts the timeline has last

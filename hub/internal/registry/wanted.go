@@ -36,6 +36,8 @@ type wanted struct {
 	confirmed  map[string]int64  // exclusive documents that it has for sure until then
 	confirming *struct{ _ byte } // that is being found out; names the attempt
 	said       time.Time         // when it said something last
+
+	rival rival // that may be leased beside it
 }
 
 const (
@@ -164,9 +166,13 @@ func (a *agent) hasMore(o *control.Offer) bool {
 }
 
 // sure reports whether what p has that no two agents may do is this one's, and has that found out if it is not known: then the
-// agent is told when it is. It must be known anew for each connection, and when the agent has had no lease. a.mu is held.
+// agent is told when it is. It must be known anew for each connection, and when the agent has had no lease. Nothing of it is
+// the agent's while another process of it may be leased. a.mu is held.
 func (a *agent) sure(p *documents.Placement) bool {
 	s := &a.told
+	if len(p.Exclusive) > 0 && !a.alone() {
+		return false
+	}
 	if time.Now().After(s.given) {
 		s.confirmed = nil
 	}
@@ -475,7 +481,7 @@ func (r *Registry) Order(ctx context.Context, within expr.Selector, id, do, by, 
 	}
 	revision, err := r.o.Store.Put(ctx, ordersPrefix+a.ID, value, false, state.Always())
 	if err != nil {
-		return api.Order{}, &api.Error{Code: "unavailable", Message: fmt.Sprintf("the control state does not answer: %v; nothing was ordered", err)}
+		return api.Order{}, &api.Error{Code: "unavailable", Message: fmt.Sprintf("the control state cannot do this now: %v; nothing was ordered", err)}
 	}
 	r.ordered(state.Entry{Key: ordersPrefix + a.ID, Value: value, Revision: revision})
 	a.mu.Lock()

@@ -102,7 +102,7 @@ var (
 	ErrNotFound  = errors.New("there is no such entry")
 	ErrConflict  = errors.New("somebody else has changed the entry")
 	ErrCompacted = errors.New("the changes since are not known any more")
-	ErrFull      = errors.New("the control state is full: nothing can be written to it until there is room; delete documents or tokens that nobody needs. It frees what that leaves by itself")
+	ErrFull      = errors.New("the control state is full: nothing can be written to it until there is room. Delete documents or tokens that nobody needs: etcd within hubs frees by itself what that leaves; one outside is to be compacted and defragmented, and then its alarm disarmed: etcdctl compact, defrag, alarm disarm")
 	ErrRemoved   = errors.New("this hub was removed from those that keep the control state together")
 	ErrAlone     = errors.New("this hub keeps its control state to itself: no other can reach it")
 	errClosed    = errors.New("the control state is closed")

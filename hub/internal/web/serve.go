@@ -81,21 +81,22 @@ func newCall(p access.Principal, r *http.Request) *call {
 	return c
 }
 
-// serve answers an operation: for whom may ask for it, within queryTimeout and maxQueries if it is no stream, and noted in the
-// audit log if it changes something. What has begun to change something is not given up when who asked goes away: else nobody
+// serve answers an operation: for whom may ask for it, within queryTimeout or changeTimeout and maxQueries if it is no stream, and
+// noted in the audit log if it changes something. What has begun to change something is not given up when who asked goes away: else nobody
 // would know how it ended.
 func (s *Server) serve(o api.Operation, f operation) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := s.admit(o, r)
 		var v any
 		if err == nil {
+			timeout := queryTimeout
 			if changes(o) {
-				r = r.WithContext(context.WithoutCancel(r.Context()))
+				timeout, r = changeTimeout, r.WithContext(context.WithoutCancel(r.Context()))
 			}
 			if o.Stream {
 				v, err = f(w, r, c)
 			} else {
-				v, err = s.limited(w, r, c, f)
+				v, err = s.limited(w, r, c, f, timeout)
 			}
 		}
 		if changes(o) && !c.trial {
@@ -124,9 +125,9 @@ func changes(o api.Operation) bool {
 	return o.Method != http.MethodGet && o.Role.May(api.Operator)
 }
 
-// limited answers so many requests at once.
-func (s *Server) limited(w http.ResponseWriter, r *http.Request, c *call, f operation) (any, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), queryTimeout)
+// limited answers so many requests at once, each within a time.
+func (s *Server) limited(w http.ResponseWriter, r *http.Request, c *call, f operation, timeout time.Duration) (any, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	slots := s.slots
 	if c.Hub != "" { // who waits for this hub may hold slots of another, which this one waits for
@@ -201,7 +202,13 @@ func (s *Server) note(r *http.Request, action string, c *call, err error) error 
 	if err != nil {
 		e.Outcome = asError(err).Code
 	}
-	written := s.Audit.Add(context.WithoutCancel(r.Context()), e)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	defer cancel()
+	if e.Outcome == "unavailable" { // the audit log lies where this could not be done; it keeps what was refused for later
+		ctx, cancel = context.WithTimeout(ctx, time.Second)
+		defer cancel()
+	}
+	written := s.Audit.Add(ctx, e)
 	if written == nil || err != nil {
 		return err
 	}

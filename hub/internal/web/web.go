@@ -120,10 +120,11 @@ type Options struct {
 }
 
 const (
-	queryTimeout = 30 * time.Second
-	maxQueries   = 16                  // that are answered at once; more wait
-	maxBody      = 4 * api.MaxDocument // of a request: a text grows as JSON
-	bodyTimeout  = 10 * time.Second    // for reading it
+	queryTimeout  = 30 * time.Second
+	changeTimeout = 15 * time.Second    // of what only writes into the control state: for the body, and more than an election takes there
+	maxQueries    = 16                  // that are answered at once; more wait
+	maxBody       = 4 * api.MaxDocument // of a request: a text grows as JSON
+	bodyTimeout   = 10 * time.Second    // for reading it
 )
 
 // policy is what pages of the hub may do: load what the hub itself serves, and nothing else.

@@ -584,7 +584,7 @@ export interface ErrorBody {
 
 export interface Event {
   cause?: string
-  /** connected, disconnected, lost, degraded, healthy, started, configured, refused, rolled_back, paused, resumed or ordered. */
+  /** connected, disconnected, lost, degraded, healthy, started, configured, refused, rolled_back, paused, resumed, ordered or cloned. */
   kind: string
   time: string
 }

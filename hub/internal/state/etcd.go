@@ -16,6 +16,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/creelhq/creel/tlsconf"
 )
@@ -60,7 +61,13 @@ func Dial(ctx context.Context, o DialOptions) (Store, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: o.Endpoints, DialTimeout: o.Timeout, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
 		TLS: secure, Username: o.User, Password: o.Password, Logger: quiet(),
-		DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(failFast)},
+		DialOptions: []grpc.DialOption{
+			grpc.WithChainUnaryInterceptor(failFast),
+			// By itself gRPC would come to wait two minutes between attempts, and hubs that long for an etcd that is there again.
+			grpc.WithConnectParams(grpc.ConnectParams{
+				Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}, MinConnectTimeout: o.Timeout,
+			}),
+		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("connect to etcd at %s: %w%s", strings.Join(o.Endpoints, ", "), err, o.hint(err))

@@ -8,8 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -19,15 +19,14 @@ import (
 // A Conn is one side of an OpAMP connection over WebSocket. Its methods may be called concurrently, Receive by one
 // goroutine only.
 type Conn struct {
-	ws     *websocket.Conn
-	out    chan message
-	unsent atomic.Int64  // messages in out, and the one that is being written
-	done   chan struct{} // closed by Close
-	over   sync.WaitGroup
-	once   sync.Once
-	alive  func() // told of whatever comes in; may be nil
+	ws    *websocket.Conn
+	done  chan struct{} // closed by Close
+	over  sync.WaitGroup
+	once  sync.Once
+	alive func() // told of whatever comes in; may be nil
 
 	mu       sync.Mutex
+	unsent   []message     // the first is being written, if there is one, by a goroutine that ends when there is none: most of the time there is none
 	patience time.Duration // how long the other side may be silent
 	ping     *time.Timer   // nil: no pings
 	closed   bool
@@ -63,7 +62,7 @@ func Upgrade(w http.ResponseWriter, r *http.Request, limit int64, patience time.
 var buffers sync.Pool
 
 func newConn(ws *websocket.Conn, limit int64, patience time.Duration, alive func()) *Conn {
-	c := &Conn{ws: ws, out: make(chan message, queued), done: make(chan struct{}), patience: patience, alive: alive}
+	c := &Conn{ws: ws, done: make(chan struct{}), patience: patience, alive: alive}
 	ws.SetReadLimit(limit)
 	ws.SetPongHandler(func(string) error { return c.heard() })
 	ping := ws.PingHandler()
@@ -74,7 +73,6 @@ func newConn(ws *websocket.Conn, limit int64, patience time.Duration, alive func
 		return ping(data)
 	})
 	_ = c.heard() // a closed connection shows when it is read
-	c.over.Go(c.write)
 	return c
 }
 
@@ -110,19 +108,20 @@ func (c *Conn) SendShared(m proto.Message, shared []byte) error {
 	if err != nil {
 		return fmt.Errorf("encode OpAMP: %w", err)
 	}
-	select {
-	case <-c.done:
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
 		return net.ErrClosed
-	default:
-	}
-	c.unsent.Add(1)
-	select {
-	case c.out <- message{data, shared}:
-		return nil
-	default:
+	case len(c.unsent) > queued:
 		go c.Close(websocket.ClosePolicyViolation, ErrSlow.Error())
 		return ErrSlow
 	}
+	c.unsent = append(c.unsent, message{data, shared})
+	if len(c.unsent) == 1 {
+		c.over.Go(c.write)
+	}
+	return nil
 }
 
 // KeepAlive asks the other side for a sign of life every so often, until the connection is closed. Only the first call
@@ -143,25 +142,25 @@ func (c *Conn) KeepAlive(every time.Duration) {
 	})
 }
 
+// write sends what waits.
 func (c *Conn) write() {
-	for {
-		select {
-		case m := <-c.out:
-			err := c.writeOne(m)
-			c.unsent.Add(-1)
-			if err != nil {
-				c.mu.Lock()
-				c.err = err
-				c.mu.Unlock()
-				if !errors.Is(err, websocket.ErrCloseSent) {
-					c.ws.Close() // so that Receive ends; after a close frame it ends anyway
-				}
-				return
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.unsent) > 0 && !c.closed {
+		m := c.unsent[0]
+		c.mu.Unlock()
+		err := c.writeOne(m)
+		c.mu.Lock()
+		if err != nil {
+			c.err = err // and nothing more is sent
+			if !errors.Is(err, websocket.ErrCloseSent) {
+				c.ws.Close() // so that Receive ends; after a close frame it ends anyway
 			}
-		case <-c.done:
 			return
 		}
+		c.unsent = slices.Delete(c.unsent, 0, 1)
 	}
+	c.unsent = nil
 }
 
 func (c *Conn) writeOne(m message) error {
@@ -289,13 +288,20 @@ func linger(conn net.Conn) {
 	}
 }
 
+// sending reports whether something waits to be sent, and can be.
+func (c *Conn) sending() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.unsent) > 0 && c.err == nil
+}
+
 // Flush waits until what is queued was sent, for at most d.
 func (c *Conn) Flush(d time.Duration) {
 	deadline := time.NewTimer(d)
 	defer deadline.Stop()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for c.unsent.Load() > 0 {
+	for c.sending() {
 		select {
 		case <-tick.C:
 		case <-deadline.C:

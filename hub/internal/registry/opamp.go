@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -56,7 +57,8 @@ func badRequest(reason, format string, args ...any) error {
 	return &refusal{reason, protobufs.ServerErrorResponseType_ServerErrorResponseType_BadRequest, fmt.Sprintf(format, args...)}
 }
 
-// serveConn serves one WebSocket until it is over.
+// serveConn takes in a WebSocket and what it says first. The rest it leaves to a goroutine of its own: this one has what a request needs,
+// which is more than all that a silent agent does.
 func (r *Registry) serveConn(w http.ResponseWriter, req *http.Request) {
 	who, ok := r.enter(w, req)
 	if !ok {
@@ -71,66 +73,116 @@ func (r *Registry) serveConn(w http.ResponseWriter, req *http.Request) {
 	}
 	r.wg.Add(1)
 	r.mu.Unlock()
-	defer r.wg.Done()
-
-	var a *agent // before the first message: nobody. Only this goroutine uses it
-	conn, err := control.Upgrade(w, req, r.o.MaxMessage, firstMessage, func() {
-		if a != nil {
-			a.heard()
+	served := false
+	defer func() {
+		if !served {
+			r.wg.Done()
 		}
-	})
-	if err != nil {
+	}()
+	t := &talk{r: r}
+	var err error
+	if t.conn, err = control.Upgrade(w, req, r.o.MaxMessage, firstMessage, t.heard); err != nil {
 		r.rejected("handshake")
 		return
 	}
-	goodbye := false
-	for !goodbye {
-		m := &protobufs.AgentToServer{}
-		if err = conn.Receive(m); err != nil {
-			break
-		}
-		var id string
-		if id, err = agentID(m); err != nil {
-			break
-		}
-		first := a == nil
-		if first {
-			if err = r.matches(who, id, m, req); err != nil {
-				break
-			}
-			if a = r.get(id); a == nil {
-				err = &refusal{"too_many", protobufs.ServerErrorResponseType_ServerErrorResponseType_Unavailable, "the hub knows too many agents already"}
-				break
-			}
-			if err = r.second(a, m, req.RemoteAddr); err != nil {
-				break
-			}
-			a.connect(conn, who, req.RemoteAddr)
-			if err = r.still(who, req); err != nil {
-				break
-			}
-		} else if a.ID != id {
-			err = badRequest("identity", "the connection is agent %s's: another instance_uid must connect for itself", a.ID)
-			break
-		}
-		if !a.has(conn) {
-			err = errors.New("the agent has another connection")
-			break
-		}
-		var reply *protobufs.ServerToAgent
-		if reply, err = r.hear(a, m, first); err != nil {
-			break
-		}
-		r.pace(conn, a, m)
-		if reply != nil {
-			if err = conn.Send(reply); err != nil {
-				break
-			}
-		}
-		a.tell()
-		goodbye = m.AgentDisconnect != nil
+	goodbye, err := t.begin(who, req)
+	if goodbye || err != nil {
+		r.end(t.conn, t.a, err, goodbye)
+		return
 	}
-	r.end(conn, a, err, goodbye)
+	served = true
+	go func() {
+		defer r.wg.Done()
+		t.goOn()
+	}()
+}
+
+// A talk is what is said over one WebSocket. One goroutine has it.
+type talk struct {
+	r    *Registry
+	conn *control.Conn
+	a    *agent // nil before the first message: nobody
+}
+
+// heard notes a sign of life.
+func (t *talk) heard() {
+	if t.a != nil {
+		t.a.heard()
+	}
+}
+
+// receive returns the next message, and whose it is.
+func (t *talk) receive() (m *protobufs.AgentToServer, id string, err error) {
+	m = &protobufs.AgentToServer{}
+	if err = t.conn.Receive(m); err == nil {
+		id, err = agentID(m)
+	}
+	return m, id, err
+}
+
+// begin takes in the first message, which says which agent it is.
+func (t *talk) begin(who visitor, req *http.Request) (goodbye bool, err error) {
+	m, id, err := t.receive()
+	if err != nil {
+		return false, err
+	}
+	if err := t.r.matches(who, id, m, req); err != nil {
+		return false, err
+	}
+	if t.a = t.r.get(id); t.a == nil {
+		return false, &refusal{"too_many", protobufs.ServerErrorResponseType_ServerErrorResponseType_Unavailable, "the hub knows too many agents already"}
+	}
+	if err := t.r.second(t.a, m, req.RemoteAddr); err != nil {
+		return false, err
+	}
+	t.a.connect(t.conn, who, req.RemoteAddr)
+	if err := t.r.still(who, req); err != nil {
+		return false, err
+	}
+	return t.answer(m, true)
+}
+
+// goOn takes in all other messages, until the connection is over.
+func (t *talk) goOn() {
+	goodbye, err := false, error(nil)
+	defer func() {
+		if p := recover(); p != nil { // as net/http does with its connections: it costs this agent's, and no other's
+			t.r.o.Log.Error("BUG: a message of an agent could not be worked on", "agent", t.a.ID, "panic", p, "stack", string(debug.Stack()))
+			err = errors.New("the hub has failed at a message")
+		}
+		t.r.end(t.conn, t.a, err, goodbye)
+	}()
+	for !goodbye && err == nil {
+		var m *protobufs.AgentToServer
+		var id string
+		if m, id, err = t.receive(); err != nil {
+			return
+		}
+		if t.a.ID != id {
+			err = badRequest("identity", "the connection is agent %s's: another instance_uid must connect for itself", t.a.ID)
+			return
+		}
+		goodbye, err = t.answer(m, false)
+	}
+}
+
+// answer answers a message, and tells the agent what has come up meanwhile.
+func (t *talk) answer(m *protobufs.AgentToServer, first bool) (goodbye bool, err error) {
+	if !t.a.has(t.conn) {
+		return false, errors.New("the agent has another connection")
+	}
+	reply, err := t.r.hear(t.a, m, first)
+	if err != nil {
+		return false, err
+	}
+	t.r.pace(t.conn, t.a, m)
+	if reply != nil {
+		if err := t.conn.Send(reply); err != nil {
+			return false, err
+		}
+	}
+	t.a.tell()
+	return m.AgentDisconnect != nil, nil
 }
 
 // end closes a connection, telling both sides why.

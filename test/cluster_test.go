@@ -83,6 +83,13 @@ func TestCluster(t *testing.T) {
 			t.Errorf("round %d, %s: something was not probed for %v", round+1, kind, gap)
 		}
 	}
+	var led []time.Duration
+	for range 1 + rounds/10 {
+		led = append(led, f.leaderless())
+		f.steady()
+	}
+	slices.Sort(led)
+	t.Logf("the hub that leads was killed, %d times: what was written then ran after %v in the middle, %v at most", len(led), led[len(led)/2], led[len(led)-1])
 	began = time.Now()
 	f.copied()
 	f.steady()
@@ -384,6 +391,37 @@ func (f *fleet) copied() {
 		return last.from == original.address && last.at.Sub(now) > 2*interval
 	})
 	c.process.kill()
+}
+
+// leaderless kills the hub that places documents, writes one more through another hub at once, and returns how long it took from then
+// until that ran. All is put right afterwards.
+func (f *fleet) leaderless() time.Duration {
+	f.Helper()
+	x, err := f.client.Cluster(context.Background())
+	if err != nil {
+		f.Fatal(err)
+	}
+	at := slices.IndexFunc(x.Hubs, func(h api.ClusterHub) bool { return h.ID == x.Leader })
+	i := slices.IndexFunc(f.hubs, func(n *node) bool { return n.client.URL == x.Hubs[at].URL })
+	leads, other := f.hubs[i], f.hubs[(i+1)%len(f.hubs)].client
+	killed := time.Now()
+	leads.process.kill()
+	eventually(f.T, "a document is written without the hub that led", func() bool {
+		_, err = other.ApplyDocument(context.Background(), api.DocumentChange{Text: "document: late\nselector: site == \"north\"\nplace: 1\nexporters: {debug/late: {}}"})
+		return err == nil
+	})
+	eventually(f.T, "it runs", func() bool {
+		t, err := other.Task(context.Background(), "late")
+		return err == nil && len(t.Tasks) == 1 && t.Tasks[0].Status == "running"
+	})
+	took := time.Since(killed).Round(time.Millisecond)
+	os.Remove(f.path(leads.label + "/hub.json"))
+	leads.process = f.run(leads.host, leads.label, leads.args...)
+	f.await(leads)
+	if err := other.DeleteDocument(context.Background(), "late", api.DocumentDeletion{}); err != nil {
+		f.Fatal(err)
+	}
+	return took
 }
 
 // elsewhere returns a hub at which an agent is not.

@@ -29,7 +29,7 @@ func TestPlaced(t *testing.T) {
 	agents := make(map[string]*mortal) // by id
 	for i := range 3 {
 		m := &mortal{t: t, config: w.write(fmt.Sprintf("a%d.yaml", i), fmt.Sprintf(`
-agent: {labels: {site: north}}
+agent: {labels: {site: north}, probation: 0s} # else what is killed twice within a minute is given up
 exporters: {otlp: {endpoint: "http://%s", protocol: http, compression: none}}
 `, far.address)), data: w.path(fmt.Sprintf("a%d", i))}
 		m.start("--hub", w.client.URL)

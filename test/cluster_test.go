@@ -549,9 +549,15 @@ func watchProbes(h *host) *witness {
 	w := &witness{}
 	server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		from, _, _ := net.SplitHostPort(r.RemoteAddr) // it is one
+		came := time.Now()
+		select { // a host that was cut off sends again what a process on it has given up long ago
+		case <-time.After(50 * time.Millisecond):
+		case <-r.Context().Done():
+			return
+		}
 		if i, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/")); err == nil && i < probed {
 			w.mu.Lock()
-			w.probes[i] = append(w.probes[i], probe{from, time.Now()})
+			w.probes[i] = append(w.probes[i], probe{from, came})
 			w.mu.Unlock()
 		}
 	})}

@@ -9,15 +9,13 @@ import (
 
 	"github.com/creelhq/creel/api"
 	"github.com/creelhq/creel/control"
+	"github.com/creelhq/creel/hub/internal/state"
 )
 
 // This file is two processes with one identity: an agent's state directory was copied. Until one of them renews its certificate
 // the gate cannot tell them apart, and each takes the other's place whenever it connects. The registry tells processes apart by
 // when they were started. What no two may do it gives a process only when no other can be leased; and when there are two for sure,
 // the one that was started first stays, and the other is refused as long as that is there.
-
-// hubLease is for how long a hub that cannot reach the control state may go on as if it could: state's leaseTTL.
-const hubLease = 3 * time.Second
 
 // A rival is a process of the agent that may be leased, when another connects. Most often it is the same one that comes back, or
 // is gone; but this is not known.
@@ -39,7 +37,7 @@ func (a *agent) rivalOf() rival {
 func (a *agent) alone() bool {
 	v := &a.told.rival
 	if v.far && !a.unsure() {
-		v.far, v.until = false, time.Now().Add(a.r.Lease()+hubLease)
+		v.far, v.until = false, time.Now().Add(a.r.Lease()+state.LeaseTTL)
 	}
 	return !v.far && !time.Now().Before(v.until)
 }

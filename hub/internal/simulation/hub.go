@@ -163,7 +163,7 @@ func (h *hub) keep() {
 			if l.over {
 				return state.ErrNotFound
 			}
-			l.ends = h.w.now + leaseTTL
+			l.ends = h.w.now + state.LeaseTTL
 			return nil
 		}, func(err error) {
 			switch {
@@ -178,13 +178,13 @@ func (h *hub) keep() {
 			}
 		})
 	}
-	h.after(leaseTTL/3, h.keep)
+	h.after(state.LeaseTTL/3, h.keep)
 }
 
 // watchLease notices that the lease cannot be kept.
 func (h *hub) watchLease() {
 	l, kept := h.lease, h.kept
-	h.after(leaseTTL+h.w.between(0, 500*time.Millisecond), func() {
+	h.after(state.LeaseTTL+h.w.between(0, 500*time.Millisecond), func() {
 		if h.lease == l && h.kept.Equal(kept) {
 			h.lose()
 		}

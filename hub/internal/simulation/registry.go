@@ -230,7 +230,7 @@ func (h *hub) grants(m *member) bool {
 	if !m.held || m.unsure || m.session.revision == 0 || m.session.Hub != h.id || !h.sure(m, h.placement(m)) {
 		return false
 	}
-	return h.w.Wrong == GrantsForEver || m.claim == h.lease && h.lease != nil && (h.w.Wrong == LateLoss || h.clock().Before(h.kept.Add(leaseTTL)))
+	return h.w.Wrong == GrantsForEver || m.claim == h.lease && h.lease != nil && (h.w.Wrong == LateLoss || h.clock().Before(h.kept.Add(state.LeaseTTL)))
 }
 
 // save has an agent's session written.

@@ -13,10 +13,7 @@ import (
 	"github.com/creelhq/creel/hub/internal/state"
 )
 
-const (
-	leaseTTL         = 3 * time.Second
-	placementsPrefix = "placements/"
-)
+const placementsPrefix = "placements/"
 
 // errAway is what a hub hears of a control state that does not answer.
 var errAway = errors.New("the control state does not answer")
@@ -39,7 +36,7 @@ type held struct {
 	lease *lease
 }
 
-// A lease is a hub's, until it has not been kept for leaseTTL.
+// A lease is a hub's, until it has not been kept for state.LeaseTTL.
 type lease struct {
 	ends time.Duration
 	over bool
@@ -145,7 +142,7 @@ func (w *world) agent(id string) int {
 
 // grant gives out a lease.
 func (s *store) grant() *lease {
-	l := &lease{ends: s.w.now + leaseTTL}
+	l := &lease{ends: s.w.now + state.LeaseTTL}
 	s.leases = append(s.leases, l)
 	s.expire(l)
 	return l
@@ -158,7 +155,7 @@ func (s *store) expire(l *lease) {
 		case l.over:
 		case l.ends > s.w.now || s.away > 0:
 			if s.away > 0 { // who brings it back gives all leases their full time
-				l.ends = s.w.now + leaseTTL
+				l.ends = s.w.now + state.LeaseTTL
 			}
 			s.expire(l)
 		default:
@@ -180,7 +177,7 @@ func (s *store) end(l *lease) {
 // back brings the store back: all leases have their full time again.
 func (s *store) back() {
 	for _, l := range s.leases {
-		l.ends = s.w.now + leaseTTL
+		l.ends = s.w.now + state.LeaseTTL
 	}
 }
 

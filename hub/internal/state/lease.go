@@ -12,8 +12,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// leaseTTL is how long a hub's lease outlives it: another leads within five seconds, with an election of etcd before.
-const leaseTTL = 3 * time.Second
+// LeaseTTL is how long a hub's lease outlives it: another leads within five seconds, though etcd elects before, which takes up to two, and
+// begins to count anew then. It is the shortest that etcd gives.
+const LeaseTTL = 2 * time.Second
 
 // A Lease is what leased entries of a Store hang on: once it is over they are gone. Its methods may be called concurrently.
 type Lease struct {
@@ -76,19 +77,19 @@ func (s *etcd) granted(ctx context.Context) (*Lease, error) {
 		return l, nil
 	}
 	asked := time.Now()
-	resp, err := s.client.Grant(ctx, int64(leaseTTL/time.Second))
+	resp, err := s.client.Grant(ctx, int64(LeaseTTL/time.Second))
 	if err != nil {
 		return nil, fmt.Errorf("get a lease: %w", err)
 	}
 	l.id = resp.ID
-	l.extend(asked.Add(leaseTTL))
+	l.extend(asked.Add(LeaseTTL))
 	go s.keep(l, l.id)
 	return l, nil
 }
 
 // keep renews a lease until it is lost. A renewal that is not answered does not hold up the next, which another member may get.
 func (s *etcd) keep(l *Lease, id clientv3.LeaseID) {
-	tick := time.NewTicker(leaseTTL / 3)
+	tick := time.NewTicker(LeaseTTL / 4)
 	defer tick.Stop()
 	for l.Held() {
 		select {
@@ -102,7 +103,7 @@ func (s *etcd) keep(l *Lease, id clientv3.LeaseID) {
 		go func() {
 			switch err := s.renew(id); {
 			case err == nil:
-				l.extend(asked.Add(leaseTTL))
+				l.extend(asked.Add(LeaseTTL))
 			case errors.Is(err, rpctypes.ErrLeaseNotFound):
 				s.lose(l)
 			}
@@ -113,7 +114,7 @@ func (s *etcd) keep(l *Lease, id clientv3.LeaseID) {
 
 // renew asks once for a lease to be renewed. Later than that it is over, the answer does not count.
 func (s *etcd) renew(id clientv3.LeaseID) error {
-	ctx, cancel := context.WithTimeout(s.ctx, leaseTTL)
+	ctx, cancel := context.WithTimeout(s.ctx, LeaseTTL)
 	defer cancel()
 	stream, err := s.leases.LeaseKeepAlive(ctx)
 	if err != nil {

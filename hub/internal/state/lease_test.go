@@ -50,10 +50,10 @@ func TestHeld(t *testing.T) {
 		lost  time.Duration // when that is told; 0: it is not
 	}{
 		{"answered at once", 0, 3, nil, time.Minute, 0},
-		{"answered in time", 1900 * time.Millisecond, 3, nil, time.Minute, 0},
-		{"answered late", 2100 * time.Millisecond, 3, nil, leaseTTL, leaseTTL}, // when the lease that was granted is over
-		{"fails", 0, 0, errors.New("unavailable"), leaseTTL, leaseTTL},
-		{"is gone", 0, 0, nil, time.Second, time.Second},
+		{"answered in time", 1400 * time.Millisecond, 3, nil, time.Minute, 0},
+		{"answered late", 1600 * time.Millisecond, 3, nil, LeaseTTL, LeaseTTL}, // when the lease that was granted is over
+		{"fails", 0, 0, errors.New("unavailable"), LeaseTTL, LeaseTTL},
+		{"is gone", 0, 0, nil, LeaseTTL / 4, LeaseTTL / 4},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestHeld(t *testing.T) {
 					t.Error("held before it was granted")
 				}
 				began := time.Now()
-				l.extend(began.Add(leaseTTL))
+				l.extend(began.Add(LeaseTTL))
 				go s.keep(l, l.id)
 				var lost, held time.Duration
 				for time.Since(began) < time.Minute {
@@ -97,18 +97,18 @@ func TestHeld(t *testing.T) {
 // had asked for before does not change that.
 func TestHeldLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := NewLease(time.Now().Add(leaseTTL))
+		l := NewLease(time.Now().Add(LeaseTTL))
 		asked := time.Now().Add(time.Second)
 		time.Sleep(10 * time.Second) // nothing of it runs
 		if l.Held() {
 			t.Error("held for too long")
 		}
-		l.extend(asked.Add(leaseTTL))
+		l.extend(asked.Add(LeaseTTL))
 		if l.Held() {
 			t.Error("a renewal counts from when it was answered")
 		}
-		l.extend(time.Now().Add(leaseTTL))
-		l.extend(asked.Add(leaseTTL)) // which is answered last
+		l.extend(time.Now().Add(LeaseTTL))
+		l.extend(asked.Add(LeaseTTL)) // which is answered last
 		if !l.Held() {
 			t.Error("an older renewal counts more than a newer one")
 		}

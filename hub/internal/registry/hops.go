@@ -204,7 +204,7 @@ func (a *agent) follow() {
 		return
 	}
 	if a.run == nil || !a.run.started.Equal(a.Started) {
-		fresh := !a.Started.Equal(a.before) && !a.Started.Before(a.r.opened)
+		fresh := !a.Started.Equal(a.before) && a.Started.After(a.r.opened)
 		a.run = newRun(a.Started, fresh, &a.ledger, door.Streams(a.ID, a.Started))
 	}
 	anew := func(exporters []string) {

@@ -115,7 +115,7 @@ func (w *way) report(latency time.Duration) {
 			return
 		}
 		if w.run == nil || w.run.started != run {
-			fresh := run != w.heard && !run.Before(w.hubStarted)
+			fresh := run != w.heard && run.After(w.hubStarted)
 			w.run = newRun(run, fresh, &l, w.hub.Streams("a", run))
 		}
 		anew := w.run.configured(effective)

@@ -45,6 +45,10 @@ type Plugin struct {
 	Doc    string // one sentence
 	Polled bool   // Collect is one round; the scheduler calls it
 
+	// Portable means that what a collector saves in its State, up to 4 KiB, means the same at any agent, such as how far it has read
+	// in a database: whoever gets a document next that a hub places goes on from there. Where in files of its host it is does not.
+	Portable bool
+
 	// Example is a whole configuration, in YAML, that shows what the plugin is for; "" if there is none. The reference
 	// page has it, and a test runs the tests that stand in it: see WithExample.
 	Example string

@@ -160,6 +160,7 @@ type agent struct {
 	hubs      *knownHubs
 	terms     *terms
 	costs     costs
+	cursors   cursors
 	joined    *identity.Identity // nil: no hub was joined, or Options say who the agent is
 	serving   context.Context    // done when the agent is to end
 	began     time.Time
@@ -205,7 +206,7 @@ func (a *agent) run(ctx context.Context, file change.Pieces) error {
 	a.letters = letters
 	meterLetters(a.metrics, letters)
 	a.engine = pipeline.New(pipeline.Options{
-		Log: a.log, Metrics: a.metrics, Memory: a.Memory, Tasks: tasks, State: a.dir.component, Self: a.telemetry, Tracer: a.tracer,
+		Log: a.log, Metrics: a.metrics, Memory: a.Memory, Tasks: tasks, State: a.stateOf, Self: a.telemetry, Tracer: a.tracer,
 		Sender: creel.Sender{Agent: a.dir.id, Started: a.began}, Admission: a.Admission, Identity: a.Identity, Hubs: a.hubs,
 		Spools: filepath.Join(a.Data, "spool"), Letters: letters,
 		Ended: a.notify,

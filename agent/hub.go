@@ -33,7 +33,7 @@ func (a *agent) connect() (*control.Client, error) {
 		ID: a.dir.id, Version: a.Version, Labels: a.said,
 		Health: a.health, Components: a.components, Routes: a.engine.Routes, Ledger: a.engine.Ledger,
 		Effective: a.effectiveJSON,
-		Life:      a.life.Life, Configuration: a.configuration, Remote: a.remote, Done: a.done, Offered: a.offered, Ordered: a.ordered, Services: a.services,
+		Life:      a.life.Life, Configuration: a.configuration, Remote: a.remote, Done: a.done, Offered: a.offered, Ordered: a.ordered, Services: a.services, Cursors: a.saved,
 		Hubs:   a.hubs.learn,
 		Leased: a.terms.lease,
 	}}

@@ -22,6 +22,13 @@ type terms struct {
 	wanted map[string]control.Tenure // of those that the hub wants; nil: it has said nothing in this process
 }
 
+// tenure returns on what terms the agent has a document that runs, or is about to.
+func (t *terms) tenure(document string) control.Tenure {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.runs[document]
+}
+
 // lease notes until when a hub knows this agent.
 func (t *terms) lease(until time.Time) {
 	t.change(func() { t.leased = until })

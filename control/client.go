@@ -34,6 +34,7 @@ type Agent struct {
 	Done          func() string       // the ID of the last Order that was done
 	Trusted       func() string       // the FingerprintOfBundle of the authorities that the agent trusts
 	Services      func() []Service    // that the hub is to tell others of
+	Cursors       func() []Cursor     // of placed documents, by component
 
 	// Offered and Ordered are told what the hub wants, again after each connection until Remote and Done say that it is so.
 	// They are called by one goroutine, which does nothing else meanwhile: they must not block.

@@ -39,6 +39,8 @@ type Beat struct {
 	Authorities string `json:"authorities,omitempty"` // the FingerprintOfBundle of the authorities that the agent trusts
 
 	Services []Service `json:"services,omitzero"` // empty, not nil: it offers none any more
+
+	Cursors []Cursor `json:"cursors,omitempty"` // those that are other than they were
 }
 
 // Service is what an agent offers to others, for its hub to tell of.

@@ -47,6 +47,9 @@ type Tenure struct {
 	// Run and Cancel count what was asked of whoever has the document: a round at once, and to give up the round under way. An
 	// agent does what it is asked while it has the document, and not what was asked before.
 	Run, Cancel int64
+
+	// Cursor is what the collectors of whoever had the document before have saved, as EncodeCursors writes it; "": nobody knows.
+	Cursor string
 }
 
 // CapacityLabel is the label of an agent by which it says how much may be placed on it: a number, in the unit of documents' costs.
@@ -89,6 +92,9 @@ func (t Tenure) String() string {
 			text += fmt.Sprintf("; %s=%d", n.name, *n.of)
 		}
 	}
+	if t.Cursor != "" {
+		text += "; cursor=" + t.Cursor
+	}
 	return text
 }
 
@@ -102,7 +108,7 @@ func ParseTenure(parameters string) Tenure {
 	if err != nil || epoch <= 0 {
 		return Tenure{}
 	}
-	t := Tenure{Epoch: epoch, Exclusive: p["overlap"] == "never", Orphan: Forever, Once: p["once"] == "true"}
+	t := Tenure{Epoch: epoch, Exclusive: p["overlap"] == "never", Orphan: Forever, Once: p["once"] == "true", Cursor: p["cursor"]}
 	if text, given := p["orphan"]; given {
 		d, err := time.ParseDuration(text)
 		if err != nil { // then rather too short than too long

@@ -61,6 +61,7 @@ type known struct {
 	done          string
 	authorities   string
 	services      []Service
+	cursors       map[string]Cursor // by component
 }
 
 // open connects to a hub, and tells it everything. If that fails the session is good only to tell missed of.

@@ -74,6 +74,9 @@ func (s *session) beat(h report.Health, components []report.Component) *Beat {
 			b.Configuration, k.configuration = &c, &c
 		}
 	}
+	if a.Cursors != nil { // after Configuration: who is not to have a document any more has saved nothing of it since
+		b.Cursors = k.fresh(a.Cursors())
+	}
 	if a.Done != nil {
 		if done := a.Done(); done != k.done {
 			b.Done, k.done = done, done

@@ -30,12 +30,16 @@ import (
 
 // Options are what an Engine works with. The zero Options work.
 type Options struct {
-	Log       *slog.Logger
-	Metrics   *metric.Set
-	Memory    *creel.Memory
-	Tasks     *task.Scheduler                    // runs polled collectors; whoever gives it runs it. nil: there can be none
-	State     func(component string) creel.State // by path; nil: in memory
-	Self      creel.Telemetry
+	Log     *slog.Logger
+	Metrics *metric.Set
+	Memory  *creel.Memory
+	Tasks   *task.Scheduler // runs polled collectors; whoever gives it runs it. nil: there can be none
+	Self    creel.Telemetry
+
+	// State returns what a component saves its state in, by its path. document is that of which it is a collector whose state is
+	// portable, "" of none. nil: in memory. It is called when the component is opened.
+	State func(component, document string) creel.State
+
 	Tracer    *trace.Tracer     // of reloads, deliveries and rounds; nil: they are not traced
 	Sender    creel.Sender      // what exporters say of this agent, but for Exporter
 	Admission creel.Admission   // of what is sent to collectors; nil: everything is welcome

@@ -218,7 +218,11 @@ func (r *reload) begin(c Component) *opening {
 	h := &o.host
 	h.Sender.Exporter = c.ID
 	if r.e.State != nil {
-		h.State = r.e.State(c.Key())
+		document := ""
+		if c.Plugin.Portable {
+			document = r.next.Documents[c.ID].Name
+		}
+		h.State = r.e.State(c.Key(), document)
 	}
 	h.Taken = r.e.taken(c)
 	if r.e.Self != nil {

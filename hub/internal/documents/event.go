@@ -84,6 +84,23 @@ func (s *Store) Results() map[string][]Done {
 	return list
 }
 
+// Cursors returns, by document and agent, what collectors of placed documents have saved, as agents have said to this hub.
+func (s *Store) Cursors() map[string]map[string]Cursor {
+	list := make(map[string]map[string]Cursor)
+	all := s.o.Agents()
+	for i := range all {
+		x := &all[i]
+		for name, c := range x.Cursors {
+			if list[name] == nil {
+				list[name] = make(map[string]Cursor)
+			}
+			c.There = x.Here
+			list[name][x.ID] = c
+		}
+	}
+	return list
+}
+
 // Costs returns, by document and agent, what share of a slot documents take, as agents say to this hub.
 func (s *Store) Costs() map[string]map[string]float64 {
 	list := make(map[string]map[string]float64)

@@ -39,17 +39,33 @@ type Owner struct {
 	// Measured is the share of a slot that the document takes at Agent, as that has said last, or, until it has, at who had the place
 	// before; 0: nobody has. It is written anew when it has doubled or halved.
 	Measured float64 `json:"measured,omitempty"`
+
+	// Cursor is what collectors of whoever has, or had, the place have saved, as control.EncodeCursors writes it, and Saved when that was
+	// written here: now and then while it goes on, and when the agent is lost or has let go. Given is what Agent was given when it got the
+	// place, to go on from there.
+	Cursor string    `json:"cursor,omitempty"`
+	Saved  time.Time `json:"saved,omitzero"`
+	Given  string    `json:"given,omitempty"`
+}
+
+// A Cursor is what collectors of a document have saved at an agent, by their paths.
+type Cursor struct {
+	Epoch int64
+	Of    map[string][]byte
+	There bool // the agent is connected to this hub
 }
 
 // Leaving reports whether the place cannot be given to anybody before From has stopped.
 func (o Owner) Leaving() bool { return o.Agent == "" && o.From != "" }
 
-// Free takes the place from whoever has it, or has to let go of it. That it is done stays, and what it costs.
-func (o *Owner) Free() { *o = Owner{Done: o.Done, Measured: o.Measured} }
+// Free takes the place from whoever has it, or has to let go of it. That it is done stays, what it costs, and how far it has come.
+func (o *Owner) Free() {
+	*o = Owner{Done: o.Done, Measured: o.Measured, Cursor: o.Cursor, Saved: o.Saved}
+}
 
-// Void reports whether there is nothing to say of the place but what it costs.
+// Void reports whether there is nothing to say of the place but what it costs, and how far it has come.
 func (o Owner) Void() bool {
-	o.Measured = 0
+	o.Measured, o.Cursor, o.Saved = 0, "", time.Time{}
 	return o == Owner{}
 }
 
@@ -114,6 +130,16 @@ func (o Owners) of(agent string) (epoch int64, has bool) {
 		}
 	}
 	return epoch, has
+}
+
+// given returns what an owner was given to go on from.
+func (o Owners) given(epoch int64) string {
+	for _, x := range o.Owners {
+		if x.Agent != "" && x.Epoch == epoch {
+			return x.Given
+		}
+	}
+	return ""
 }
 
 // A Floating document is one that is to be on some of the agents that it selects.

@@ -92,6 +92,7 @@ func (d *document) tenure(epochs []byte) (control.Tenure, []byte) {
 		*to, n = binary.Varint(epochs)
 		epochs = epochs[n:]
 	}
+	t.Cursor = d.owners.given(t.Epoch)
 	return t, epochs
 }
 
@@ -159,7 +160,9 @@ type Agent struct {
 	Documents []report.Document    // that it was asked to run; nil: it has not said
 	Remote    control.RemoteStatus // what became of the last offer
 	Placement *Placement
-	Settled   bool // it is connected here, has said that it runs what Placement offers, and nothing else is on its way to it
+	Cursors   map[string]Cursor // by document: what it has said to this hub that its collectors have saved; it does not change
+	Here      bool              // it is connected to this hub, and the connection stands
+	Settled   bool              // it is Here, has said that it runs what Placement offers, and nothing else is on its way to it
 }
 
 // Placed returns how documents are on an agent, by name. Name is that of the document.

@@ -124,13 +124,14 @@ func (h *modelHub) Floating() (list []documents.Floating, gone []string) {
 	return list, nil
 }
 
-func (h *modelHub) Runs(string, string) bool                 { return false }
-func (h *modelHub) Failures() map[string][]documents.Failure { return nil }
-func (h *modelHub) Results() map[string][]documents.Done     { return nil }
-func (h *modelHub) Costs() map[string]map[string]float64     { return nil }
-func (h *modelHub) Forget(context.Context, string) error     { panic("BUG: nothing is deleted") }
-func (h *modelHub) Changed() <-chan struct{}                 { return nil }
-func (h *modelHub) Altered() <-chan struct{}                 { return nil }
+func (h *modelHub) Runs(string, string) bool                        { return false }
+func (h *modelHub) Failures() map[string][]documents.Failure        { return nil }
+func (h *modelHub) Results() map[string][]documents.Done            { return nil }
+func (h *modelHub) Costs() map[string]map[string]float64            { return nil }
+func (h *modelHub) Cursors() map[string]map[string]documents.Cursor { return nil }
+func (h *modelHub) Forget(context.Context, string) error            { panic("BUG: nothing is deleted") }
+func (h *modelHub) Changed() <-chan struct{}                        { return nil }
+func (h *modelHub) Altered() <-chan struct{}                        { return nil }
 
 func (h *modelHub) Has(name, agent string) bool {
 	s, offer := h.sessions[agent], h.offer(agent)

@@ -34,6 +34,8 @@ const (
 	look = 5 * time.Second
 	// patience is how long an agent goes on with what another is to take over.
 	patience = 30 * time.Second
+	// saveEvery is how often it is written how far an agent has come that goes on.
+	saveEvery = time.Minute
 	// balanceEvery is how often a share of what is placed may move only because it would be better elsewhere.
 	balanceEvery = 30 * time.Second
 	balanceShare = 0.02
@@ -58,6 +60,7 @@ type Documents interface {
 	Failures() map[string][]documents.Failure
 	Results() map[string][]documents.Done
 	Costs() map[string]map[string]float64
+	Cursors() map[string]map[string]documents.Cursor
 	Place(ctx context.Context, name string, was, next documents.Owners) error
 	Forget(ctx context.Context, name string) error
 	Changed() <-chan struct{}

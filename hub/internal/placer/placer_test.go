@@ -27,10 +27,11 @@ type world struct {
 	documents *documents.Store
 	now       time.Time
 	fleet     []registry.Candidate
-	runs      map[string]string          // what an agent says that it runs: the version of document task
-	status    string                     // and how; "": running
-	deaf      bool                       // what agents say is about what they were to run before
-	says      map[string]report.Document // what agents say of document task, instead
+	runs      map[string]string           // what an agent says that it runs: the version of document task
+	status    string                      // and how; "": running
+	deaf      bool                        // what agents say is about what they were to run before
+	says      map[string]report.Document  // what agents say of document task, instead
+	saved     map[string]documents.Cursor // what collectors of document task have saved, by agent
 	change    chan struct{}
 }
 
@@ -39,7 +40,7 @@ func (w *world) Altered() <-chan struct{}         { return w.change }
 
 func newWorld(t *testing.T, agents int) *world {
 	t.Helper()
-	w := &world{T: t, store: new(state.Memory).Open(), now: time.Now(), runs: make(map[string]string), says: make(map[string]report.Document), change: make(chan struct{})}
+	w := &world{T: t, store: new(state.Memory).Open(), now: time.Now(), runs: make(map[string]string), says: make(map[string]report.Document), saved: make(map[string]documents.Cursor), change: make(chan struct{})}
 	for i := range agents {
 		id := fmt.Sprintf("agent-%02d", i)
 		w.fleet = append(w.fleet, registry.Candidate{
@@ -48,12 +49,15 @@ func newWorld(t *testing.T, agents int) *world {
 	}
 	d, err := documents.Open(t.Context(), documents.Options{Store: w.store, Agents: func() (list []documents.Agent) {
 		for _, c := range w.fleet {
-			x := documents.Agent{ID: c.ID, Labels: c.Labels, Connected: c.There, Placement: &documents.Placement{}, Settled: c.There && !w.deaf}
+			x := documents.Agent{ID: c.ID, Labels: c.Labels, Connected: c.There, Placement: &documents.Placement{}, Here: c.There && c.Broke.IsZero(), Settled: c.There && !w.deaf}
 			if w.documents != nil {
 				x.Placement = w.documents.Current().For(c.Labels)
 			}
 			if version := w.runs[c.ID]; version != "" {
 				x.Documents = []report.Document{{Source: "hub", Name: "task", Version: version, Status: cmp.Or(w.status, "running"), Error: "no such file"}}
+			}
+			if c, is := w.saved[c.ID]; is {
+				x.Cursors = map[string]documents.Cursor{"task": c}
 			}
 			if d, is := w.says[c.ID]; is {
 				d.Source, d.Name = "hub", "task"

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/hub/internal/documents"
 	"github.com/creelhq/creel/hub/internal/placement"
 	"github.com/creelhq/creel/hub/internal/registry"
@@ -44,10 +45,11 @@ type task struct {
 type said struct {
 	failures map[string][]documents.Failure
 	results  map[string][]documents.Done
-	costs    map[string]map[string]float64 // and by agent
+	costs    map[string]map[string]float64          // and by agent
+	cursors  map[string]map[string]documents.Cursor // likewise
 }
 
-func ask(d Documents) said { return said{d.Failures(), d.Results(), d.Costs()} }
+func ask(d Documents) said { return said{d.Failures(), d.Results(), d.Costs(), d.Cursors()} }
 
 // heard returns where a document is by what agents say to this hub.
 func heard(d Documents, f *documents.Floating, say said, now time.Time) documents.Owners {
@@ -75,9 +77,11 @@ func heard(d Documents, f *documents.Floating, say said, now time.Time) document
 		if o.Done.Version != f.Version || !f.Once {
 			o.Done = documents.Done{}
 		}
+		goes := o.Leaving() && !d.Has(f.Name, o.From)
+		save(o, say.cursors[f.Name][cmp.Or(o.Agent, o.From)], goes, now)
 		for _, r := range say.results[f.Name] {
 			if f.Once && r.Version == f.Version && o.Agent != "" && (r.Agent == o.Agent && r.Epoch == o.Epoch || r.Agent == o.From && r.Epoch == o.FromEpoch) {
-				*o = documents.Owner{Done: r}
+				*o = documents.Owner{Done: r, Measured: o.Measured, Cursor: o.Cursor, Saved: o.Saved}
 				if f.Exclusive { // if it is tried again, then not before it has surely let go
 					o.From, o.FromEpoch, o.Since = r.Agent, r.Epoch, now.UTC()
 				}
@@ -90,7 +94,7 @@ func heard(d Documents, f *documents.Floating, say said, now time.Time) document
 		}
 		switch {
 		case o.Leaving():
-			if !d.Has(f.Name, o.From) {
+			if goes {
 				next.End(o.FromEpoch, now)
 				letGo(&next, i, "", now)
 			}
@@ -100,6 +104,16 @@ func heard(d Documents, f *documents.Floating, say said, now time.Time) document
 		}
 	}
 	return next
+}
+
+// save notes how far whoever has a place, or is to let go of it, has come: at once when that is the last word, else now and then.
+func save(o *documents.Owner, c documents.Cursor, last bool, now time.Time) {
+	if c.Epoch == 0 || c.Epoch != cmp.Or(o.Epoch, o.FromEpoch) || !last && c.There && now.Sub(o.Saved) < saveEvery {
+		return
+	}
+	if text := control.EncodeCursors(c.Of); text != "" && text != o.Cursor {
+		o.Cursor, o.Saved = text, now.UTC()
+	}
 }
 
 // letGo takes a place for good from an agent that was to let go of it.
@@ -145,7 +159,7 @@ func (p *Placer) begin(f *documents.Floating, say said, now time.Time) task {
 			t.bar[o.Done.Agent] = true
 		}
 		switch {
-		case o.Leaving() && !f.Exclusive:
+		case o.Leaving() && !f.Exclusive && (o.Cursor == "" || p.lost(o.From) || now.Sub(o.Since) >= patience):
 			letGo(&t.next, i, "others may do the same meanwhile", now)
 		case o.Leaving() && p.stopped(o.From, now):
 			letGo(&t.next, i, "it is not there, and its lease is over", now)
@@ -255,23 +269,23 @@ func (p *Placer) move(t *task, o *documents.Owner, m placement.Move, now time.Ti
 		t.next.End(was.Epoch, now)
 	}
 	switch {
-	case t.Exclusive && m.From != "" && !p.stopped(m.From, now):
+	case t.Exclusive && m.From != "" && !p.stopped(m.From, now), was.Cursor != "" && m.From != "" && !p.lost(m.From): // who has it next goes on where it ends
 		if o.Leaving() {
 			return
 		}
-		*o = documents.Owner{From: was.Agent, FromEpoch: was.Epoch, Since: now.UTC(), Measured: was.Measured}
+		*o = documents.Owner{From: was.Agent, FromEpoch: was.Epoch, Since: now.UTC(), Measured: was.Measured, Cursor: was.Cursor, Saved: was.Saved}
 		t.next.Note(documents.Event{Time: now, What: documents.Leaving, Place: m.Slot + 1, From: m.From, Epoch: was.Epoch, Why: string(m.Reason)})
 		p.Log.Info("an agent is to let go of a place of a document, and nobody has it before it has", "document", t.Name, "place", m.Slot+1, "agent", m.From, "epoch", was.Epoch, "why", m.Reason)
 		return
 	case m.To == "":
-		*o = documents.Owner{Measured: was.Measured}
+		*o = documents.Owner{Measured: was.Measured, Cursor: was.Cursor, Saved: was.Saved}
 		t.next.Note(documents.Event{Time: now, What: documents.Taken, Place: m.Slot + 1, From: m.From, Epoch: was.Epoch, Why: string(m.Reason)})
 	default:
 		if t.next.Epoch == 0 {
 			t.next.Epoch = t.Revision
 		}
 		t.next.Epoch++
-		*o = documents.Owner{Agent: m.To, Epoch: t.next.Epoch, Since: now.UTC(), Measured: was.Measured}
+		*o = documents.Owner{Agent: m.To, Epoch: t.next.Epoch, Since: now.UTC(), Measured: was.Measured, Cursor: was.Cursor, Saved: was.Saved, Given: was.Cursor}
 		if m.Handover {
 			o.From, o.FromEpoch = was.Agent, was.Epoch
 		}

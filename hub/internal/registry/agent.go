@@ -23,6 +23,7 @@ import (
 const (
 	timelineLength = 50
 	maxLabels      = 64
+	maxCursors     = 1000    // documents of which it is remembered how far an agent has come
 	maxText        = 1 << 10 // of a label, a name, a cause
 )
 
@@ -58,7 +59,8 @@ type agent struct {
 	ledger     report.Ledger
 	effective  string
 	services   []control.Service
-	written    map[string]written // services that this hub has written, by name
+	cursors    map[string]documents.Cursor // by document; what it has once shown does not change
+	written    map[string]written          // services that this hub has written, by name
 
 	life          *report.Life          // nil: it has not told
 	configuration *report.Configuration // likewise

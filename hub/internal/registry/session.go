@@ -247,7 +247,7 @@ func (a *agent) forget() {
 	a.r.ended(a.ID, a.Config)
 	a.held, a.broke, a.told = false, time.Time{}, wanted{}
 	a.health, a.components, a.routes, a.ledger, a.effective = nil, nil, nil, report.Ledger{}, ""
-	a.life, a.configuration, a.run, a.before, a.services = nil, nil, nil, a.Started, nil
+	a.life, a.configuration, a.run, a.before, a.services, a.cursors = nil, nil, nil, a.Started, nil, nil
 	a.now, a.past = sample{}, nil
 }
 

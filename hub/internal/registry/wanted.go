@@ -245,10 +245,34 @@ func (a *agent) tells(b *control.Beat) (keep bool) {
 	if b.Configuration != nil {
 		keep = a.receive(b.Configuration) || keep
 	}
+	a.saves(b.Cursors)
 	if b.Done != "" && b.Done != a.Done {
 		a.Done, keep = short(b.Done), true
 	}
 	return keep
+}
+
+// saves takes in what collectors of placed documents have saved. a.mu is held.
+func (a *agent) saves(list []control.Cursor) {
+	if len(list) == 0 {
+		return
+	}
+	all := maps.Clone(a.cursors)
+	if all == nil {
+		all = make(map[string]documents.Cursor)
+	}
+	for _, c := range list {
+		if len(c.Data) > control.MaxCursor || len(all) >= maxCursors && all[c.Document].Of == nil {
+			continue
+		}
+		now := documents.Cursor{Epoch: c.Epoch, Of: make(map[string][]byte)}
+		if was := all[c.Document]; was.Epoch == c.Epoch {
+			now.Of = maps.Clone(was.Of)
+		}
+		now.Of[c.Component] = c.Data
+		all[c.Document] = now
+	}
+	a.cursors = all
 }
 
 // lives takes in where the agent is in its life.
@@ -344,7 +368,9 @@ func (a *agent) documented() documents.Agent {
 	x := documents.Agent{
 		ID: a.ID, Name: a.Name, Labels: a.selectable(), Connected: a.Connection == api.Connected, Remote: a.told.remote, Placement: a.placed(),
 	}
-	x.Settled = x.Connected && a.Hub == a.r.o.Hub && a.broke.IsZero() && a.settled(x.Placement)
+	x.Cursors = a.cursors
+	x.Here = x.Connected && a.Hub == a.r.o.Hub && a.broke.IsZero()
+	x.Settled = x.Here && a.settled(x.Placement)
 	if a.configuration != nil {
 		x.Documents = a.configuration.Documents
 		if x.Documents == nil {

@@ -4,8 +4,18 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,7 +48,7 @@ func (b *bench) runHub() error {
 		sample, row = append(sample, s), append(row, r)
 	}
 	fmt.Printf("creel up → first sample can be queried, %v; → its row in the fleet, %v\n", sample, row)
-	return b.runFleet(creel)
+	return errors.Join(b.runFleet(creel, false), b.runFleet(creel, true))
 }
 
 // startHub starts a hub and returns it with a client.
@@ -120,28 +130,39 @@ exporters: {quicklook: {}}
 pipelines: {received: {from: [otlp], to: [quicklook]}}
 `
 
-// fleet measures an idle hub with one agent, and then with b.fleet more, each on a WebSocket of its own.
-func (b *bench) runFleet(creel string) error {
+// runFleet measures an idle hub with one agent, and then with b.fleet more, each on a WebSocket of its own, over TLS if secure.
+func (b *bench) runFleet(creel string, secure bool) error {
 	config := filepath.Join(b.dir, "hub.yaml")
 	if err := os.WriteFile(config, []byte(hubConfig), 0o600); err != nil {
 		return err
 	}
-	p, client, err := b.startHub(creel, "fleet", "hub", "-c", config)
+	name, args, trust := "", []string{"hub", "-c", config}, (*tls.Config)(nil)
+	if secure {
+		pool, files, err := b.certificate()
+		if err != nil {
+			return err
+		}
+		name, args, trust = " over TLS", append(args, files...), &tls.Config{RootCAs: pool}
+	}
+	p, client, err := b.startHub(creel, "fleet"+strings.TrimSpace(name), args...)
 	if err != nil {
 		return err
 	}
 	defer p.stop()
+	client.HTTP = &http.Client{Transport: &http.Transport{TLSClientConfig: trust}}
 	one, err := p.watch(b.idle)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%-42s %11.2f%% of a processor, %.1f MiB\n", "hub with one agent", 100*one.share, one.rss)
+	fmt.Printf("%-42s %11.2f%% of a processor, %.1f MiB\n", "hub with one agent"+name, 100*one.share, one.rss)
 	ctx, cancel := context.WithCancel(context.Background())
 	var agents sync.WaitGroup
 	defer agents.Wait()
 	defer cancel()
 	for i := range b.fleet {
-		c, err := control.NewClient(control.ClientOptions{URLs: []string{client.URL}, Agent: simulated(i)})
+		c, err := control.NewClient(control.ClientOptions{
+			URLs: []string{client.URL}, Agent: simulated(i), TLS: func(*url.URL) (*tls.Config, bool, error) { return trust, false, nil },
+		})
 		if err != nil {
 			return err
 		}
@@ -159,8 +180,42 @@ func (b *bench) runFleet(creel string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%-42s %11.2f%% of a processor, %.1f MiB, %.1f more\n", fmt.Sprintf("hub with %d more, heartbeats every %v", b.fleet, max(5*time.Second, time.Duration(b.fleet)*time.Second/2000)), 100*many.share, many.rss, many.rss-one.rss)
+	fmt.Printf("%-42s %11.2f%% of a processor, %.1f MiB, %.1f more\n", fmt.Sprintf("hub with %d more%s, heartbeats every %v", b.fleet, name, max(5*time.Second, time.Duration(b.fleet)*time.Second/2000)), 100*many.share, many.rss, many.rss-one.rss)
 	return nil
+}
+
+// certificate makes one for 127.0.0.1, and returns who trusts it and what the hub is told of it.
+func (b *bench) certificate() (pool *x509.CertPool, args []string, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	pool = x509.NewCertPool()
+	for _, f := range []struct {
+		flag, kind string
+		der        []byte
+	}{{"--tls-cert", "CERTIFICATE", cert}, {"--tls-key", "PRIVATE KEY", secret}} {
+		file := filepath.Join(b.dir, "hub"+f.flag+".pem")
+		text := pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.der})
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			return nil, nil, err
+		}
+		pool.AppendCertsFromPEM(text)
+		args = append(args, f.flag, file)
+	}
+	return pool, args, nil
 }
 
 // idleness is what a process costs that has little to do.

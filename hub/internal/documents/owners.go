@@ -58,15 +58,17 @@ type Cursor struct {
 // Leaving reports whether the place cannot be given to anybody before From has stopped.
 func (o Owner) Leaving() bool { return o.Agent == "" && o.From != "" }
 
-// Free takes the place from whoever has it, or has to let go of it. That it is done stays, what it costs, and how far it has come.
-func (o *Owner) Free() {
-	*o = Owner{Done: o.Done, Measured: o.Measured, Cursor: o.Cursor, Saved: o.Saved}
-}
+// Place returns what there is to say of the place whoever has it: what it costs, and how far it has come.
+func (o Owner) Place() Owner { return Owner{Measured: o.Measured, Cursor: o.Cursor, Saved: o.Saved} }
 
-// Void reports whether there is nothing to say of the place but what it costs, and how far it has come.
-func (o Owner) Void() bool {
-	o.Measured, o.Cursor, o.Saved = 0, "", time.Time{}
-	return o == Owner{}
+// Void reports whether nobody has the place, or is to let go of it, and nothing was done there.
+func (o Owner) Void() bool { return o == o.Place() }
+
+// Free takes the place from whoever has it, or has to let go of it. That it is done stays.
+func (o *Owner) Free() {
+	done := o.Done
+	*o = o.Place()
+	o.Done = done
 }
 
 // A Failure is that a version of a document could not be made to run on an agent, or that its one round failed there.

@@ -81,7 +81,8 @@ func heard(d Documents, f *documents.Floating, say said, now time.Time) document
 		save(o, say.cursors[f.Name][cmp.Or(o.Agent, o.From)], goes, now)
 		for _, r := range say.results[f.Name] {
 			if f.Once && r.Version == f.Version && o.Agent != "" && (r.Agent == o.Agent && r.Epoch == o.Epoch || r.Agent == o.From && r.Epoch == o.FromEpoch) {
-				*o = documents.Owner{Done: r, Measured: o.Measured, Cursor: o.Cursor, Saved: o.Saved}
+				*o = o.Place()
+				o.Done = r
 				if f.Exclusive { // if it is tried again, then not before it has surely let go
 					o.From, o.FromEpoch, o.Since = r.Agent, r.Epoch, now.UTC()
 				}
@@ -273,19 +274,21 @@ func (p *Placer) move(t *task, o *documents.Owner, m placement.Move, now time.Ti
 		if o.Leaving() {
 			return
 		}
-		*o = documents.Owner{From: was.Agent, FromEpoch: was.Epoch, Since: now.UTC(), Measured: was.Measured, Cursor: was.Cursor, Saved: was.Saved}
+		*o = was.Place()
+		o.From, o.FromEpoch, o.Since = was.Agent, was.Epoch, now.UTC()
 		t.next.Note(documents.Event{Time: now, What: documents.Leaving, Place: m.Slot + 1, From: m.From, Epoch: was.Epoch, Why: string(m.Reason)})
 		p.Log.Info("an agent is to let go of a place of a document, and nobody has it before it has", "document", t.Name, "place", m.Slot+1, "agent", m.From, "epoch", was.Epoch, "why", m.Reason)
 		return
 	case m.To == "":
-		*o = documents.Owner{Measured: was.Measured, Cursor: was.Cursor, Saved: was.Saved}
+		*o = was.Place()
 		t.next.Note(documents.Event{Time: now, What: documents.Taken, Place: m.Slot + 1, From: m.From, Epoch: was.Epoch, Why: string(m.Reason)})
 	default:
 		if t.next.Epoch == 0 {
 			t.next.Epoch = t.Revision
 		}
 		t.next.Epoch++
-		*o = documents.Owner{Agent: m.To, Epoch: t.next.Epoch, Since: now.UTC(), Measured: was.Measured, Cursor: was.Cursor, Saved: was.Saved, Given: was.Cursor}
+		*o = was.Place()
+		o.Agent, o.Epoch, o.Since, o.Given = m.To, t.next.Epoch, now.UTC(), was.Cursor
 		if m.Handover {
 			o.From, o.FromEpoch = was.Agent, was.Epoch
 		}

@@ -175,7 +175,7 @@ func (a *agent) kept(p presence, revision int64, lease *state.Lease) {
 
 // leaseNow leases the agent if it has asked for that and can have it by now. a.mu is held.
 func (a *agent) leaseNow() {
-	if a.conn == nil || a.asked == 0 {
+	if a.conn == nil {
 		return
 	}
 	if l := a.lease(); l.Nonce > 0 {
@@ -186,14 +186,13 @@ func (a *agent) leaseNow() {
 	}
 }
 
-// lease returns what to answer to the last Beat: nothing but the rhythm as long as it is not in the control state that the agent
-// is here, under a lease that this hub has for sure, and that what it has of exclusive documents is still its. For only then do the others
-// know that they must not give away what the agent has.
-// a.mu is held.
+// lease returns what to answer to the last Beat: nothing but the rhythm if that was leased already, or as long as it is not in the
+// control state that the agent is here, under a lease that this hub has for sure, and that what it has of exclusive documents is still
+// its. For only then do the others know that they must not give away what the agent has. a.mu is held.
 func (a *agent) lease() control.Lease {
 	h := a.r.Heartbeat()
 	l := control.Lease{Hub: a.r.o.Hub, Heartbeat: h, Authorities: a.toTrust()}
-	if !a.held || a.unsure() || a.session.revision == 0 || a.session.Hub != a.r.o.Hub || !a.under.Held() || !a.sure(a.placed()) {
+	if a.asked == 0 || !a.held || a.unsure() || a.session.revision == 0 || a.session.Hub != a.r.o.Hub || !a.under.Held() || !a.sure(a.placed()) {
 		return l
 	}
 	l.Nonce, l.Expires = a.asked, missed*h

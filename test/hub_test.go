@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -104,6 +105,7 @@ type world struct {
 	dir          string
 	config       string // of the hub, with a place for the address of otlp
 	otlp, listen string // addresses that stay the same when the hub is started again
+	heartbeat    string // that the hub asks for; "": 300ms
 	hub          *process
 	client       *api.Client
 }
@@ -154,7 +156,7 @@ func (w *world) write(name, text string) string {
 func (w *world) startHub() {
 	w.Helper()
 	config := w.write("hub.yaml", fmt.Sprintf(w.config, w.otlp))
-	w.hub = startCreel(w.T, w.path("hub.log"), "hub", "-c", config, "--data", w.path("hub"), "--listen", w.listen, "--opamp", "none", "--heartbeat", "300ms")
+	w.hub = startCreel(w.T, w.path("hub.log"), "hub", "-c", config, "--data", w.path("hub"), "--listen", w.listen, "--opamp", "none", "--heartbeat", cmp.Or(w.heartbeat, "300ms"))
 	w.client = &api.Client{URL: "http://" + w.listen}
 	eventually(w.T, "the hub answers", func() bool {
 		token, err := os.ReadFile(w.path("hub/token"))
@@ -286,6 +288,7 @@ func (w *world) wantLines(n int) {
 // TestSecondAgent: it joins, is killed, shows as lost with its cause, returns as the same agent, and no line is missing.
 func TestSecondAgent(t *testing.T) {
 	w := newWorld(t)
+	w.heartbeat = "1s" // that a busy machine keeps: what is lost is counted
 	w.startHub()
 	stop := w.lines()
 	agent := w.startAgent()

@@ -67,7 +67,7 @@ func TestCursor(t *testing.T) {
 		t.Run(overlap, func(t *testing.T) {
 			t.Parallel()
 			c := &counted{}
-			w := startHub(t, hub.Options{Plugins: []creel.Plugin{c.plugin(), debug.Plugin}})
+			w := startHub(t, hub.Options{Heartbeat: 2 * time.Second, Plugins: []creel.Plugin{c.plugin(), debug.Plugin}}) // who is lost has not said its last word
 			for i := range 2 {
 				w.goes("agent", func(ctx context.Context) error {
 					return agent.Run(ctx, agent.Options{

@@ -1,6 +1,7 @@
 package hub_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -66,7 +67,7 @@ func startHub(t *testing.T, o hub.Options) *world {
 	w := &world{T: t, dir: t.TempDir()}
 	ready := make(chan hub.Endpoints, 1)
 	o.Data, o.Address, o.OpAMP, o.Config, o.Text, o.Log = filepath.Join(w.dir, "hub"), "127.0.0.1:0", "none", "hub.yaml", []byte(hubText), io.Discard
-	o.Plugins, o.Heartbeat = append(o.Plugins, otlp.Collector, otlp.Exporter, generate.Plugin), 50*time.Millisecond
+	o.Plugins, o.Heartbeat = append(o.Plugins, otlp.Collector, otlp.Exporter, generate.Plugin), cmp.Or(o.Heartbeat, 50*time.Millisecond)
 	o.Ready = func(e hub.Endpoints) { ready <- e }
 	w.goes("hub", func(ctx context.Context) error {
 		defer close(ready)

@@ -348,6 +348,7 @@ test('a document is written with help, wrong at its line, mended, looked at as d
   assert.equal(await page.locator('.writing button.main:enabled').count(), 0, 'what is wrong cannot be applied')
   await picture('document-wrong')
   await page.getByRole('button', { name: 'line 5, column 5' }).click()
+  await page.locator('.cm-content:focus').waitFor() // what is typed before goes nowhere
   for (let i = 0; i < 3; i++) await page.keyboard.press('Delete')
   await page.keyboard.insertText('rate')
   await page.locator('.would .added', { hasText: 'collectors.generate' }).waitFor()

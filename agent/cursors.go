@@ -46,6 +46,9 @@ func (c *cursors) note(x control.Cursor) (fits bool) {
 	if c.of == nil {
 		c.of = make(map[string]saved)
 	}
+	if x.Epoch == 0 { // it closes: the document is not the agent's any more
+		x.Epoch = c.of[x.Component].Epoch
+	}
 	c.of[x.Component] = saved{x, time.Now()}
 	return true
 }

@@ -78,6 +78,16 @@ func TestHandedState(t *testing.T) {
 	run(five, func(a *agent) { // it was started again
 		has(a, "8")
 		told(a, 9, "8")
+		s := a.stateOf(component, "d")
+		a.terms.run(nil) // it is taken away, and the collector closes
+		_, version, err := s.Load()
+		if err == nil {
+			_, err = s.Save([]byte("8.5"), version)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		told(a, 9, "8.5")
 	})
 	run(control.Tenure{Epoch: 11, Orphan: control.Forever, Cursor: given("6")}, func(a *agent) { has(a, "6") })
 	run(control.Tenure{Epoch: 12, Orphan: control.Forever, Cursor: control.EncodeCursors(map[string][]byte{"collectors.other": []byte("x")})}, func(a *agent) { has(a, "6") })

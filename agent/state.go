@@ -28,7 +28,7 @@ import (
 //	identity/       who it is to its hub
 //	endpoints.json  where a running agent is found
 //	admin.sock      the admin endpoint
-//	state/          one file a component: offsets, cursors
+//	state/          one file a component: offsets, cursors; and of those that are handed over, in which epoch that was
 //	spool/          one directory an exporter: its disk queue
 //	deadletters/    what was refused for good
 type stateDir struct {

@@ -148,7 +148,8 @@ func (t *talk) goOn() {
 	defer func() {
 		if p := recover(); p != nil { // as net/http does with its connections: it costs this agent's, and no other's
 			t.r.o.Log.Error("BUG: a message of an agent could not be worked on", "agent", t.a.ID, "panic", p, "stack", string(debug.Stack()))
-			err = errors.New("the hub has failed at a message")
+			go t.r.end(t.conn, t.a, errors.New("the hub has failed at a message"), false) // the agent may be locked for ever
+			return
 		}
 		t.r.end(t.conn, t.a, err, goodbye)
 	}()

@@ -19,14 +19,17 @@ func TestConformance(t *testing.T) {
 	})
 	t.Run("exporter", func(t *testing.T) {
 		grpcAddress, httpAddress := serve(t, "", &sink{settle: takeAll})
-		for _, options := range []string{
+		all := []string{
 			"{protocol: grpc, endpoint: 'http://" + grpcAddress + "'}", "{protocol: http, endpoint: 'http://" + httpAddress + "'}",
 			"{protocol: http, encoding: json, compression: zstd, endpoint: 'http://" + httpAddress + "'}",
-		} {
+		}
+		for _, options := range all {
 			x := open(t, otlp.Exporter, options, creel.Host{}).(creel.Exporter)
-			if err := x.Export(t.Context(), batches()[:1]); err != nil { // now the server surely runs
+			if err := x.Export(t.Context(), batches()[:1]); err != nil { // now both servers surely run: they begin on their own
 				t.Fatal(err)
 			}
+		}
+		for _, options := range all {
 			plugintest.Run(t, otlp.Exporter, plugintest.Options{Config: options})
 		}
 	})

@@ -146,13 +146,13 @@ func TestNoFalseAlarm(t *testing.T) {
 			return time.Duration(rapid.IntRange(0, int(patience/2)).Draw(t, "wait"))
 		})
 		for range rapid.IntRange(10, 150).Draw(t, "steps") {
-			switch rapid.IntRange(0, 39).Draw(t, "what") {
-			case 0:
+			switch rapid.IntRange(0, 39).Draw(t, "what") { // small numbers are drawn more often
+			case 39:
 				w.startHub()
 				restarts++
-			case 1:
+			case 38:
 				w.options++
-			case 8:
+			case 37:
 				w.startAgent()
 			case 2, 3:
 				w.send(rapid.IntRange(1, 100).Draw(t, "n"), wait.Draw(t, "lost"), wait.Draw(t, "lost"), wait.Draw(t, "answer"))
@@ -166,17 +166,17 @@ func TestNoFalseAlarm(t *testing.T) {
 			if w.worst > 0 || w.told > 0 {
 				t.Fatalf("%d records are unexplained, and nothing was lost: %+v", w.worst, w.run.list())
 			}
-			if h := w.run.list(); len(h) == 1 && !h[0].Settling && h[0].Since == w.hub.Streams("a", w.run.started)[0].Since {
-				exact++
-			}
-		}
-		for _, h := range w.run.list() {
-			repeats += h.Repeats
-			if !h.Settling {
-				settled++
-			}
-			if h.Taken < h.Sent {
-				t.Fatalf("taken is less than sent: %+v", h)
+			for _, h := range w.run.list() {
+				repeats += h.Repeats
+				if !h.Settling {
+					settled++
+					if h.Since == w.hub.Streams("a", w.run.started)[0].Since {
+						exact++
+					}
+				}
+				if h.Taken < h.Sent {
+					t.Fatalf("taken is less than sent: %+v", h)
+				}
 			}
 		}
 	})

@@ -287,7 +287,6 @@ func (h *hub) open(ctx context.Context) error {
 		return err
 	}
 	h.close = append(h.close, h.registry.Close)
-	h.place()
 	if h.directory, err = directory.Open(ctx, directory.Options{Store: h.state, Log: h.log, Metrics: h.metrics}); err != nil {
 		return err
 	}
@@ -302,13 +301,14 @@ func (h *hub) open(ctx context.Context) error {
 	return h.listen(ctx, schema)
 }
 
-// place has this hub stand for election as the one that places documents.
+// place has this hub stand for election as the one that places documents. It asks the others of the cluster.
 func (h *hub) place() {
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		placer.Run(ctx, placer.Options{
-			Hub: h.id, Store: h.state, Documents: h.documents, Fleet: h.registry, Lease: h.registry.Lease, Log: h.log, Metrics: h.metrics,
+			Hub: h.id, Store: h.state, Documents: h.documents, Fleet: h.registry, Lease: h.registry.Lease, Answers: h.peers.Answers,
+			Log: h.log, Metrics: h.metrics,
 		})
 	})
 	h.close = append(h.close, func() { stop(); wg.Wait() })
@@ -383,6 +383,7 @@ func (h *hub) listen(ctx context.Context, schema []byte) error {
 		h.closeListeners()
 		return err
 	}
+	h.place()
 	for _, l := range h.listeners {
 		l := h.flood.Listen(l)
 		if h.secure != nil {

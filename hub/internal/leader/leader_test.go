@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/creelhq/creel/hub/internal/state"
 )
@@ -29,7 +31,7 @@ func TestOneLeads(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		stops[i] = cancel
 		go func() {
-			Run(ctx, stores[i], fmt.Sprint(i), slog.New(slog.DiscardHandler), func(term context.Context) {
+			Candidate{Hub: fmt.Sprint(i), Store: stores[i], Log: slog.New(slog.DiscardHandler)}.Run(ctx, func(term context.Context) {
 				if leading.Add(1) != 1 && !torn.Load() {
 					t.Error("two lead")
 				}
@@ -94,7 +96,7 @@ func TestKilled(t *testing.T) {
 	elected, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		Run(ctx, memory.Open(), "a", slog.New(slog.DiscardHandler), func(term context.Context) {
+		Candidate{Hub: "a", Store: memory.Open(), Log: slog.New(slog.DiscardHandler)}.Run(ctx, func(term context.Context) {
 			close(elected)
 			<-term.Done()
 		})
@@ -102,4 +104,55 @@ func TestKilled(t *testing.T) {
 	<-elected
 	stop()
 	<-ended
+}
+
+// TestSilent: a hub that leads and falls silent does not lead any more soon, though its lease goes on; one that is slow once, or that was
+// never heard while it led, leads until its lease ends.
+func TestSilent(t *testing.T) {
+	for name, c := range map[string]struct {
+		answers []bool
+		deposed time.Duration // 0: never
+	}{
+		"killed":        {[]bool{true, true, false}, 4 * askEvery},
+		"slow":          {[]bool{true, false, true, false, true}, 0},
+		"never reached": {[]bool{false}, 0},
+		"healed":        {[]bool{false, false, true, false}, 5 * askEvery},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				memory := &state.Memory{}
+				silent, other := memory.Open(), memory.Open()
+				defer silent.Close()
+				defer other.Close()
+				if _, err := silent.Put(t.Context(), key, []byte(`{"hub":"silent"}`), true, state.Unchanged(0)); err != nil {
+					t.Fatal(err)
+				}
+				ctx, stop := context.WithCancel(t.Context())
+				began, asked, elected := time.Now(), 0, time.Duration(0)
+				ended := make(chan struct{})
+				go func() {
+					defer close(ended)
+					Candidate{Hub: "other", Store: other, Log: slog.New(slog.DiscardHandler), Answers: func(_ context.Context, hub string) bool {
+						if hub != "silent" {
+							t.Errorf("%q was asked", hub)
+						}
+						asked++
+						return c.answers[min(asked, len(c.answers))-1]
+					}}.Run(ctx, func(term context.Context) {
+						elected = time.Since(began)
+						<-term.Done()
+					})
+				}()
+				time.Sleep(time.Minute)
+				stop()
+				<-ended
+				if elected != c.deposed {
+					t.Errorf("it was deposed after %v, want %v", elected, c.deposed)
+				}
+				if asked < 4 {
+					t.Errorf("it was asked %d times: this shows nothing", asked)
+				}
+			})
+		})
+	}
 }

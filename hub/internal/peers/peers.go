@@ -34,7 +34,8 @@ import (
 const Header = "Creel-Hub"
 
 const (
-	patience  = 3 * time.Second  // for a sign of life
+	patience  = 3 * time.Second  // for the beginning of an answer
+	sign      = time.Second      // for a sign of life, if that is all that is asked for
 	work      = 12 * time.Second // for the answer of a hub that has given one: searches go on for 8 s
 	maxAnswer = 64 << 20         // bytes
 	idle      = 90 * time.Second // that a connection is kept without a request
@@ -105,6 +106,27 @@ func (p *Peers) Others() []cluster.Hub {
 // Knows reports whether another hub with an id is there.
 func (p *Peers) Knows(id string) bool {
 	return slices.ContainsFunc(p.Others(), func(h cluster.Hub) bool { return h.ID == id })
+}
+
+// Answers reports whether another hub gives a sign of life within a second. One that is not there does not.
+func (p *Peers) Answers(ctx context.Context, hub string) bool {
+	list := p.Others()
+	i := slices.IndexFunc(list, func(h cluster.Hub) bool { return h.ID == hub })
+	if i < 0 {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, sign)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(list[i].URL, "/")+"/healthz", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := p.client(hub).Do(req)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
 }
 
 // A Request is what a hub is asked for: a GET.

@@ -284,6 +284,37 @@ func TestAsk(t *testing.T) {
 	f("/other", "", "not for you")
 }
 
+// TestAnswers: a hub that is well gives a sign of life; one that is unwell, silent, stopped, or not there gives none.
+func TestAnswers(t *testing.T) {
+	var how atomic.Value
+	stop := make(chan struct{})
+	p, c := open(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path != "/healthz" || how.Load() == "unwell":
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case how.Load() == "silent":
+			select {
+			case <-stop:
+			case <-r.Context().Done():
+			}
+		}
+	})
+	defer close(stop)
+	for _, state := range []string{"well", "unwell", "silent", "well"} {
+		how.Store(state)
+		if got := p.Answers(t.Context(), "b"); got != (state == "well") {
+			t.Errorf("%s: %t", state, got)
+		}
+	}
+	if p.Answers(t.Context(), "c") || p.Answers(t.Context(), "a") {
+		t.Error("a hub that is not there answers, or this one asks itself")
+	}
+	c.set(at("b", "http://127.0.0.1:1"))
+	if p.Answers(t.Context(), "b") {
+		t.Error("a hub that was stopped answers")
+	}
+}
+
 // TestAlone: a hub without others asks nobody.
 func TestAlone(t *testing.T) {
 	var none *Peers

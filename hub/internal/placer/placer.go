@@ -66,7 +66,7 @@ type Documents interface {
 	Changed() <-chan struct{}
 }
 
-// Options configure a Placer. All but Lease are required.
+// Options configure a Placer. All but Lease and Answers are required.
 type Options struct {
 	Hub       string // its id
 	Store     state.Store
@@ -78,6 +78,8 @@ type Options struct {
 	// Lease returns the longest time that an agent may believe that it has a lease after it was heard last, by any hub. nil: a
 	// minute.
 	Lease func() time.Duration
+	// Answers reports whether another hub gives a sign of life, as leader.Candidate wants it.
+	Answers func(ctx context.Context, hub string) bool
 }
 
 // Run places documents, whenever this hub leads, until ctx is done. When it does not, it writes what its agents say.
@@ -94,7 +96,7 @@ func Run(ctx context.Context, o Options) {
 			return look
 		})
 	})
-	leader.Run(ctx, o.Store, o.Hub, o.Log, func(term context.Context) {
+	leader.Candidate{Hub: o.Hub, Store: o.Store, Log: o.Log, Answers: o.Answers}.Run(ctx, func(term context.Context) {
 		leading.Set(1)
 		leads.Store(true)
 		defer leading.Set(0)

@@ -11,6 +11,7 @@ import (
 	"github.com/creelhq/creel/control"
 	"github.com/creelhq/creel/expr"
 	"github.com/creelhq/creel/hub/internal/documents"
+	"github.com/creelhq/creel/hub/internal/state"
 )
 
 // A Fault is a kind of thing that goes wrong, or that an operator does.
@@ -36,6 +37,7 @@ const (
 	HubJumps                     // its clock for the time of day jumps
 	LeaderKilled                 // between two writes of a plan
 	LeaderPaused                 // likewise
+	LeaderDeposed                // another hub takes it to be silent, though it goes on
 	StoreAway                    // for all hubs
 	StoreCompacted               // so that who lags has to list anew
 	AnswersLost                  // of the control state: it has done what it was asked, and the hub does not hear of it
@@ -49,7 +51,7 @@ const (
 func (f Fault) String() string {
 	return [...]string{
 		"agent killed", "agent crashed", "agent paused", "agent cut off", "connection reset", "agent flaps", "agent twice", "agent held", "labels changed", "all agents lost",
-		"hub killed", "hub crashed", "hub paused", "hub cut off", "hub lags", "clock jumps", "leader killed", "leader paused", "control state away", "control state compacted", "answers lost",
+		"hub killed", "hub crashed", "hub paused", "hub cut off", "hub lags", "clock jumps", "leader killed", "leader paused", "leader deposed", "control state away", "control state compacted", "answers lost",
 		"document written", "listed anew",
 	}[f]
 }
@@ -167,6 +169,11 @@ func (w *world) happen(kind Fault, long time.Duration) {
 	case LeaderPaused:
 		h.mean = func() { h.paused++; end(long, h.goOn) }
 		end(long, func() { h.mean = nil })
+	case LeaderDeposed:
+		if now, there := w.store.entries[leaderKey]; there && w.store.away == 0 {
+			_ = w.store.delete(leaderKey, state.Unchanged(now.Revision))
+		}
+		end(0, func() {})
 	case StoreAway:
 		w.store.away++
 		end(long, func() {

@@ -83,7 +83,7 @@ func TestDetection(t *testing.T) {
 		most  time.Duration
 	}{
 		{AgentKilled, broke + usual}, {AgentCrashed, silent + usual}, {AgentPaused, silent + usual}, {AgentHeld, usual}, {AgentMoved, usual}, {HubKilled, usual + again}, {HubCrashed, usual + again},
-		{HubCut, usual}, {LeaderKilled, usual + again}, {StoreAway, usual}, {StoreCompacted, usual}, {HubJumps, usual}, {HubLags, usual},
+		{HubCut, usual}, {LeaderKilled, usual + again}, {LeaderDeposed, usual}, {StoreAway, usual}, {StoreCompacted, usual}, {HubJumps, usual}, {HubLags, usual},
 	} {
 		longest, n := time.Duration(0), 0
 		for seed := range uint64(2) {

@@ -12,8 +12,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// LeaseTTL is how long a hub's lease outlives it: another leads within five seconds, though etcd elects before, which takes up to two, and
-// begins to count anew then. It is the shortest that etcd gives.
+// LeaseTTL is how long a hub's lease outlives it. If its etcd led, that elects before, which takes up to two seconds, and begins to count anew
+// then. It is the shortest that etcd gives.
 const LeaseTTL = 2 * time.Second
 
 // A Lease is what leased entries of a Store hang on: once it is over they are gone. Its methods may be called concurrently.

@@ -33,8 +33,9 @@ type Owner struct {
 	// Done is that the place needs nobody any more: a round was done, of a document that is to be done once.
 	Done Done `json:"done,omitzero"`
 
-	// Confirmed counts how often a hub has made sure that an exclusive place is still Agent's, before it gave that a lease anew.
-	Confirmed int64 `json:"confirmed,omitempty"`
+	// Session is the revision of Agent's entry in the control state that says at which hub it is, when that hub made sure last that an
+	// exclusive place is still Agent's, before it gave that a lease; From's, while Agent is nobody.
+	Session int64 `json:"session,omitempty"`
 
 	// Measured is the share of a slot that the document takes at Agent, as that has said last, or, until it has, at who had the place
 	// before; 0: nobody has. It is written anew when it has doubled or halved.
@@ -241,10 +242,11 @@ func (s *Store) Place(ctx context.Context, name string, was, next Owners) error 
 }
 
 // Confirm makes sure that an agent still has exclusive documents in these epochs, by their names, and that whoever is about to give
-// them to another hears of the agent first: by a compare-and-swap, so that this hub's view may be old. It is to be called before the
-// agent is offered them, or is leased, over a connection: it may have had none for long. The error is state.ErrConflict if it has
-// not, or if others have written meanwhile; then Changed will tell.
-func (s *Store) Confirm(ctx context.Context, agent string, epochs map[string]int64) error {
+// them to another hears of the agent's session first, which was written in a revision before: by a compare-and-swap, so that this hub's
+// view may be old, and whoever leads may not have heard of the session yet. It is to be called before the agent is offered them, or is
+// leased, in a session: it may have had none for long. The error is state.ErrConflict if it has not, or if others have written
+// meanwhile; then Changed will tell.
+func (s *Store) Confirm(ctx context.Context, agent string, session int64, epochs map[string]int64) error {
 	for name, epoch := range epochs {
 		s.mu.Lock()
 		was := s.owners[name]
@@ -256,7 +258,7 @@ func (s *Store) Confirm(ctx context.Context, agent string, epochs map[string]int
 		next.Owners = slices.Clone(was.Owners)
 		for i := range next.Owners {
 			if next.Owners[i].Agent == agent {
-				next.Owners[i].Confirmed++
+				next.Owners[i].Session = session
 			}
 		}
 		if err := s.Place(ctx, name, was, next); err != nil {

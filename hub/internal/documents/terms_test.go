@@ -99,14 +99,14 @@ func TestConfirm(t *testing.T) {
 		before = list[0]
 		return before.Owners.Epoch == 4
 	})
-	if err := d.Confirm(t.Context(), "ann", map[string]int64{"p": 4}); err != nil {
+	if err := d.Confirm(t.Context(), "ann", 3, map[string]int64{"p": 4}); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Place(t.Context(), "p", before.Owners, documents.Owners{Epoch: 5, Owners: []documents.Owner{{Agent: "ben", Epoch: 5}}}); err != state.ErrConflict {
 		t.Errorf("who has not heard of that gives it to another: %v", err)
 	}
 	for agent, epoch := range map[string]int64{"ann": 3, "ben": 4} {
-		if err := d.Confirm(t.Context(), agent, map[string]int64{"p": epoch}); err != state.ErrConflict {
+		if err := d.Confirm(t.Context(), agent, 3, map[string]int64{"p": epoch}); err != state.ErrConflict {
 			t.Errorf("agent %s has it in epoch %d: %v", agent, epoch, err)
 		}
 	}

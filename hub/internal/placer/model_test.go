@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -175,6 +176,9 @@ func (h *modelHub) Candidates() (list []registry.Candidate) {
 	return list
 }
 
+// Heard is later than anything: in this model a hub hears of sessions and of what is placed at once. Package simulation has it otherwise.
+func (h *modelHub) Heard() int64 { return math.MaxInt64 }
+
 // blind reports whether a hub has lost its lease: it gives none then.
 func (h *modelHub) blind() bool { return !h.cut.IsZero() && h.now.Sub(h.cut) >= ttl }
 
@@ -219,7 +223,7 @@ func (h *modelHub) sure(a *modelAgent) bool {
 			return false
 		}
 		next.Owners = slices.Clone(next.Owners)
-		next.Owners[0].Confirmed++
+		next.Owners[0].Session++
 		h.placed[name], h.view[name] = next, next
 		h.writes++
 		h.done["confirmed"]++

@@ -48,6 +48,7 @@ const (
 // A Fleet is the agents that a hub knows.
 type Fleet interface {
 	Candidates() []registry.Candidate
+	Heard() int64             // the revision up to which it was heard where agents are
 	Altered() <-chan struct{} // closed when they, or what they say of documents, may be others
 }
 
@@ -140,13 +141,12 @@ type Placer struct {
 
 	began  time.Time            // its first look at the fleet
 	leased map[string]time.Time // until when agents may believe that they have a lease, if that is known
-	counts map[place]int64      // Owner.Confirmed, as it was seen last
 	agents map[string]placement.Agent
 }
 
 // New returns a term that begins with its first Step.
 func New(o Options) *Placer {
-	return &Placer{Options: o, leased: make(map[string]time.Time), counts: make(map[place]int64), moves: o.Metrics.Counter("creel.hub.placement.moves", "Places of documents that were given to an agent, or taken from one.", "{move}")}
+	return &Placer{Options: o, leased: make(map[string]time.Time), moves: o.Metrics.Counter("creel.hub.placement.moves", "Places of documents that were given to an agent, or taken from one.", "{move}")}
 }
 
 // Step looks once at the fleet and at the documents, as they are at now, and writes what is to change. It returns when to look
@@ -165,9 +165,7 @@ func (p *Placer) Step(ctx context.Context, now time.Time) (next time.Duration) {
 		p.dealt, p.since = nil, time.Time{}
 		return look
 	}
-	for i := range list {
-		p.confirmed(&list[i], now)
-	}
+	p.behind(list, now)
 	agents, again := p.look(now)
 	tasks, said := make([]task, len(list)), ask(p.Documents)
 	for i := range list {

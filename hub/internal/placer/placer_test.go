@@ -33,10 +33,12 @@ type world struct {
 	says      map[string]report.Document  // what agents say of document task, instead
 	saved     map[string]documents.Cursor // what collectors of document task have saved, by agent
 	change    chan struct{}
+	heard     int64 // of sessions
 }
 
 func (w *world) Candidates() []registry.Candidate { return w.fleet }
 func (w *world) Altered() <-chan struct{}         { return w.change }
+func (w *world) Heard() int64                     { return w.heard }
 
 func newWorld(t *testing.T, agents int) *world {
 	t.Helper()
@@ -313,6 +315,51 @@ func TestExclusiveMoves(t *testing.T) {
 		w.step()
 		w.now = w.now.Add(10*time.Second + look)
 	})
+}
+
+// TestBehind: an exclusive place whose owner is lost, as far as was heard, is nobody else's as long as it was made sure of in a session of
+// which this hub has not heard, nor when it has just heard of that; whoever leads, and whether the owner was asked to let go or not.
+func TestBehind(t *testing.T) {
+	for _, asked := range []bool{false, true} {
+		w := newWorld(t, 2)
+		w.Lease = func() time.Duration { return 10 * time.Second }
+		w.apply("document: task\nplace: 1\noverlap: never\nexporters: {debug: {}}")
+		owners, _ := w.look()
+		old, epoch := owners[0].Agent, owners[0].Epoch
+		w.runs[old], w.deaf = "1", true
+		changed := w.documents.Changed()
+		if err := w.documents.Confirm(t.Context(), old, 7, map[string]int64{"task": epoch}); err != nil {
+			t.Fatal(err)
+		}
+		<-changed
+		if w.heard = 7; asked {
+			w.agent(old).Working = false
+			w.step()
+		}
+		w.heard = 6
+		w.agent(old).There = false
+		wait := func(most time.Duration) (waited time.Duration) {
+			for ; waited < most; waited += time.Second {
+				w.step()
+				if list, _ := w.documents.Floating(); list[0].Owners.Owners[0].Epoch != epoch && list[0].Owners.Owners[0].Agent != "" {
+					return waited
+				}
+				w.now = w.now.Add(time.Second)
+			}
+			return waited
+		}
+		if waited := wait(time.Minute); waited < time.Minute {
+			t.Errorf("asked to let go: %t: it is given away after %v, though its session was not heard of", asked, waited)
+		}
+		w.Placer = New(w.Options) // another leads
+		if waited := wait(time.Minute); waited < time.Minute {
+			t.Errorf("asked to let go: %t: another leader gives it away after %v, though its session was not heard of", asked, waited)
+		}
+		w.heard = 7
+		if waited := wait(time.Minute); waited < 9*time.Second || waited > 12*time.Second {
+			t.Errorf("asked to let go: %t: it is given away %v after its session was heard of, and was over, want 10 s", asked, waited)
+		}
+	}
 }
 
 // step looks once, and waits until what was written has come back.

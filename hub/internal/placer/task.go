@@ -275,7 +275,7 @@ func (p *Placer) move(t *task, o *documents.Owner, m placement.Move, now time.Ti
 			return
 		}
 		*o = was.Place()
-		o.From, o.FromEpoch, o.Since = was.Agent, was.Epoch, now.UTC()
+		o.From, o.FromEpoch, o.Session, o.Since = was.Agent, was.Epoch, was.Session, now.UTC()
 		t.next.Note(documents.Event{Time: now, What: documents.Leaving, Place: m.Slot + 1, From: m.From, Epoch: was.Epoch, Why: string(m.Reason)})
 		p.Log.Info("an agent is to let go of a place of a document, and nobody has it before it has", "document", t.Name, "place", m.Slot+1, "agent", m.From, "epoch", was.Epoch, "why", m.Reason)
 		return
@@ -320,19 +320,14 @@ func (p *Placer) lease(c *registry.Candidate, now time.Time) {
 	}
 }
 
-// A place is one of a document on an agent.
-type place struct {
-	document string
-	epoch    int64
-}
-
-// confirmed notes that hubs give leases to owners of an exclusive document, though this one may not have heard of them yet.
-func (p *Placer) confirmed(f *documents.Floating, now time.Time) {
-	for _, o := range f.Owners.Owners {
-		if at := (place{f.Name, o.Epoch}); f.Exclusive && o.Agent != "" && p.counts[at] < o.Confirmed {
-			p.counts[at] = o.Confirmed
-			if until := now.Add(p.longest()); until.After(p.leased[o.Agent]) {
-				p.leased[o.Agent] = until
+// behind notes that owners of exclusive places may just have been given a lease, if that was in a session of which this hub has not heard
+// yet. Of those that it has heard of it knows when they end.
+func (p *Placer) behind(list []documents.Floating, now time.Time) {
+	heard, until := p.Fleet.Heard(), now.Add(p.longest())
+	for _, f := range list {
+		for _, o := range f.Owners.Owners {
+			if who := cmp.Or(o.Agent, o.From); f.Exclusive && o.Session > heard && until.After(p.leased[who]) {
+				p.leased[who] = until
 			}
 		}
 	}

@@ -91,10 +91,32 @@ func TestLeaseOfExclusive(t *testing.T) {
 	if offered == nil || len(offered.Documents) != 1 || offered.Documents[0].Name != "once" {
 		t.Errorf("when it gets its lease it has been offered %+v", offered)
 	}
-	e, err := store.Get(t.Context(), "placements/once")
-	var o documents.Owners
-	if err != nil || json.Unmarshal(e.Value, &o) != nil || o.Owners[0].Confirmed != 1 || o.Owners[0].Epoch != 5 {
-		t.Errorf("it is placed on %+v, %v", o, err)
+	sure := func() (session int64) { // of which it was made sure
+		t.Helper()
+		e, err := store.Get(t.Context(), "placements/once")
+		var o documents.Owners
+		if err != nil || json.Unmarshal(e.Value, &o) != nil || o.Owners[0].Epoch != 5 || o.Owners[0].Session >= e.Revision {
+			t.Fatalf("it is placed on %+v in revision %d, %v", o, e.Revision, err)
+		}
+		return o.Owners[0].Session
+	}
+	if sure() == 0 {
+		t.Error("it is leased, and nobody has made sure that it still has the document")
+	}
+	s, err := store.Get(t.Context(), "sessions/"+id.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Delete(t.Context(), s.Key, state.Always()); err != nil { // as if the hub had lost its lease
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); sure() <= s.Revision; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("in a new session, of which others may not have heard, nobody has made sure that it still has the document")
+		}
+	}
+	if !beat() {
+		t.Error("in a new session it is not leased")
 	}
 	if c := f.reg.Candidates(); len(c) != 1 || !c[0].Leased.After(time.Now()) {
 		t.Errorf("for others it has no lease: %+v", c)

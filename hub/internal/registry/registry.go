@@ -68,6 +68,7 @@ type Registry struct {
 	expelled  atomic.Int64 // how often Expel was called
 	changed   atomic.Pointer[chan struct{}]
 	altered   atomic.Pointer[chan struct{}]
+	heard     atomic.Int64 // the revision up to which all sessions were heard of
 }
 
 // configuration is one that agents run, kept once.
@@ -127,7 +128,13 @@ func (r *Registry) load(ctx context.Context) error {
 	r.ctx = ctx
 	r.over.Go(func() { state.Follow(ctx, r.o.Store, ordersPrefix, revision, r.o.Log, r.allOrdered, r.ordered) })
 	r.over.Go(func() { state.Follow(ctx, r.o.Store, agentsPrefix, records, r.o.Log, r.allRecords, r.tookRecord) })
-	r.over.Go(func() { state.Follow(ctx, r.o.Store, sessionsPrefix, sessions, r.o.Log, r.allSessions, r.tookSession) })
+	r.heard.Store(sessions)
+	r.over.Go(func() {
+		state.Follow(ctx, r.o.Store, sessionsPrefix, sessions, r.o.Log, r.allSessions, func(e state.Entry) {
+			r.tookSession(e)
+			r.heard.Store(e.Revision)
+		})
+	})
 	r.over.Go(func() { r.keepSessions(ctx) })
 	if r.o.Documents != nil {
 		r.over.Go(func() { r.followDocuments(ctx) })

@@ -81,7 +81,7 @@ func (a *agent) handOver() {
 func (a *agent) keepServices(ctx context.Context) error {
 	a.mu.Lock()
 	due := a.owed.services
-	here := a.held && a.session.revision > 0 && a.session.Hub == a.r.o.Hub && !a.unsure()
+	here := a.here()
 	if !due || a.held && !here { // it is looked at again when its session is written
 		a.mu.Unlock()
 		return nil

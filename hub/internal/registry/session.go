@@ -59,6 +59,11 @@ func (a *agent) ours() bool { return a.Hub == a.r.o.Hub }
 // unsure reports whether the agent has connected here since its session was written. a.mu is held.
 func (a *agent) unsure() bool { return a.connects != a.claimed }
 
+// here reports whether it is in the control state that the agent is at this hub. a.mu is held.
+func (a *agent) here() bool {
+	return a.held && !a.unsure() && a.session.revision > 0 && a.session.Hub == a.r.o.Hub
+}
+
 // keep writes what has changed: where the agent is before what there is to say of that. It is not called twice at once.
 func (r *Registry) keep(ctx context.Context, a *agent) error {
 	if err := a.keepSession(ctx); err != nil {
@@ -121,7 +126,7 @@ func (a *agent) keepSession(ctx context.Context) error {
 			a.owed.session = true
 		case held:
 			a.claimed = connects
-			a.kept(p, revision, lease)
+			a.kept(p, revision, lease, !c.Any && c.Revision > 0)
 		default:
 			a.claimed = connects
 			a.none(c.Revision)
@@ -160,8 +165,11 @@ func (a *agent) none(revision int64) {
 	}
 }
 
-// kept notes that this hub has written the session, and leases what has waited for that. a.mu is held.
-func (a *agent) kept(p presence, revision int64, lease *state.Lease) {
+// kept notes that this hub has written the session, over its own entry or not, and leases what has waited for that. a.mu is held.
+func (a *agent) kept(p presence, revision int64, lease *state.Lease, over bool) {
+	if !over || a.under != lease { // there was none for a while: who leads may have heard of that, and not of this one
+		a.told.confirmed, a.told.confirming = nil, nil
+	}
 	a.under = lease
 	switch {
 	case a.session.heard < revision:
@@ -170,7 +178,9 @@ func (a *agent) kept(p presence, revision int64, lease *state.Lease) {
 		a.moved()
 		return
 	}
-	a.leaseNow()
+	if a.sure(a.placed()) {
+		a.leaseNow()
+	}
 }
 
 // leaseNow leases the agent if it has asked for that and can have it by now. a.mu is held.
@@ -192,7 +202,7 @@ func (a *agent) leaseNow() {
 func (a *agent) lease() control.Lease {
 	h := a.r.Heartbeat()
 	l := control.Lease{Hub: a.r.o.Hub, Heartbeat: h, Authorities: a.toTrust()}
-	if a.asked == 0 || !a.held || a.unsure() || a.session.revision == 0 || a.session.Hub != a.r.o.Hub || !a.under.Held() || !a.sure(a.placed()) {
+	if a.asked == 0 || !a.here() || !a.under.Held() || !a.sure(a.placed()) {
 		return l
 	}
 	l.Nonce, l.Expires = a.asked, missed*h
@@ -359,6 +369,7 @@ func (r *Registry) allSessions(list []state.Entry, revision int64) {
 			r.tookSession(state.Entry{Key: key, Revision: revision})
 		}
 	}
+	r.heard.Store(revision)
 }
 
 // keepSessions has it kept again what was lost with the hub's lease, each time.

@@ -166,11 +166,11 @@ func (a *agent) hasMore(o *control.Offer) bool {
 }
 
 // sure reports whether what p has that no two agents may do is this one's, and has that found out if it is not known: then the
-// agent is told when it is. It must be known anew for each connection, and when the agent has had no lease. Nothing of it is
-// the agent's while another process of it may be leased. a.mu is held.
+// agent is told when it is. It must be known anew for each session, once that is written, and when the agent has had no lease. Nothing of it
+// is the agent's while another process of it may be leased. a.mu is held.
 func (a *agent) sure(p *documents.Placement) bool {
 	s := &a.told
-	if len(p.Exclusive) > 0 && !a.alone() {
+	if len(p.Exclusive) > 0 && (!a.alone() || !a.here()) {
 		return false
 	}
 	if time.Now().After(s.given) {
@@ -180,7 +180,8 @@ func (a *agent) sure(p *documents.Placement) bool {
 		if s.confirmed[name] != epoch {
 			if s.confirming == nil {
 				s.confirming = new(struct{ _ byte })
-				a.r.beside(func(ctx context.Context) { a.confirm(ctx, s.confirming, p.Exclusive) })
+				attempt, session := s.confirming, a.session.revision
+				a.r.beside(func(ctx context.Context) { a.confirm(ctx, attempt, session, p.Exclusive) })
 			}
 			return false
 		}
@@ -189,11 +190,11 @@ func (a *agent) sure(p *documents.Placement) bool {
 }
 
 // confirm is what sure has done beside.
-func (a *agent) confirm(ctx context.Context, attempt *struct{ _ byte }, epochs map[string]int64) {
+func (a *agent) confirm(ctx context.Context, attempt *struct{ _ byte }, session int64, epochs map[string]int64) {
 	until := time.Now().Add(a.r.Lease())
-	err := a.r.o.Documents.Confirm(ctx, a.ID, epochs)
+	err := a.r.o.Documents.Confirm(ctx, a.ID, session, epochs)
 	a.mu.Lock()
-	if a.told.confirming != attempt { // it has connected again
+	if a.told.confirming != attempt { // it is in another session
 		a.mu.Unlock()
 		return
 	}
@@ -443,6 +444,9 @@ func (r *Registry) Candidates() []Candidate {
 	}
 	return list
 }
+
+// Heard returns a revision of the control state up to which this hub has heard of all sessions of agents.
+func (r *Registry) Heard() int64 { return r.heard.Load() }
 
 // intended returns what the hub wants of the agent. a.mu is held.
 func (a *agent) intended() api.Intended {

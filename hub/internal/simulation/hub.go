@@ -41,6 +41,7 @@ type hub struct {
 	streams []*stream
 	fleet   map[string]*member
 	ids     []string // of fleet, in order
+	upto    int64    // the revision up to which all sessions were heard of
 
 	lease *lease
 	kept  time.Time // when the hub asked last for what the control state has granted
@@ -87,7 +88,7 @@ func (h *hub) start() {
 				h.recorded(e)
 			}
 		}},
-		{prefix: sessionsPrefix, one: h.took, all: h.sessions},
+		{prefix: sessionsPrefix, one: func(e state.Entry) { h.took(e); h.upto = e.Revision }, all: h.sessions},
 		{prefix: leaderKey, one: h.led, all: func(list []state.Entry, revision int64) {
 			if len(list) == 0 {
 				list = []state.Entry{{Key: leaderKey, Revision: revision}}

@@ -177,7 +177,11 @@ func (h *hub) sessions(list []state.Entry, revision int64) {
 			h.took(state.Entry{Key: key, Revision: revision})
 		}
 	}
+	h.upto = revision
 }
+
+// Heard is as the registry has it.
+func (h *hub) Heard() int64 { return h.upto }
 
 // moved takes note that an agent is at another hub.
 func (h *hub) moved(m *member) {
@@ -227,7 +231,7 @@ func (h *hub) mayHaveLease(m *member) {
 // grants reports whether the hub may give an agent a lease: the others know that it is here, what it has that no two may have is
 // surely its own, and the hub has a lease itself.
 func (h *hub) grants(m *member) bool {
-	if !m.held || m.unsure || m.session.revision == 0 || m.session.Hub != h.id || !h.sure(m, h.placement(m)) {
+	if !h.here(m) || !h.sure(m, h.placement(m)) {
 		return false
 	}
 	return h.w.Wrong == GrantsForEver || m.claim == h.lease && h.lease != nil && (h.w.Wrong == LateLoss || h.clock().Before(h.kept.Add(state.LeaseTTL)))
@@ -301,7 +305,7 @@ func (h *hub) keepSession(m *member, tries int) {
 				if m.conn == was || m.conn == nil {
 					m.unsure = false
 				}
-				h.claimed(m, p, revision, l)
+				h.claimed(m, p, revision, l, !c.Any && c.Revision > 0)
 			default:
 				m.session.revision = 0
 			}
@@ -310,8 +314,11 @@ func (h *hub) keepSession(m *member, tries int) {
 	})
 }
 
-// claimed notes that the session is written, and gives the lease that has waited for that.
-func (h *hub) claimed(m *member, p presence, revision int64, l *lease) {
+// claimed notes that the session is written, over this hub's own or not, and gives the lease that has waited for that.
+func (h *hub) claimed(m *member, p presence, revision int64, l *lease, over bool) {
+	if !over || m.claim != l {
+		m.confirmed, m.confirming = nil, nil
+	}
 	m.claim = l
 	switch {
 	case m.session.heard < revision:
@@ -323,15 +330,23 @@ func (h *hub) claimed(m *member, p presence, revision int64, l *lease) {
 	if m.told {
 		h.record(m, true)
 	}
-	if m.conn != nil && !m.asked.IsZero() {
+	if h.sure(m, h.placement(m)) && m.conn != nil && !m.asked.IsZero() {
 		h.answer(m)
 	}
+}
+
+// here reports whether it is in the control state that an agent is at this hub.
+func (h *hub) here(m *member) bool {
+	return m.held && !m.unsure && m.session.revision > 0 && m.session.Hub == h.id
 }
 
 // sure reports whether what p has that no two agents may do is this one's, and has that found out if it is not known.
 func (h *hub) sure(m *member, p *documents.Placement) bool {
 	if h.w.Wrong == LeasesBlind {
 		return true
+	}
+	if len(p.Exclusive) > 0 && !h.here(m) {
+		return false
 	}
 	if h.clock().After(m.given) {
 		m.confirmed = nil
@@ -349,12 +364,12 @@ func (h *hub) sure(m *member, p *documents.Placement) bool {
 
 // confirm finds out whether an agent still has documents.
 func (h *hub) confirm(m *member, epochs map[string]int64) {
-	attempt, until := new(int), h.clock().Add(longest)
+	attempt, until, session := new(int), h.clock().Add(longest), m.session.revision
 	m.confirming = attempt
 	var err error
 	h.run(func() {
 		for _, name := range slices.Sorted(maps.Keys(epochs)) { // as Confirm does, but always in the same order
-			if err = h.docs.Confirm(context.Background(), m.id, map[string]int64{name: epochs[name]}); err != nil {
+			if err = h.docs.Confirm(context.Background(), m.id, session, map[string]int64{name: epochs[name]}); err != nil {
 				return
 			}
 		}

@@ -48,7 +48,7 @@ func TestFaults(t *testing.T) {
 	case *torture:
 		n = 10_000
 	case testing.Short():
-		n, o.Faults = 8, 16
+		n, o.Faults = 16, 16
 	}
 	counts := runs(t, n, o)
 	for f := range Relisted + 1 {

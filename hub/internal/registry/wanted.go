@@ -167,10 +167,11 @@ func (a *agent) hasMore(o *control.Offer) bool {
 
 // sure reports whether what p has that no two agents may do is this one's, and has that found out if it is not known: then the
 // agent is told when it is. It must be known anew for each session, once that is written, and when the agent has had no lease. Nothing of it
-// is the agent's while another process of it may be leased. a.mu is held.
+// is the agent's while another process of it may be leased, or while its connection is broken: who leads waits for what is made sure of.
+// a.mu is held.
 func (a *agent) sure(p *documents.Placement) bool {
 	s := &a.told
-	if len(p.Exclusive) > 0 && (!a.alone() || !a.here()) {
+	if len(p.Exclusive) > 0 && (!a.alone() || !a.here() || !a.broke.IsZero()) {
 		return false
 	}
 	if time.Now().After(s.given) {

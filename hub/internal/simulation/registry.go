@@ -100,7 +100,7 @@ func (h *hub) recorded(e state.Entry) {
 	}
 	m.labelled(r.Labels)
 	m.working = r.Working
-	if m.session.revision == 0 {
+	if m.session.revision < e.Revision { // else the record is older than what is known of the session
 		m.connected = r.Connected
 	}
 	h.heard()
@@ -116,8 +116,11 @@ func (h *hub) record(m *member, connected bool) {
 			if err := json.Unmarshal(e.Value, &p); err != nil {
 				panic("BUG: " + err.Error())
 			}
-			if p.Hub != h.id || !connected {
+			switch {
+			case p.Hub != h.id:
 				return nil
+			case !connected: // that goes first
+				return state.ErrConflict
 			}
 		}
 		if value := encode(r); string(s.entries[key].Value) != string(value) {
@@ -127,7 +130,7 @@ func (h *hub) record(m *member, connected bool) {
 		return nil
 	}, func(err error) {
 		if err != nil && m.mine == (r.Hub == h.id) && m.connected == connected {
-			h.after(time.Second, func() { h.record(m, m.connected) })
+			h.after(100*time.Millisecond, func() { h.record(m, m.connected) })
 		}
 	})
 }
@@ -345,7 +348,7 @@ func (h *hub) sure(m *member, p *documents.Placement) bool {
 	if h.w.Wrong == LeasesBlind {
 		return true
 	}
-	if len(p.Exclusive) > 0 && !h.here(m) {
+	if len(p.Exclusive) > 0 && (!h.here(m) || !m.broke.IsZero()) {
 		return false
 	}
 	if h.clock().After(m.given) {

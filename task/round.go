@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
-
-	"github.com/creelhq/creel"
 )
 
 // A round that exists holds its class and key, and is in one of these states. It owns a slot while it runs.
@@ -26,8 +25,8 @@ const (
 type round struct {
 	s         *Scheduler
 	job       *job
-	ctx       context.Context
-	stop      context.CancelCauseFunc
+	made      atomic.Pointer[made] // its context; nil: it has not asked for anything yet
+	cause     error                // of its being cancelled
 	began     time.Time
 	index     int // in Scheduler.rounds
 	state     state
@@ -47,8 +46,6 @@ func (s *Scheduler) begin(j *job, now time.Time) *round {
 	j.waited += s.rank(now) - j.asked
 	j.sure = true
 	r := &round{s: s, job: j, began: now, left: j.Timeout, index: len(s.rounds)}
-	ctx, stop := context.WithCancelCause(context.Background())
-	r.ctx, r.stop = creel.WithYielder(ctx, r), stop
 	j.round = r
 	s.rounds = append(s.rounds, r)
 	s.take(r, now)
@@ -117,8 +114,8 @@ func (s *Scheduler) cancel(r *round, cause error) {
 	if r.cancelled {
 		return
 	}
-	r.cancelled = true
-	r.stop(cause)
+	r.cancelled, r.cause = true, cause
+	r.done(cause)
 	r.patience = time.AfterFunc(s.Abandon, r.abandon)
 }
 
@@ -161,20 +158,28 @@ func (r *round) turn() *round {
 			r.s.mu.Unlock()
 		}
 	}()
-	err := protect(func() error { return r.job.Run(r.ctx) })
-	cause := context.Cause(r.ctx)
-	if err != nil && errors.Is(cause, ErrPreempted) {
-		if next, again := r.restart(); again {
-			returned = true
-			return next
+	err := protect(func() error { return r.job.Run((*lazy)(r)) })
+	if err != nil {
+		switch r.cancelledFor() {
+		case ErrPreempted:
+			if next, again := r.restart(); again {
+				returned = true
+				return next
+			}
+		case ErrTimeout:
+			err = fmt.Errorf("%w: %w", ErrTimeout, err)
 		}
-	}
-	if err != nil && errors.Is(cause, ErrTimeout) {
-		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	next := r.end(err)
 	returned = true
 	return next
+}
+
+// cancelledFor returns why r was cancelled; nil if it was not.
+func (r *round) cancelledFor() error {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	return r.cause
 }
 
 // restart queues r's job again, unless it is to end.
@@ -213,7 +218,7 @@ func (r *round) end(err error) *round {
 	defer s.mu.Unlock()
 	s.close(r, now)
 	if p := j.record; p != nil {
-		timedOut := errors.Is(result.Err, ErrTimeout) && errors.Is(context.Cause(r.ctx), ErrTimeout)
+		timedOut := errors.Is(result.Err, ErrTimeout) && r.cause == ErrTimeout
 		p.last = result
 		p.counts.add(result, timedOut)
 		p.breaker.note(&s.Options, now, timedOut, result.Err)
@@ -247,7 +252,7 @@ func (s *Scheduler) close(r *round, now time.Time) {
 		s.stuck--
 	}
 	r.state = ended
-	r.stop(nil)
+	r.done(nil)
 	if r.patience != nil {
 		r.patience.Stop()
 	}

@@ -317,3 +317,58 @@ func TestCrowd(t *testing.T) {
 		}
 	})
 }
+
+// TestContext: a round's context is one like any other, whenever it is looked at first: while the round runs, when it was cancelled, or
+// when it has ended; by several goroutines at once.
+func TestContext(t *testing.T) {
+	bubble(t, task.Options{Slots: 4}, func(s *task.Scheduler, d *diary) {
+		var early, late context.Context
+		var child, timed, ended error
+		add(t, s,
+			task.Task{ID: "looks", Run: func(ctx context.Context) error {
+				early = ctx
+				var wg sync.WaitGroup
+				dones := make([]<-chan struct{}, 8)
+				for i := range dones {
+					wg.Go(func() { dones[i] = ctx.Done() })
+				}
+				wg.Wait()
+				for _, c := range dones {
+					if c != ctx.Done() {
+						t.Error("two looks see different ends")
+					}
+				}
+				if ctx.Err() != nil {
+					t.Errorf("it is over while it runs: %v", ctx.Err())
+				}
+				inner, cancel := context.WithTimeout(ctx, time.Second)
+				defer cancel()
+				<-inner.Done()
+				child = inner.Err()
+				return creel.Yield(ctx)
+			}},
+			task.Task{ID: "looks away", Run: func(ctx context.Context) error { late = ctx; return nil }},
+			task.Task{ID: "late", Timeout: time.Second, Run: func(ctx context.Context) error {
+				time.Sleep(2 * time.Second)
+				timed = context.Cause(ctx)
+				<-ctx.Done()
+				return ctx.Err()
+			}, Done: func(r task.Round) { ended = r.Err }},
+		)
+		run(s, time.Minute)
+		if child != context.DeadlineExceeded {
+			t.Errorf("what was made of it has ended with %v", child)
+		}
+		if timed != task.ErrTimeout {
+			t.Errorf("looked at after the timeout it has ended because of %v", timed)
+		}
+		for _, ctx := range []context.Context{early, late} {
+			if <-ctx.Done(); ctx.Err() != context.Canceled || context.Cause(ctx) != context.Canceled {
+				t.Errorf("after the round it has ended with %v, because of %v", ctx.Err(), context.Cause(ctx))
+			}
+		}
+		if !errors.Is(ended, task.ErrTimeout) {
+			t.Errorf("the round has ended with %v", ended)
+		}
+	})
+}

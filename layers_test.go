@@ -36,6 +36,7 @@ var rooms = []room{
 	{"deadletter", []string{"", "otlp", "spool"}, "dead letters must not know who refuses or resends them"},
 	{"task", []string{""}, "the scheduler must not know what its rounds do"},
 	{"center", []string{"config"}, "where configuration comes from must not know what it means"},
+	{"center/file", []string{"center"}, "files are what every agent has, without any other center"},
 	{"center/*", []string{"center", "tlsconf"}, "a center sees its technology, never what is done with what it says, nor another center"},
 	{"plugins/*", []string{"", "otlp", "expr", "tlsconf"}, "a plugin sees the vocabulary and its technology, never the wiring or another plugin"},
 	{"plugin/*", []string{"", "otlp", "expr", "tlsconf"}, "ways to bring a plugin see what plugins see"},
@@ -44,7 +45,7 @@ var rooms = []room{
 	{"api", []string{"", "report", "tlsconf"}, "the API must not know how a hub answers"},
 	{"agent", []string{"pipeline", "control", "center", "center/file"}, "an agent links only the plugins that it is given"},
 	{"plugins/all", []string{"plugins/*"}, "the distribution is a list"},
-	{"center/all", []string{"center/*"}, "the distribution is a list"},
+	{"center/all", []string{"center/*", "center/file"}, "the distribution is a list"},
 	{"ui", nil, "the pages know the API alone"},
 	{"hub", []string{"agent", "api", "ui"}, "a hub contains an agent, and links only the plugins that it is given"},
 	{"cli", []string{"agent", "api", "center/*", "center/all", "plugins/*", "plugins/all"}, "the command line wires"},
@@ -54,18 +55,16 @@ var rooms = []room{
 	{"test", []string{"cli/full"}, "tests see everything, nobody sees them"},
 }
 
-// roomOf returns the room that a folder belongs to: the one with the longest name, a wildcard last.
+// roomOf returns the room that a folder belongs to: the one with the longest name, and of "x" and "x/*" the latter for what is in x.
 func roomOf(dir string) *room {
 	var found *room
+	longest := -1
 	for i := range rooms {
 		r := &rooms[i]
 		prefix, wild := strings.CutSuffix(r.name, "/*")
-		switch {
-		case wild && found == nil && strings.HasPrefix(dir, prefix+"/"):
-			found = r
-		case wild || dir != r.name && (r.name == "" || !strings.HasPrefix(dir, r.name+"/")):
-		case found == nil || strings.HasSuffix(found.name, "/*") || len(r.name) > len(found.name):
-			found = r
+		within := dir == prefix && !wild || prefix != "" && strings.HasPrefix(dir, prefix+"/")
+		if length := len(prefix); within && (length > longest || length == longest && wild) {
+			found, longest = r, length
 		}
 	}
 	return found

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"slices"
 	"strconv"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/creelhq/creel/center"
 	"github.com/creelhq/creel/config"
+	"github.com/creelhq/creel/tlsconf"
 )
 
 // Center is the center etcd.
@@ -31,12 +33,14 @@ var Center = center.New("etcd", "Keys in etcd: documents, and services under lea
 
 // Config says where what is to be watched is.
 type Config struct {
-	Endpoints []string `doc:"Where the members of the cluster are: http://host:port. There is no TLS to etcd yet, so https:// is refused: use it on a network that you trust." default:"http://127.0.0.1:2379"`
+	Endpoints []string `doc:"Where the members of the cluster are: http://host:port, or https://host:port for TLS." default:"http://127.0.0.1:2379"`
 	Key       string   `doc:"The key whose value is the one document. Without key and prefix there are only services." optional:"true" example:"/creel/web.yaml"`
 	Prefix    string   `doc:"What the keys of the documents begin with." optional:"true" example:"/creel/web/"`
 	Services  string   `doc:"What the keys of services begin with: an instance is the JSON at services/SERVICE/ID, under a lease." default:"/creel/services"`
 	Username  string   `doc:"Who is to read, if etcd wants to know." optional:"true"`
 	Password  string   `doc:"The user's password. Without TLS it is sent in the clear." optional:"true" secret:"true" example:"${env:ETCD_PASSWORD}"`
+
+	TLS tlsconf.Client `doc:"Certificates, for https."`
 }
 
 // Validate checks what no tag can.
@@ -58,14 +62,25 @@ func (c Config) Validate() error {
 		switch {
 		case err != nil || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "":
 			return config.FieldError("endpoints", errors.New("must be addresses such as http://host:2379"))
-		case u.Scheme == "https":
-			return config.FieldError("endpoints", errors.New("there is no TLS to etcd yet; write http://"))
-		case u.Scheme != "http":
-			return config.FieldError("endpoints", fmt.Errorf("must begin with http://, and %s does not", e))
+		case u.Scheme != "http" && u.Scheme != "https":
+			return config.FieldError("endpoints", fmt.Errorf("must begin with http:// or https://, and %s does not", e))
+		case (u.Scheme == "https") != c.secure():
+			return config.FieldError("endpoints", errors.New("must be all http:// or all https://"))
 		}
+	}
+	switch {
+	case c.TLS.Insecure:
+		return config.FieldError("tls.insecure", errors.New("has no meaning here; endpoints that begin with http:// are reached without TLS"))
+	case c.TLS.Identity:
+		return config.FieldError("tls.identity", errors.New("is between this agent and its hub, not for etcd; set tls.cert_file and tls.key_file"))
+	case c.TLS != (tlsconf.Client{}) && !c.secure():
+		return config.FieldError("tls", errors.New("is for endpoints that begin with https://, and these begin with http://"))
 	}
 	return nil
 }
+
+// secure reports whether the members speak TLS.
+func (c Config) secure() bool { return strings.HasPrefix(c.Endpoints[0], "https://") }
 
 const (
 	patience = 5 * time.Second                      // with one call
@@ -77,14 +92,23 @@ const (
 // connection is how the cluster is reached.
 type connection struct {
 	Config
+	log  *slog.Logger      // nil: none
 	dial []grpc.DialOption // for tests
 }
 
 // connect returns a client that is of use until ctx is done.
 func (c *connection) connect(ctx context.Context) (*clientv3.Client, error) {
+	dial := append([]grpc.DialOption{grpc.WithChainUnaryInterceptor(failFast)}, c.dial...)
+	if c.secure() {
+		creds, err := newSecured(c.TLS, c.log)
+		if err != nil {
+			return nil, fmt.Errorf("tls: %w", err)
+		}
+		dial = append(dial, grpc.WithTransportCredentials(creds))
+	}
 	return clientv3.New(clientv3.Config{
 		Endpoints: c.Endpoints, Username: c.Username, Password: c.Password, Context: ctx, Logger: zap.NewNop(),
-		DialOptions: append([]grpc.DialOption{grpc.WithChainUnaryInterceptor(failFast)}, c.dial...),
+		DialOptions: dial,
 		DialTimeout: patience, DialKeepAliveTime: alive, DialKeepAliveTimeout: alive / 2, MaxUnaryRetries: 3, MaxCallRecvMsgSize: answer,
 	})
 }
@@ -100,7 +124,7 @@ type source struct {
 
 // New returns the Source.
 func New(c Config, h center.Host) (center.Source, error) {
-	s := &source{host: h, connection: connection{Config: c}}
+	s := &source{host: h, connection: connection{Config: c, log: h.Log}}
 	if c.Key == "" && c.Prefix == "" {
 		return nil, config.FieldError("key", errors.New("give either key or prefix"))
 	}
@@ -153,6 +177,12 @@ func (c *connection) explain(err error) error {
 		hint = "; check username, password and what the user may read"
 	case errors.Is(err, context.DeadlineExceeded):
 		hint = "; is it running, and may this host reach it?"
+	case c.secure() && strings.Contains(err.Error(), "handshake failed: EOF"): // etcd hangs up without a word
+		hint = "; does it talk TLS? Write http:// if it does not"
+	case !c.secure() && strings.Contains(err.Error(), "server preface: EOF"):
+		hint = "; if it talks TLS, write https://"
+	default:
+		hint = tlsconf.Hint(err, "tls.ca_file", "tls.cert_file and tls.key_file")
 	}
 	return fmt.Errorf("use etcd at %s: %w%s", strings.Join(c.Endpoints, ", "), err, hint)
 }

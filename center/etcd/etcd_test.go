@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
@@ -27,6 +28,7 @@ type server struct {
 	dir    string
 	client url.URL
 	peer   url.URL
+	tls    *transport.TLSInfo // nil: it speaks none
 	etcd   *embed.Etcd
 	*clientv3.Client
 }
@@ -36,9 +38,19 @@ func start(t testing.TB, dir string, at *server) *server {
 	t.Helper()
 	s := &server{t: t, dir: dir, client: free(t), peer: free(t)}
 	if at != nil {
-		s.client, s.peer = at.client, at.peer
+		s.client, s.peer, s.tls = at.client, at.peer, at.tls
 	}
 	c := embed.NewConfig()
+	own := clientv3.Config{Logger: zap.NewNop()}
+	if s.tls != nil {
+		s.client.Scheme = "https"
+		c.ClientTLSInfo = *s.tls
+		var err error
+		if own.TLS, err = s.tls.ClientConfig(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own.Endpoints = []string{s.client.String()}
 	c.Dir = dir
 	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{s.client}, []url.URL{s.client}
 	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{s.peer}, []url.URL{s.peer}
@@ -50,7 +62,7 @@ func start(t testing.TB, dir string, at *server) *server {
 		t.Fatal(err)
 	}
 	<-s.etcd.Server.ReadyNotify()
-	if s.Client, err = clientv3.New(clientv3.Config{Endpoints: []string{s.client.String()}, Logger: zap.NewNop()}); err != nil {
+	if s.Client, err = clientv3.New(own); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.stop)
@@ -292,8 +304,12 @@ func TestOptions(t *testing.T) {
 	f("{}", "give either key or prefix")
 	f("{key: a, prefix: b}", "give either key or prefix")
 	f("{key: a, endpoints: []}", "give at least one")
-	f("{key: a, endpoints: ['https://etcd:2379']}", "there is no TLS to etcd yet")
+	f("{key: a, endpoints: ['https://a:2379', 'http://b:2379']}", "all http:// or all https://")
+	f("{key: a, tls: {ca_file: a.pem}}", "these begin with http://")
+	f("{key: a, endpoints: ['https://a:2379'], tls: {insecure: true}}", "begin with http:// are reached without TLS")
+	f("{key: a, endpoints: ['https://a:2379'], tls: {identity: true}}", "not for etcd")
+	f("{key: a, endpoints: ['https://a:2379'], tls: {cert_file: a.pem}}", "key_file")
 	f("{key: a, endpoints: ['etcd:2379']}", "endpoints")
-	f("{key: a, endpoints: ['unix://x']}", "must begin with http://")
+	f("{key: a, endpoints: ['unix://x']}", "must begin with http:// or https://")
 	f("{key: a, username: u}", "go together")
 }

@@ -26,7 +26,7 @@ type registry struct {
 
 // NewRegistry returns the Registry.
 func NewRegistry(c Config, h center.Host) (center.Registry, error) {
-	return &registry{connection{Config: c}, h, ttl}, nil
+	return &registry{connection{Config: c, log: h.Log}, h, ttl}, nil
 }
 
 // entry is an instance as it is kept.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ type terms struct {
 	leased time.Time
 	runs   map[string]control.Tenure // of the documents that run, or are about to
 	wanted map[string]control.Tenure // of those that the hub wants; nil: it has said nothing in this process
+	taken  map[string]bool           // those that run, and that the hub has taken away: what it says of them since is of what is about to run
 }
 
 // tenure returns on what terms the agent has a document that runs, or is about to.
@@ -36,13 +38,28 @@ func (t *terms) lease(until time.Time) {
 
 // want notes what the hub has said last.
 func (t *terms) want(p change.Pieces) {
-	t.change(func() { t.wanted = tenures(p) })
+	t.change(func() {
+		t.wanted = tenures(p)
+		for name, tenure := range t.runs {
+			if _, is := t.wanted[name]; !is && tenure.Epoch != 0 {
+				if t.taken == nil {
+					t.taken = make(map[string]bool)
+				}
+				t.taken[name] = true
+			}
+		}
+	})
 }
 
 // begin notes what is about to run, beside what runs.
 func (t *terms) begin(p change.Pieces) {
 	t.change(func() {
 		both := tenures(p)
+		for name, tenure := range both {
+			if wanted, is := t.wanted[name]; is && wanted.Epoch == tenure.Epoch {
+				delete(t.taken, name)
+			}
+		}
 		for name, tenure := range t.runs {
 			if _, is := both[name]; !is {
 				both[name] = tenure
@@ -54,7 +71,10 @@ func (t *terms) begin(p change.Pieces) {
 
 // run notes what runs.
 func (t *terms) run(p change.Pieces) {
-	t.change(func() { t.runs = tenures(p) })
+	t.change(func() {
+		t.runs = tenures(p)
+		maps.DeleteFunc(t.taken, func(name string, _ bool) bool { _, is := t.runs[name]; return !is })
+	})
 }
 
 func tenures(p change.Pieces) map[string]control.Tenure {
@@ -76,8 +96,9 @@ func (t *terms) change(note func()) {
 		switch {
 		case t.wanted == nil:
 			wanted = tenure
-		case !is && tenure.Epoch != 0:
+		case tenure.Epoch != 0 && (!is || t.taken[name]):
 			list[name] = &pipeline.Terms{Epoch: tenure.Epoch, Why: fmt.Sprintf("the hub has taken document %s away from this agent, which could not close it yet: it does nothing of it any more", name)}
+			continue
 		}
 		if wanted.Epoch != 0 {
 			list[name] = termsOf(name, wanted, t.leased)

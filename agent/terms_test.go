@@ -62,4 +62,24 @@ func TestTermsFollowTheHub(t *testing.T) {
 	check("not renewed", "one", 5, false, "any more")
 	terms.want(change.Pieces{})
 	check("all taken away", "one", 1, false, "taken")
+	terms.lease(time.Now().Add(time.Hour))
+
+	again := change.Pieces{piece("one", "epoch=9; overlap=never")}
+	terms.want(again)
+	check("placed again, and what runs is about to close", "one", 1, false, "taken")
+	terms.begin(change.Pieces{})
+	check("while it closes", "one", 1, false, "taken")
+	terms.run(change.Pieces{})
+	check("closed", "one", 0, false, "")
+	terms.begin(again)
+	check("opened again", "one", 9, true, "")
+	terms.run(again)
+	terms.want(change.Pieces{})
+	terms.want(again)
+	terms.begin(again)
+	check("placed again before anything was closed", "one", 9, true, "")
+	terms.want(change.Pieces{})
+	terms.want(change.Pieces{piece("one", "epoch=11; overlap=never")})
+	terms.begin(again) // the file has changed
+	check("something else changes", "one", 9, false, "taken")
 }

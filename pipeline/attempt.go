@@ -29,10 +29,12 @@ const (
 	again = time.Minute      // between failures that go on
 )
 
-// outcomeOf returns how a round went, and why. One that was cancelled is none, whatever it returns.
-func outcomeOf(ctx context.Context, err error) (how string, why error) {
+// outcome returns how the round went, and why. One that was cancelled is none, whatever it returns.
+func (a *attempt) outcome(ctx context.Context, err error) (how string, why error) {
 	cause := context.Cause(ctx)
 	switch {
+	case cause == context.Canceled:
+		return cancelled, a.source.closing(a.Name)
 	case cause != nil && !errors.Is(cause, task.ErrTimeout):
 		return cancelled, cause
 	case err != nil || cause != nil:

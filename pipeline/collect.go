@@ -103,7 +103,7 @@ func (s *source) round(ctx context.Context) error {
 	if j != nil {
 		j.end(ctx, err)
 	} else if a != nil {
-		a.say(outcomeOf(ctx, err))
+		a.say(a.outcome(ctx, err))
 	}
 	return err
 }

@@ -87,6 +87,17 @@ var errAsked = errors.New("round cancelled: somebody has asked for that")
 // errFenced is why a round is cancelled.
 var errFenced = errors.New("round cancelled: the terms of its document do not allow it any more")
 
+// errClosed is why a round is cancelled whose document stays.
+var errClosed = errors.New("round cancelled: its collector closes, or is opened anew")
+
+// closing returns why a round is cancelled whose collector closes, which may be before the terms that forbid it were enforced.
+func (s *source) closing(document string) error {
+	if d, is := s.e.current.Load().plan.Documents[s.comp.ID]; !is || d.Name != document || s.forbidden() {
+		return errFenced
+	}
+	return errClosed
+}
+
 // within returns the context of a round, which is done when its terms end, and whether it may begin. end is to be called when
 // it is over.
 func (s *source) within(ctx context.Context) (round context.Context, allowed bool, end func()) {

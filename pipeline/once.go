@@ -59,7 +59,7 @@ func (s *source) only() (*job, bool) {
 
 // end notes that the round is over. One that was cancelled, because the collector stops or its terms have ended, was none.
 func (j *job) end(ctx context.Context, err error) {
-	how, err := outcomeOf(ctx, err)
+	how, err := j.outcome(ctx, err)
 	if how == cancelled {
 		j.source.job.CompareAndSwap(j, nil)
 		j.say(how, err)

@@ -265,12 +265,9 @@ type Lease struct {
 
 // Keep keeps an instance registered until ctx is done, and takes it away.
 func (l Lease) Keep(ctx context.Context, h Host) {
-	pace := Pace{Every: l.Every, Burst: 3} // of registering: a registry may forget at once
+	pace := Pace{Every: l.Every, Burst: 3} // of registering anew: a registry may forget at once. What fails is paced by Keep
 	Keep(ctx, h, func(worked func()) error {
 		for {
-			if err := pace.Wait(ctx); err != nil {
-				return err
-			}
 			if err := l.Register(ctx); err != nil {
 				return err
 			}
@@ -279,6 +276,9 @@ func (l Lease) Keep(ctx context.Context, h Host) {
 				return err
 			}
 			h.Log.Info("the registry has forgotten this instance, which registers again")
+			if err := pace.Wait(ctx); err != nil {
+				return err
+			}
 		}
 	})
 	Farewell(ctx, h, l.Leave)

@@ -56,7 +56,7 @@ func TestDropOldestInHand(t *testing.T) {
 				s := e.Ledger().Spools[0]
 				return s.Dropped["spool_full"] > 5000
 			})
-			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 			defer cancel()
 			err := error(nil)
 			if how == "drain" {

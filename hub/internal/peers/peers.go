@@ -125,8 +125,9 @@ func (p *Peers) Answers(ctx context.Context, hub string) bool {
 	if err != nil {
 		return false
 	}
-	resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<10)) // so that the connection is used again
+	return err == nil && resp.StatusCode == http.StatusOK
 }
 
 // A Request is what a hub is asked for: a GET.
